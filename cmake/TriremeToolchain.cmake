@@ -1,0 +1,24 @@
+# Compiler, linker and sanitizer settings shared by every target.
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+find_program(TRIREME_CCACHE ccache)
+if(TRIREME_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${TRIREME_CCACHE}")
+endif()
+
+find_program(TRIREME_MOLD mold)
+if(TRIREME_MOLD AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# Our targets add these through trireme_warnings; third-party headers are SYSTEM and stay quiet.
+add_library(trireme_warnings INTERFACE)
+target_compile_options(trireme_warnings INTERFACE -Wall -Wextra -Wshadow
+                       $<$<BOOL:${TRIREME_WERROR}>:-Werror>)
+
+if(TRIREME_SANITIZER)
+  add_compile_options(-fsanitize=${TRIREME_SANITIZER} -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${TRIREME_SANITIZER})
+endif()

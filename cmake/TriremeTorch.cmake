@@ -1,0 +1,23 @@
+# LibTorch, from wherever the user has it:
+#   Debian                      nothing to say
+#   zip of pytorch.org          -DCMAKE_PREFIX_PATH=/path/libtorch
+#   pip wheel                   -DTRIREME_TORCH_PYTHON=/path/python
+# Defines the target trireme_torch. Version differences in code live in trireme/ops/torch_compat.h.
+set(TRIREME_TORCH_PYTHON "" CACHE FILEPATH "python whose torch wheel is used")
+if(TRIREME_TORCH_PYTHON AND NOT Torch_DIR)
+  execute_process(
+    COMMAND "${TRIREME_TORCH_PYTHON}" -c
+            "import importlib.util as u, os; print(os.path.dirname(u.find_spec('torch').origin))"
+    OUTPUT_VARIABLE trireme_torch_root OUTPUT_STRIP_TRAILING_WHITESPACE
+    COMMAND_ERROR_IS_FATAL ANY)
+  list(PREPEND CMAKE_PREFIX_PATH "${trireme_torch_root}")
+endif()
+find_package(Torch REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+
+add_library(trireme_torch INTERFACE)
+# OpenMP: at::parallel_for is header-inline and silently serial in files compiled without it.
+target_link_libraries(trireme_torch INTERFACE torch OpenMP::OpenMP_CXX)
+target_include_directories(trireme_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+separate_arguments(trireme_torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+target_compile_options(trireme_torch INTERFACE ${trireme_torch_flags})

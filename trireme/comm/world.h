@@ -1,0 +1,56 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// How ranks meet: the rendezvous of a job, and the group of all its ranks.
+//
+//   WorldOptions options;
+//   options.rank = 0;  options.size = 2;  options.address = "127.0.0.1";  options.port = 29500;
+//   options.secret = job_secret;  options.fingerprint = {{"config", config_hash}, {"threads",
+//   "1"}}; const std::unique_ptr<Group> world = join_world(options);
+//
+// Rank 0 listens at address:port. The others connect, prove that they know the job's secret (HMAC-
+// SHA256 challenge both ways) and compare fingerprints. A stranger is refused and logged and
+// disturbs nobody. The connections stay open as control plane: a rank whose connection ends is
+// announced to all others at once, which ends their pending work with PeerLostError.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "trireme/comm/group.h"
+
+namespace trireme {
+
+struct WorldOptions {
+  int rank = 0;
+  int size = 1;
+  // Where rank 0 listens: a name or an address of its host.
+  std::string address = "127.0.0.1";
+  int port = 29500;
+  // Already bound and listening socket for rank 0 to take over (a launcher reserves the port this
+  // way), or -1.
+  int listen_fd = -1;
+  // Shared by the ranks of one job. May be empty only while address is a loopback address.
+  std::string secret;
+  // "auto" (shm when all ranks share a host, else gloo), "shm", "gloo".
+  std::string engine = "auto";
+  // Interface or address that the gloo engine binds to; empty: the one that reaches address.
+  std::string network_interface;
+  // Name and value pairs that all ranks must agree on. A difference is a ConfigError that names the
+  // key, both ranks and both values.
+  std::vector<std::pair<std::string, std::string>> fingerprint;
+  // For all ranks to arrive.
+  std::chrono::milliseconds join_timeout = std::chrono::minutes(5);
+  // For each later operation.
+  std::chrono::milliseconds timeout = std::chrono::minutes(5);
+};
+
+// Blocks until all ranks have joined. All ranks call it once per job. A size of 1 opens no socket.
+// Throws ConfigError: port in use, a secret missing for a non-loopback address, fingerprints that
+// differ, an engine that cannot be had; TimeoutError: names the ranks that did not come.
+std::unique_ptr<Group> join_world(const WorldOptions& options);
+
+}  // namespace trireme

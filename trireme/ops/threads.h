@@ -1,0 +1,33 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// One setting for all thread pools of a process: LibTorch's, OpenMP's, OpenBLAS's and oneDNN's.
+#pragma once
+
+#include <string>
+
+namespace trireme {
+
+// Processors that this process may run on (its affinity mask and its cgroup's CPU quota).
+int available_cores();
+
+// Sets every pool to threads >= 1. Call once, before the first tensor operation.
+void set_compute_threads(int threads);
+
+// "OpenBLAS 0.3.21 (openmp)", "reference BLAS (slow)", "MKL": what LibTorch's f32 matrix products
+// run on, found by looking at the loaded libraries.
+std::string blas_in_use();
+
+// "AVX512_BF16", "AVX512", "AVX2", "baseline": the widest vector units of this processor that
+// matter to us.
+std::string vector_units();
+
+// Keeps freed memory inside the process instead of returning it page by page: fresh pages each step
+// cost more than the kernels that fill them (docs/design.md). Call at start.
+void keep_memory_pages();
+
+// Facts on which the bits of a result depend: vector units that LibTorch and oneDNN use, threads,
+// library versions. Goes into the rendezvous fingerprint and into checkpoints.
+std::string numerics_fingerprint();
+
+}  // namespace trireme

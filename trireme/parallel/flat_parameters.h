@@ -1,0 +1,63 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// FlatParameters: all parameters of a module in one buffer, all gradients in another.
+//
+// The module's parameters become views into the buffers; gradients are accumulated in place by
+// autograd, so communication and optimizer work on few large arrays and copy nothing.
+//
+//   FlatParameters flat(*model, at::kBFloat16);     // after all .to(); the model now computes in
+//   bf16 flat.zero_grad();  loss.backward(); flat.grad()                                     //
+//   [flat.size()] in the parameters' dtype
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace torch::nn {
+class Module;
+}
+
+namespace trireme {
+
+// Where one parameter lies in the flat buffers.
+struct FlatEntry {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::int64_t offset = 0;  // elements, a multiple of kAlignment
+  std::int64_t count = 0;   // elements; the gap up to the next entry is zero and stays zero
+};
+
+// Not thread-safe. The module must not be moved or cast afterwards (.to() breaks the views;
+// check_views() finds it).
+class FlatParameters {
+ public:
+  static constexpr std::int64_t kAlignment = 64;  // elements: a cache line of bf16 is 32, of f32 16
+
+  // Takes the parameters in registration order, tied ones once, casts to dtype (f32 or bf16) and
+  // re-points module and gradients. Throws ShapeError for a module without parameters.
+  FlatParameters(torch::nn::Module& module, at::ScalarType dtype);
+
+  std::int64_t size() const;  // elements including gaps
+  const std::vector<FlatEntry>& entries() const { return entries_; }
+  at::Tensor data() const { return data_; }  // [size()], dtype
+  at::Tensor grad() const { return grad_; }  // [size()], dtype
+  void zero_grad();
+  // Throws InternalError when a parameter or gradient of the module no longer lies in the buffers,
+  // naming it.
+  void check_views() const;
+  // View of one entry of any flat tensor of size() elements, in the entry's shape.
+  static at::Tensor view(const at::Tensor& flat, const FlatEntry& entry);
+
+ private:
+  std::vector<FlatEntry> entries_;
+  std::vector<at::Tensor> parameters_;
+  at::Tensor data_;
+  at::Tensor grad_;
+};
+
+}  // namespace trireme
