@@ -93,10 +93,15 @@ ModelState::ModelState(const nn::ModelConfig& config, const optim::AdamWConfig& 
   }
 }
 
-void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
+void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+                  const at::Tensor& weights) {
   const SafetensorsFile model = checkpoint.tensors(kModelFile);
-  check_tensor_count(model, checkpoint, kModelFile, flat_.entries().size());
-  copy_flat(model, checkpoint, "", flat_.entries(), weights_);
+  check_tensor_count(model, checkpoint, kModelFile, entries.size());
+  copy_flat(model, checkpoint, "", entries, weights);
+}
+
+void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
+  load_weights(checkpoint, flat_.entries(), weights_);
   if (working_copy_.defined()) working_copy_.copy_(weights_);
   if (!with_optimizer) return;
   const SafetensorsFile moments = checkpoint.tensors(kOptimizerFile);

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/nn/transformer.h"
@@ -66,6 +67,11 @@ inline constexpr char kNumericsKey[] = "numerics";
 
 // A whole number of a checkpoint's state. Throws CheckpointError.
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);
+
+// Fills flat f32 weights from the checkpoint's model. Throws CheckpointError on another shape
+// (which tensor, both shapes), a missing or a surplus tensor.
+void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+                  const at::Tensor& weights);
 
 // The resolved model config that a checkpoint was written with. Throws CheckpointError.
 nn::ModelConfig checkpoint_model_config(const Checkpoint& checkpoint);
