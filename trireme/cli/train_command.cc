@@ -17,6 +17,7 @@
 #include "trireme/cli/commands.h"
 #include "trireme/comm/world.h"
 #include "trireme/launch/environment.h"
+#include "trireme/launch/init.h"
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/machine_rates.h"
 #include "trireme/ops/threads.h"
@@ -45,14 +46,8 @@ int threads_of_worker(const TrainConfig& config, const LaunchInfo& info) {
   return std::max(1, available_cores() / info.local_size);
 }
 
-WorldOptions world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {
-  WorldOptions options;
-  options.rank = info.rank;
-  options.size = info.size;
-  options.address = info.address;
-  options.port = info.port;
-  options.listen_fd = info.listen_fd;
-  options.secret = info.secret;
+WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {
+  WorldOptions options = world_options(info);
   options.engine = config.parallel.engine;
   options.network_interface = config.parallel.network_interface;
   options.fingerprint = result_settings(config);
@@ -75,7 +70,7 @@ int run_rank(const TrainConfig& config, const TrainArguments& arguments, const L
   keep_memory_pages();
   const int threads = threads_of_worker(config, info);
   set_compute_threads(threads);
-  const std::unique_ptr<Group> world = join_world(world_options(config, info, threads));
+  const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));
   world->barrier();  // all ranks measure at the same time
   const double limit = measure_gemm_flops_per_s(
       config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);
