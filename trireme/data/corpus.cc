@@ -57,8 +57,8 @@ void check_options(const PrepareOptions& options) {
     throw_error<ConfigError>("preparing tokens needs a text and an output folder; {} is empty",
                              options.text.empty() ? "text" : "output");
   }
-  if (!(options.validation_fraction > 0 && options.validation_fraction < 1)) {
-    throw_error<ConfigError>("validation_fraction {} is not between 0 and 1",
+  if (!(options.validation_fraction >= 0 && options.validation_fraction < 1)) {
+    throw_error<ConfigError>("validation_fraction is {}: 0 (hold nothing out) or above, below 1",
                              options.validation_fraction);
   }
   if (options.threads < 1 || options.max_file_bytes < 1 || options.tokenizer_sample_bytes < 1) {
@@ -210,7 +210,7 @@ std::vector<bool> choose_validation(const std::vector<KeptFile>& files,
     std::size_t index;
   };
   std::vector<bool> chosen(files.size(), false);
-  if (files.size() < 2) {
+  if (files.size() < 2 || options.validation_fraction == 0) {
     return chosen;
   }
   std::vector<Candidate> candidates;
@@ -247,6 +247,9 @@ std::vector<bool> choose_validation(const std::vector<KeptFile>& files,
 // Where the one file of a corpus is cut into training and validation text. Both get something if
 // there are two bytes at all.
 std::size_t validation_tail(std::string_view text, double fraction) {
+  if (fraction == 0) {
+    return text.size();
+  }
   const auto tail =
       static_cast<std::size_t>(std::ceil(fraction * static_cast<double>(text.size())));
   const std::size_t cut = cut_before(text, text.size() - std::clamp<std::size_t>(tail, 1, text.size()));
