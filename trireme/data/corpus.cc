@@ -139,9 +139,10 @@ std::vector<KeptFile> select_files(const detail::TextListing& listing,
 std::string read_again(const std::string& root, const KeptFile& kept) {
   std::optional<std::string> text = detail::read_text_file(root, kept.file, kept.file.size);
   if (!text || detail::content_hash(*text) != kept.hash) {
-    throw_error<DataError>("{}/{} changed while its folder was being prepared; try again when "
-                           "nothing writes there",
-                           root, kept.file.path);
+    throw_error<DataError>(
+        "{}/{} changed while its folder was being prepared; try again when "
+        "nothing writes there",
+        root, kept.file.path);
   }
   return *std::move(text);
 }
@@ -172,13 +173,12 @@ std::vector<std::string> tokenizer_sample(const std::string& root,
   for (const KeptFile& kept : files) {
     bytes += static_cast<double>(kept.file.size);
   }
-  const double share =
-      std::min(1.0, static_cast<double>(options.tokenizer_sample_bytes) / bytes);
+  const double share = std::min(1.0, static_cast<double>(options.tokenizer_sample_bytes) / bytes);
   std::vector<std::string> pieces(files.size());
   detail::parallel_for(files.size(), options.threads, [&](std::size_t i, int) {
     const std::string text = read_again(root, files[i]);
-    const auto length = static_cast<std::size_t>(
-        std::ceil(share * static_cast<double>(text.size())));
+    const auto length =
+        static_cast<std::size_t>(std::ceil(share * static_cast<double>(text.size())));
     const std::size_t places = text.size() - std::min(length, text.size()) + 1;
     const std::size_t begin =
         path_number(options.seed, "tokenizer sample", files[i].file.path) % places;
@@ -252,7 +252,8 @@ std::size_t validation_tail(std::string_view text, double fraction) {
   }
   const auto tail =
       static_cast<std::size_t>(std::ceil(fraction * static_cast<double>(text.size())));
-  const std::size_t cut = cut_before(text, text.size() - std::clamp<std::size_t>(tail, 1, text.size()));
+  const std::size_t cut =
+      cut_before(text, text.size() - std::clamp<std::size_t>(tail, 1, text.size()));
   return cut > 0 ? cut : text.size() - text.size() / 2;
 }
 

@@ -23,10 +23,10 @@
 namespace trireme {
 
 struct PrepareOptions {
-  std::string text;       // folder, or one file
-  std::string output;     // folder for shards, tokenizer.json, manifest.json
-  std::string tokenizer;  // path of an existing tokenizer.json; empty: train one
-  TokenizerTrainOptions train;
+  std::string text;            // folder, or one file
+  std::string output;          // folder for shards, tokenizer.json, manifest.json
+  std::string tokenizer = {};  // path of an existing tokenizer.json; empty: train one
+  TokenizerTrainOptions train = {};
   std::int64_t tokenizer_sample_bytes = std::int64_t{32} << 20;
   // Of the bytes, by whole files; at least one file when there are two or more, a tail of the text
   // when there is one. 0: everything is for training.

@@ -88,8 +88,8 @@ void WordMerger::merge_long() {
   }
   std::make_heap(heap_.begin(), heap_.end(), std::greater<>());
   const auto set_pair = [this](std::uint32_t at) {
-    pairs_[at] = next_[at] == kEnd ? MergeTable::Found{}
-                                   : merges_.find(tokens_[at], tokens_[next_[at]]);
+    pairs_[at] =
+        next_[at] == kEnd ? MergeTable::Found{} : merges_.find(tokens_[at], tokens_[next_[at]]);
     if (pairs_[at].rank != kNoRank) {
       heap_.push_back((std::uint64_t{pairs_[at].rank} << 32) | at);
       std::push_heap(heap_.begin(), heap_.end(), std::greater<>());

@@ -14,9 +14,9 @@
 
 namespace trireme::detail {
 
-// Calls body(index, worker) once for each index below count, from num_threads threads, each with its
-// own worker number below num_threads. Blocks until all are done. Of several exceptions the one of
-// the smallest index is thrown; indices that had not begun are then left out.
+// Calls body(index, worker) once for each index below count, from num_threads threads, each with
+// its own worker number below num_threads. Blocks until all are done. Of several exceptions the one
+// of the smallest index is thrown; indices that had not begun are then left out.
 template <class Body>
 void parallel_for(std::size_t count, int num_threads, const Body& body) {
   std::atomic<std::size_t> next{0};

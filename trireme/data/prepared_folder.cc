@@ -91,9 +91,9 @@ PartialFolder::PartialFolder(std::string output)
   if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     const int reason = errno;
     committed_ = true;  // not ours to remove
-    throw_error<DataError>("cannot lock folder {}: {}", partial_,
-                           reason == EWOULDBLOCK ? "another process is preparing this output"
-                                                 : system_reason(reason));
+    throw_error<DataError>(
+        "cannot lock folder {}: {}", partial_,
+        reason == EWOULDBLOCK ? "another process is preparing this output" : system_reason(reason));
   }
   empty_folder(partial_);
 }

@@ -21,15 +21,15 @@ struct ShardHeader {
   std::uint32_t version;
   std::uint32_t token_bytes;  // 2 or 4
   std::uint64_t vocab_size;
-  std::uint64_t num_tokens;      // in this shard
-  std::uint64_t tokens_xxh3;     // xxh3-64 of the bytes after the header
-  char tokenizer_hash[16];       // hexadecimal digits
-  std::uint32_t shard;           // counted from 0
-  std::uint32_t num_shards;      // of the split
-  std::uint64_t split_tokens;    // in all shards of the split
-  char split[32];                // name, zeros after it
-  char reserved[16];             // zeros
-  std::uint64_t header_xxh3;     // xxh3-64 of the bytes before it
+  std::uint64_t num_tokens;    // in this shard
+  std::uint64_t tokens_xxh3;   // xxh3-64 of the bytes after the header
+  char tokenizer_hash[16];     // hexadecimal digits
+  std::uint32_t shard;         // counted from 0
+  std::uint32_t num_shards;    // of the split
+  std::uint64_t split_tokens;  // in all shards of the split
+  char split[32];              // name, zeros after it
+  char reserved[16];           // zeros
+  std::uint64_t header_xxh3;   // xxh3-64 of the bytes before it
 };
 static_assert(sizeof(ShardHeader) == 128);
 

@@ -7,17 +7,19 @@
 //
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //
-// Every byte belongs to exactly one word. A byte that is not part of well-formed UTF-8 counts as one
-// character that is neither letter, number nor white space.
+// Every byte belongs to exactly one word. A byte that is not part of well-formed UTF-8 counts as
+// one character that is neither letter, number nor white space.
 //
-// Method. word_end() is the pattern, one word at a time, for any text. split_words() takes blocks of
-// 64 ASCII bytes together: the vector unit turns a block into one bit mask per class, and the words'
-// first bytes come out of a few operations on masks:
-//   - a byte that is no white space starts a word when its class differs from that of the byte before
+// Method. word_end() is the pattern, one word at a time, for any text. split_words() takes blocks
+// of 64 ASCII bytes together: the vector unit turns a block into one bit mask per class, and the
+// words' first bytes come out of a few operations on masks:
+//   - a byte that is no white space starts a word when its class differs from that of the byte
+//   before
 //     it, unless that is a blank, which then starts the word itself;
 //   - white space starts a word after anything else; and the last of a run of white space that
 //     something follows starts another one (the pattern's (?!\S) gives one character back);
-//   - an apostrophe that starts a word and is followed by s, t, re, ve, m, ll or d takes these letters
+//   - an apostrophe that starts a word and is followed by s, t, re, ve, m, ll or d takes these
+//   letters
 //     and ends there.
 // The pattern looks at nothing before the start of a word, so the two methods can take turns at any
 // word: blocks with other bytes go to word_end().
@@ -73,8 +75,8 @@ class BlockStarts {
     if ((block.space >> 63) != 0 && !has_non_space(text, block_begin + kBlockBytes)) {
       space_goes_on |= std::uint64_t{1} << 63;
     }
-    std::uint64_t starts = (~block.space & ~same & ~blank_before) |
-                           (block.space & (~space_before | ~space_goes_on));
+    std::uint64_t starts =
+        (~block.space & ~same & ~blank_before) | (block.space & (~space_before | ~space_goes_on));
     std::uint64_t owed_starts = 0;
     std::uint64_t owed_clear = 0;
     starts = (starts & ~clear_) | starts_;

@@ -122,8 +122,8 @@ TextListing list_text_files(const std::string& text, std::int64_t max_file_bytes
                             const std::vector<std::string>& excluded) {
   struct stat status {};
   if (::stat(text.c_str(), &status) != 0) {
-    throw_error<DataError>("cannot read text {}: {}; give a folder of text files, or one file", text,
-                           system_reason(errno));
+    throw_error<DataError>("cannot read text {}: {}; give a folder of text files, or one file",
+                           text, system_reason(errno));
   }
   const fs::path path = fs::canonical(text);
   const bool is_folder = S_ISDIR(status.st_mode);
@@ -139,8 +139,8 @@ TextListing list_text_files(const std::string& text, std::int64_t max_file_bytes
 std::optional<std::string> read_text_file(const std::string& root, const TextFile& file,
                                           std::int64_t limit) {
   // Not blocking: what was a file when it was listed may be a pipe now.
-  const FileDescriptor opened(::open((root + "/" + file.path).c_str(),
-                                     O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const FileDescriptor opened(
+      ::open((root + "/" + file.path).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat status {};
   if (!opened.valid() || ::fstat(opened.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     return std::nullopt;

@@ -75,8 +75,8 @@ struct TokenShardWriter::Impl {
     if (::access(shard.path.c_str(), F_OK) == 0) {
       throw_error<DataError>("{} exists already; token shards are never overwritten", shard.path);
     }
-    shard.file = detail::FileDescriptor(::open(temporary(shard).c_str(),
-                                               O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    shard.file = detail::FileDescriptor(
+        ::open(temporary(shard).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (!shard.file.valid()) {
       throw_error<DataError>("cannot create {}: {}", temporary(shard),
                              detail::system_reason(errno));
@@ -182,8 +182,8 @@ void TokenShardWriter::append(std::span<const TokenId> ids) {
       impl_->open_shard();
     }
     const std::uint64_t room = impl_->shard_tokens - impl_->shards.back().num_tokens;
-    const std::size_t count = std::min<std::uint64_t>(
-        {ids.size(), room, kBufferBytes / sizeof(TokenId)});
+    const std::size_t count =
+        std::min<std::uint64_t>({ids.size(), room, kBufferBytes / sizeof(TokenId)});
     impl_->append_piece(ids.first(count));
     ids = ids.subspan(count);
   }

@@ -93,8 +93,9 @@ class MappedShard {
       const auto* const last = tokens + header_.num_tokens;
       const auto* const largest = std::max_element(tokens, last);
       if (largest != last && *largest >= header_.vocab_size) {
-        throw_error<DataError>("token shard {} holds the id {}, outside its vocabulary of {} tokens",
-                               path_, *largest, header_.vocab_size);
+        throw_error<DataError>(
+            "token shard {} holds the id {}, outside its vocabulary of {} tokens", path_, *largest,
+            header_.vocab_size);
       }
     });
   }
@@ -120,9 +121,9 @@ class MappedShard {
     const std::size_t stored = size_ - sizeof(ShardHeader);
     if (stored % header_.token_bytes != 0 || stored / header_.token_bytes != header_.num_tokens) {
       throw_error<DataError>(
-          "token shard {} is {}: {} bytes of tokens, but {} tokens of {} bytes are announced", path_,
-          stored / header_.token_bytes < header_.num_tokens ? "truncated" : "too long", stored,
-          header_.num_tokens, header_.token_bytes);
+          "token shard {} is {}: {} bytes of tokens, but {} tokens of {} bytes are announced",
+          path_, stored / header_.token_bytes < header_.num_tokens ? "truncated" : "too long",
+          stored, header_.num_tokens, header_.token_bytes);
     }
   }
 
@@ -146,13 +147,12 @@ struct TokenShards::Impl {
     if (std::string_view(header.split, ::strnlen(header.split, sizeof(header.split))) != split ||
         header.shard != shards.size() || header.num_shards != first.num_shards ||
         header.split_tokens != first.split_tokens) {
-      throw_error<DataError>(
-          "{} is shard {} of {} of another split or run; make the data again", shard.path(),
-          header.shard, header.num_shards);
+      throw_error<DataError>("{} is shard {} of {} of another split or run; make the data again",
+                             shard.path(), header.shard, header.num_shards);
     }
     if (!shards.empty() && (hash != tokenizer_hash || header.vocab_size != first.vocab_size)) {
-      throw_error<DataError>("{} was made with tokenizer {}, {} with tokenizer {}", shard.path(), hash,
-                             shards.front().path(), tokenizer_hash);
+      throw_error<DataError>("{} was made with tokenizer {}, {} with tokenizer {}", shard.path(),
+                             hash, shards.front().path(), tokenizer_hash);
     }
     tokenizer_hash = hash;
     begins.push_back(begins.back() + shard.num_tokens());
@@ -199,12 +199,12 @@ void TokenShards::read(std::int64_t begin, std::span<std::int64_t> out) const {
   TRIREME_ASSERT(begin >= 0 && begin <= num_tokens() && size <= num_tokens() - begin,
                  "tokens {} to {} of {}", begin, begin + size, num_tokens());
   const auto& begins = impl_->begins;
-  auto shard = static_cast<std::size_t>(
-      std::upper_bound(begins.begin(), begins.end(), begin) - begins.begin() - 1);
+  auto shard = static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), begin) -
+                                        begins.begin() - 1);
   while (!out.empty()) {
     const std::int64_t offset = begin - begins[shard];
-    const auto count = std::min<std::size_t>(
-        out.size(), static_cast<std::size_t>(begins[shard + 1] - begin));
+    const auto count =
+        std::min<std::size_t>(out.size(), static_cast<std::size_t>(begins[shard + 1] - begin));
     impl_->shards[shard].with_tokens(
         [&](const auto* tokens) { std::copy_n(tokens + offset, count, out.begin()); });
     out = out.subspan(count);

@@ -67,10 +67,10 @@ class Tokenizer {
   std::unique_ptr<const Impl> impl_;
 };
 
-// Learns merges from the texts. Deterministic: ties go to the pair with the smaller ids. A pair whose
-// bytes are already a token is never merged. Throws ConfigError when vocab_size is below 257 or
-// min_pair_count below 1, DataError when the texts are empty. progress, where given, hears the
-// merges learned and wanted after each one.
+// Learns merges from the texts. Deterministic: ties go to the pair with the smaller ids. A pair
+// whose bytes are already a token is never merged. Throws ConfigError when vocab_size is below 257
+// or min_pair_count below 1, DataError when the texts are empty. progress, where given, hears the
+// merges learned and wanted, before the first and after each one.
 Tokenizer train_tokenizer(std::span<const std::string_view> texts,
                           const TokenizerTrainOptions& options);
 Tokenizer train_tokenizer(std::span<const std::string_view> texts,

@@ -78,8 +78,7 @@ class Reader {
  private:
   template <class... Args>
   [[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) const {
-    throw DataError(
-        fmt::format("{} {}", name_, fmt::format(format, std::forward<Args>(args)...)));
+    throw DataError(fmt::format("{} {}", name_, fmt::format(format, std::forward<Args>(args)...)));
   }
 
   // The value of key, or null where there is none.
@@ -152,9 +151,10 @@ class Reader {
     for (const Json& token : added) {
       const Json content = get(token, "content");
       if (!content.is_string() || get(token, "special") != true) {
-        refuse("has the added token {}, which is not special; text that holds it would be encoded "
-               "differently",
-               content.dump());
+        refuse(
+            "has the added token {}, which is not special; text that holds it would be encoded "
+            "differently",
+            content.dump());
       }
       const auto text = content.get<std::string>();
       num_tokens += vocab.contains(text) || special.contains(text) ? 0 : 1;
@@ -195,10 +195,10 @@ class Reader {
     std::string bytes;
     for (std::string_view rest = chars; !rest.empty();) {
       const Utf8Char next = read_utf8(rest);
-      if (next.code_point >= kByteChars.byte_of.size() ||
-          kByteChars.byte_of[next.code_point] < 0) {
-        refuse("has the token {}, whose character U+{:04X} stands for no byte; it is not byte-level",
-               Json(std::string(chars)).dump(), next.code_point);
+      if (next.code_point >= kByteChars.byte_of.size() || kByteChars.byte_of[next.code_point] < 0) {
+        refuse(
+            "has the token {}, whose character U+{:04X} stands for no byte; it is not byte-level",
+            Json(std::string(chars)).dump(), next.code_point);
       }
       bytes.push_back(static_cast<char>(kByteChars.byte_of[next.code_point]));
       rest.remove_prefix(next.length);

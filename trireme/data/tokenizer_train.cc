@@ -249,9 +249,12 @@ Tokenizer train_tokenizer(std::span<const std::string_view> texts,
   }
   MergeLearner learner(words, options.min_pair_count);
   const std::int64_t num_merges = options.vocab_size - kFirstMerged;
-  for (std::int64_t merge = 0; merge < num_merges && learner.learn(); ++merge) {
+  for (std::int64_t merge = 0;; ++merge) {
     if (progress) {
-      progress(merge + 1, num_merges);
+      progress(merge, num_merges);
+    }
+    if (merge == num_merges || !learner.learn()) {
+      break;
     }
   }
   return Tokenizer(std::make_unique<Tokenizer::Impl>(learner.take_parts(), "trained tokenizer"));

@@ -66,8 +66,7 @@ Utf8Char read_utf8(std::string_view text) {
     return {((first & 0x1F) << 6) | (byte(1) & 0x3F), 2};
   }
   if ((first & 0xF0) == 0xE0 && continues(1) && continues(2)) {
-    const std::uint32_t value =
-        ((first & 0x0F) << 12) | ((byte(1) & 0x3F) << 6) | (byte(2) & 0x3F);
+    const std::uint32_t value = ((first & 0x0F) << 12) | ((byte(1) & 0x3F) << 6) | (byte(2) & 0x3F);
     if (value >= 0x800 && !is_surrogate(value)) {
       return {value, 3};
     }

@@ -3,8 +3,9 @@
 
 // What GPT-2's split pattern asks of a character: letter, number, white space, or anything else.
 //
-// The table is filled once per process by PCRE2's own property tests, so that its Unicode version is
-// PCRE2's. White space is Unicode's White_Space: PCRE2's \s without U+180E, which it still counts.
+// The table is filled once per process by PCRE2's own property tests, so that its Unicode version
+// is PCRE2's. White space is Unicode's White_Space: PCRE2's \s without U+180E, which it still
+// counts.
 #pragma once
 
 #include <cstddef>

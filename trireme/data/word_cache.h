@@ -72,7 +72,7 @@ class ShortWordCache {
   static constexpr std::size_t kInlineTokens = 3;
 
   struct alignas(32) Slot {
-    ShortWord word;  // high == 0: free
+    ShortWord word;                             // high == 0: free
     std::array<TokenId, kInlineTokens> tokens;  // or, when count is larger, tokens[0]: the place in
                                                 // the arena
     std::uint32_t count;
