@@ -76,7 +76,7 @@ class SafetensorsTest : public ::testing::Test {
     return opening(raw_file(header, data_bytes));
   }
 
-  TemporaryFolder folder_;
+  TemporaryFolder folder_{testing::memory_folder()};
 };
 
 TEST_F(SafetensorsTest, RoundTripOfEveryKind) {
