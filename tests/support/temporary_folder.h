@@ -19,8 +19,10 @@ namespace trireme::testing {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "trireme_test_XXXXXX").string();
+  // In parent, by default the system's folder for temporary files.
+  explicit TemporaryFolder(
+      const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+    std::string name = (parent / "trireme_test_XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) {
       throw std::system_error(errno, std::generic_category(), "mkdtemp " + name);
     }
@@ -49,5 +51,15 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+// A parent in memory where there is one, for tests that fsync often: thousands of flushes to a busy
+// disk would take minutes and show nothing more.
+inline std::filesystem::path memory_folder() {
+  const std::filesystem::path shared_memory = "/dev/shm";
+  std::error_code unknown;
+  return std::filesystem::is_directory(shared_memory, unknown)
+             ? shared_memory
+             : std::filesystem::temp_directory_path();
+}
 
 }  // namespace trireme::testing
