@@ -5,6 +5,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 #include <malloc.h>
@@ -23,7 +24,6 @@
 
 #include "trireme/base/check.h"
 #include "trireme/ops/cpu_quota.h"
-#include "trireme/ops/torch_compat.h"
 
 namespace trireme {
 namespace {
@@ -55,6 +55,20 @@ int affinity_cores() {
 std::string read_file(const char* path) {
   std::ifstream file(path);
   return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The vector units of LibTorch's own kernels: ATEN_CPU_CAPABILITY, else its choice for the
+// processor (1.13 stops at AVX2). Told only in a line of its description, worded alike in all
+// versions.
+std::string torch_vector_units() {
+  const std::string config = at::show_config();
+  const std::string label = "CPU capability usage: ";
+  const auto begin = config.find(label);
+  if (begin == std::string::npos) {
+    return "vector units unknown";
+  }
+  const auto value = begin + label.size();
+  return config.substr(value, config.find('\n', value) - value);
 }
 
 std::string openblas_name(const char* config) {
@@ -134,7 +148,7 @@ void keep_memory_pages() {
 std::string numerics_fingerprint() {
   const dnnl_version_t* dnnl = dnnl_version();
   return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; {} threads", TORCH_VERSION,
-                     compat::torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
+                     torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
                      static_cast<unsigned>(dnnl::get_effective_cpu_isa()), blas_in_use(),
                      at::get_num_threads());
 }

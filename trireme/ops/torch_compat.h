@@ -4,36 +4,27 @@
 // The one header that knows LibTorch's versions (1.13 to 2.14). Everything else is written once.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <torch/version.h>
 
-#include <string>
+#include <tuple>
 
 #if TORCH_VERSION_MAJOR >= 2
-#include <ATen/Version.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #else
-#include <ATen/native/DispatchStub.h>
+#include <ATen/ops/_scaled_dot_product_attention.h>
 #endif
 
 namespace trireme::compat {
 
-// The vector units that LibTorch's own kernels use: "DEFAULT", "AVX2", "AVX512", ... Set by
-// ATEN_CPU_CAPABILITY, else chosen for the processor (1.13 stops at AVX2).
-inline std::string torch_vector_units() {
+// Attention with softmax over the last dim: q, k, v [B, H, T, D], the same number of heads; scale 1
+// / sqrt(D). Differentiable.
+inline at::Tensor scaled_dot_product_attention(const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v, bool causal) {
 #if TORCH_VERSION_MAJOR >= 2
-  return at::get_cpu_capability();
+  return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal);
 #else
-  switch (static_cast<int>(at::native::get_cpu_capability())) {
-    case 0:
-      return "DEFAULT";
-#if defined(__x86_64__)
-    case 1:
-      return "AVX2";
-    case 2:
-      return "AVX512";
-#endif
-    default:
-      return "vector";
-  }
+  return std::get<0>(at::_scaled_dot_product_attention(q, k, v, {}, 0.0, false, causal));
 #endif
 }
 
