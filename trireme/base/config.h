@@ -19,7 +19,9 @@
 //   TrainConfig config;  bind_config(tree, config);
 //
 // Refused, with file, line and what to do: unknown keys (with the nearest known one), values of the
-// wrong type, words outside a field's list, duplicate keys, overrides that are not key=value.
+// wrong type, words outside a field's list, duplicate keys, overrides that are not key=value, and
+// YAML's anchors, aliases, tags and second documents. A whole number is plain decimal digits, a
+// number is finite, a truth value is true or false. An empty file or section keeps the defaults.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +37,10 @@ namespace trireme {
 // A parsed YAML file with the command line's overrides laid over it. Read only.
 class ConfigTree {
  public:
-  // Reads path and applies overrides of the form "a.b.c=value" in order (value is YAML, so lists
-  // and quoted strings work). Throws ConfigError: file missing or unreadable, not YAML (with the
-  // line), a malformed override.
+  // Reads path and applies overrides of the form "a.b.c=value" in order; missing sections are made.
+  // A value that starts with [ or a quote is YAML; any other stands for itself to its last
+  // character, so nothing after the = is the empty text. Throws ConfigError: file missing or
+  // unreadable, not YAML (with the line), a malformed override.
   static ConfigTree load(const std::string& path, const std::vector<std::string>& overrides);
   // The same from text; name stands for the file in messages.
   static ConfigTree parse(const std::string& text, const std::string& name,
@@ -108,7 +111,8 @@ std::string config_to_yaml(const Config& config, bool with_help = false) {
   return detail::finish_config_writer(*writer);
 }
 
-// The element of known that is nearest to word by edit distance, if it is near enough to be meant.
+// The element of known that is nearest to word by edit distance, if it is near enough to be meant;
+// failing that, one that contains word or is contained in it.
 std::optional<std::string> nearest_word(std::string_view word,
                                         const std::vector<std::string>& known);
 
