@@ -43,8 +43,8 @@ namespace {
 
 using detail::WorkerEnd;
 
-// From SIGTERM to SIGKILL. A worker that wanted time had it before SIGTERM.
-constexpr auto kTerminateGrace = std::chrono::seconds(1);
+// From SIGTERM to SIGKILL, at most. A worker that wanted time had it before SIGTERM.
+constexpr std::chrono::milliseconds kTerminateGrace = std::chrono::seconds(1);
 constexpr int kUserMistake = 2;
 
 class FileDescriptor {
@@ -299,7 +299,7 @@ void Fleet::on_deadline() {
   if (stage_ == Stage::kEnding) {
     log_warn("worker {} did not end in time; terminating", running_ranks());
     send(SIGTERM);
-    enter(Stage::kTerminated, kTerminateGrace);
+    enter(Stage::kTerminated, std::min(options_.grace, kTerminateGrace));
   } else if (stage_ == Stage::kTerminated) {
     log_warn("worker {} did not end on SIGTERM; killing", running_ranks());
     send(SIGKILL);
