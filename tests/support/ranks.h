@@ -155,12 +155,11 @@ class RankProcess {
   }
 
   // Blocks until the child has ended. What its body returned, "TypeOfError: message" when it threw,
-  // or a note on how else it ended.
-  std::string result() {
-    const Deadline deadline = Deadline::after(kTestDeadline);
+  // or a note on how else it ended; "hung" at the deadline.
+  std::string result(const Deadline& deadline = Deadline::after(kTestDeadline)) {
     while (read_some(deadline)) {
     }
-    if (deadline.expired()) {
+    if (!ended_) {
       ::kill(pid_, SIGKILL);
       waitpid(std::exchange(pid_, -1), nullptr, 0);
       return "hung";
@@ -214,7 +213,10 @@ class RankProcess {
     if (poll(&ready, 1, static_cast<int>(deadline.remaining().count())) != 1) return false;
     char chunk[4096];
     const ssize_t n = ::read(read_end_, chunk, sizeof(chunk));
-    if (n <= 0) return false;
+    if (n <= 0) {
+      ended_ = true;
+      return false;
+    }
     text_.append(chunk, static_cast<std::size_t>(n));
     return true;
   }
@@ -223,6 +225,7 @@ class RankProcess {
   pid_t pid_ = -1;
   int read_end_ = -1;
   std::string text_;
+  bool ended_ = false;
 };
 
 // A world of n processes; call it while the test has one thread. adapt may change the options.

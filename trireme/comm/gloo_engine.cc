@@ -153,7 +153,7 @@ void GlooEngine::run(const Collective& collective, const Deadline& deadline) {
       if (!small) return all_gather(collective.input, data, deadline);
       for (int rank = 0; rank < scope_.size(); ++rank) {
         copy_bytes(static_cast<std::byte*>(data.data) + own_bytes * static_cast<std::size_t>(rank),
-             greeting_data(rank), own_bytes);
+                   greeting_data(rank), own_bytes);
       }
       return;
     case CollectiveKind::kBroadcast:

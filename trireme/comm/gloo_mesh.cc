@@ -23,23 +23,29 @@ constexpr int kGlooConnectFactor = 5;
 
 std::string endpoint_key(int from, int to) { return fmt::format("gloo/{}/{}", from, to); }
 
+// Gloo follows a null pointer when it is given a name that is none or not this host's, so those are
+// refused here.
 std::shared_ptr<gloo::transport::Device> make_device(const Member& self,
                                                      const std::string& interface) {
+  const std::string& asked = interface.empty() ? self.ip : interface;
   gloo::transport::tcp::attr attributes;
-  if (interface.empty()) {
-    attributes.hostname = self.ip;
-  } else if (if_nametoindex(interface.c_str()) != 0) {
+  std::string why;
+  if (!interface.empty() && if_nametoindex(interface.c_str()) != 0) {
     attributes.iface = interface;
   } else {
-    attributes.hostname = interface;
+    attributes.hostname = own_address(asked, why);
   }
-  try {
-    return gloo::transport::tcp::CreateDevice(attributes);
-  } catch (const std::exception& error) {
-    throw_error<ConfigError>(
-        "rank {} on {} cannot bind the gloo engine to {}: {}; set the network interface", self.rank,
-        self.host_name, interface.empty() ? self.ip : interface, error.what());
+  if (!attributes.iface.empty() || !attributes.hostname.empty()) {
+    try {
+      return gloo::transport::tcp::CreateDevice(attributes);
+    } catch (const std::exception& error) {
+      why = error.what();
+    }
   }
+  throw_error<ConfigError>(
+      "rank {} on {} cannot bind the gloo engine to {}: {}; set the network interface to one of "
+      "this host's",
+      self.rank, self.host_name, asked, why);
 }
 
 void refuse_loopback(const Member& self, const std::vector<Member>& members,

@@ -204,7 +204,7 @@ void ShmEngine::copy_out(const Cuts& cuts, const Buffer& data, std::int64_t segm
     if (part == scope_.rank) continue;
     const Range range = cuts.range(segment, part);
     copy_bytes(element(data, range.begin), segment_->published(part).bytes + cuts.place(part),
-         static_cast<std::size_t>(range.count) * dtype_bytes(data.dtype));
+               static_cast<std::size_t>(range.count) * dtype_bytes(data.dtype));
   }
 }
 
@@ -220,7 +220,8 @@ void ShmEngine::all_gather(const ConstBuffer& input, const Buffer& output,
     meet(deadline);
     for (int rank = 0; rank < scope_.size(); ++rank) {
       if (rank == scope_.rank) continue;
-      copy_bytes(out + bytes * static_cast<std::size_t>(rank) + at, segment_->published(rank).bytes, n);
+      copy_bytes(out + bytes * static_cast<std::size_t>(rank) + at, segment_->published(rank).bytes,
+                 n);
     }
   }
   if (bytes > 0 && own_place != in) std::memmove(own_place, in, bytes);

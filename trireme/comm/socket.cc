@@ -131,6 +131,16 @@ Fd listen_on(const std::string& address, int port) {
   throw_error<ConfigError>("rank 0 cannot listen on {}:{}: {}", address, port, error_text(error));
 }
 
+std::string own_address(const std::string& address, std::string& why) {
+  const Addresses found = resolve(address.c_str(), 0, 0, why);
+  for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
+    const Fd fd(socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (fd && bind(fd.get(), info->ai_addr, info->ai_addrlen) == 0) return local_address(fd);
+    why = error_text(errno);
+  }
+  return {};
+}
+
 Fd adopt_listener(Fd listener) {
   const int fd = listener.get();
   int listening = 0;

@@ -39,6 +39,9 @@ bool is_loopback(const std::string& address);
 // leads here by another way, on all interfaces. Throws ConfigError when the port is in use.
 Fd listen_on(const std::string& address, int port);
 
+// The numeric address behind a name or address that is one of this host's own; empty when none is.
+std::string own_address(const std::string& address, std::string& why);
+
 // Makes a socket that already listens fit for us. Throws ConfigError when it does not listen.
 Fd adopt_listener(Fd listener);
 
