@@ -3,6 +3,7 @@
 
 #include "trireme/data/encoder.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -28,8 +29,15 @@ class TokenBuffer {
     used_ += count;
   }
   void put(std::span<const TokenId> tokens) {
-    flush();
-    out_.insert(out_.end(), tokens.begin(), tokens.end());
+    if (used_ + tokens.size() > kTokens) {
+      flush();
+    }
+    if (tokens.size() > kTokens) {
+      out_.insert(out_.end(), tokens.begin(), tokens.end());
+      return;
+    }
+    std::copy(tokens.begin(), tokens.end(), tokens_.begin() + static_cast<std::ptrdiff_t>(used_));
+    used_ += tokens.size();
   }
   void flush() {
     out_.insert(out_.end(), tokens_.begin(), tokens_.begin() + static_cast<std::ptrdiff_t>(used_));
@@ -49,11 +57,16 @@ struct Encoder::Impl {
   explicit Impl(const Tokenizer::Impl& tokenizer)
       : merger(tokenizer.merges, tokenizer.byte_tokens) {}
 
-  // Tokens of a word that no table knows yet.
-  void put_new_short(const ShortWord& key, std::string_view word, TokenBuffer& out) {
-    const std::span<const TokenId> tokens = merger.merge(word);
-    short_words.insert(key, tokens);
-    out.put(tokens);
+  void put_short(const ShortWord& key, std::string_view word, TokenBuffer& out) {
+    const ShortWordCache::Slot* slot = short_words.find(key);
+    if (slot == nullptr) [[unlikely]] {
+      slot = short_words.insert(key, merger.merge(word));
+    }
+    if (slot->count <= ShortWordCache::kInlineTokens) [[likely]] {
+      out.put_upto4(slot->tokens.data(), slot->count);
+    } else {
+      out.put(short_words.tokens_of(*slot));
+    }
   }
   void put_long(std::string_view word, TokenBuffer& out) {
     if (word.size() > LongWordCache::kMaxBytes) {
@@ -67,7 +80,6 @@ struct Encoder::Impl {
     }
     out.put(tokens);
   }
-
   WordMerger merger;
   ShortWordCache short_words;
   LongWordCache long_words;
@@ -81,19 +93,12 @@ void Encoder::encode(std::string_view text, std::vector<TokenId>& ids) {
   TokenBuffer out(ids);
   split_words(text, [&](std::size_t begin, std::size_t end) {
     const std::string_view word = text.substr(begin, end - begin);
-    if (word.size() > ShortWord::kMaxBytes) [[unlikely]] {
-      impl_->put_long(word, out);
-      return;
-    }
-    const ShortWord key = text.size() - begin >= 16 ? ShortWord::load16(word.data(), word.size())
-                                                    : ShortWord::load(word);
-    const ShortWordCache::Slot* const slot = impl_->short_words.find(key);
-    if (slot == nullptr) [[unlikely]] {
-      impl_->put_new_short(key, word, out);
-    } else if (slot->count <= ShortWordCache::kInlineTokens) [[likely]] {
-      out.put_upto4(slot->tokens.data(), slot->count);
+    if (word.size() <= ShortWord::kMaxBytes) [[likely]] {
+      const ShortWord key = text.size() - begin >= 16 ? ShortWord::load16(word.data(), word.size())
+                                                      : ShortWord::load(word);
+      impl_->put_short(key, word, out);
     } else {
-      out.put(impl_->short_words.tokens_of(*slot));
+      impl_->put_long(word, out);
     }
   });
   out.flush();

@@ -4,6 +4,7 @@
 #include "trireme/data/merge_table.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <functional>
 
@@ -39,36 +40,51 @@ std::span<const TokenId> WordMerger::merge(std::string_view word) {
   for (std::size_t i = 0; i < word.size(); ++i) {
     tokens_[i] = byte_tokens_[static_cast<unsigned char>(word[i])];
   }
-  if (word.size() >= 2) {
-    pairs_.resize(word.size() - 1);
-    for (std::size_t i = 0; i + 1 < word.size(); ++i) {
-      pairs_[i] = merges_.find(tokens_[i], tokens_[i + 1]);
-    }
-    word.size() <= kShortWord ? merge_short() : merge_long();
+  if (word.size() <= kShortWord) {
+    merge_short();
+  } else {
+    merge_long();
   }
   return tokens_;
 }
 
+// Ranks, and the tokens they lead to, in small arrays: the search for the least rank is what costs.
 void WordMerger::merge_short() {
-  while (!pairs_.empty()) {
-    const auto best = std::min_element(
-        pairs_.begin(), pairs_.end(),
-        [](const MergeTable::Found& a, const MergeTable::Found& b) { return a.rank < b.rank; });
-    if (best->rank == kNoRank) {
-      return;
+  std::array<std::uint32_t, kShortWord> ranks;
+  std::array<TokenId, kShortWord> merged;
+  std::size_t size = tokens_.size();
+  TokenId* const tokens = tokens_.data();
+  const auto set_pair = [&](std::size_t i) {
+    const MergeTable::Found found = merges_.find(tokens[i], tokens[i + 1]);
+    ranks[i] = found.rank;
+    merged[i] = found.merged;
+  };
+  for (std::size_t i = 0; i + 1 < size; ++i) {
+    set_pair(i);
+  }
+  while (size >= 2) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i + 1 < size; ++i) {
+      best = ranks[i] < ranks[best] ? i : best;
     }
-    const auto at = best - pairs_.begin();
-    tokens_[static_cast<std::size_t>(at)] = best->merged;
-    tokens_.erase(tokens_.begin() + at + 1);
-    pairs_.erase(best);
-    const auto i = static_cast<std::size_t>(at);
-    if (i < pairs_.size()) {
-      pairs_[i] = merges_.find(tokens_[i], tokens_[i + 1]);
+    if (ranks[best] == kNoRank) {
+      break;
     }
-    if (i > 0) {
-      pairs_[i - 1] = merges_.find(tokens_[i - 1], tokens_[i]);
+    tokens[best] = merged[best];
+    --size;
+    for (std::size_t i = best + 1; i < size; ++i) {
+      tokens[i] = tokens[i + 1];
+      ranks[i - 1] = ranks[i];
+      merged[i - 1] = merged[i];
+    }
+    if (best + 1 < size) {
+      set_pair(best);
+    }
+    if (best > 0) {
+      set_pair(best - 1);
     }
   }
+  tokens_.resize(size);
 }
 
 // A heap of (rank, place of the left token) over a doubly linked list of the tokens. An entry is
@@ -77,11 +93,12 @@ void WordMerger::merge_long() {
   const auto size = static_cast<std::uint32_t>(tokens_.size());
   next_.resize(size);
   previous_.resize(size);
-  pairs_.resize(size);  // the last token has no pair
+  pairs_.resize(size);
   heap_.clear();
   for (std::uint32_t i = 0; i < size; ++i) {
     next_[i] = i + 1 < size ? i + 1 : kEnd;
     previous_[i] = i > 0 ? i - 1 : kEnd;
+    pairs_[i] = i + 1 < size ? merges_.find(tokens_[i], tokens_[i + 1]) : MergeTable::Found{};
     if (pairs_[i].rank != kNoRank) {
       heap_.push_back((std::uint64_t{pairs_[i].rank} << 32) | i);
     }

@@ -11,12 +11,24 @@ namespace trireme {
 namespace {
 
 constexpr std::size_t kFirstSlots = 1024;
+constexpr std::size_t kGrowth = 4;
 constexpr std::size_t kMaxShortSlots = std::size_t{1} << 20;  // 32 MiB
 constexpr std::size_t kMaxLongSlots = std::size_t{1} << 16;   // and at most 256 bytes for each half
 
 }  // namespace
 
-ShortWordCache::ShortWordCache() { resize(kFirstSlots); }
+ShortWordCache::ShortWordCache() : front_(std::size_t{1} << kFrontBits) { resize(kFirstSlots); }
+
+const ShortWordCache::Slot* ShortWordCache::find_behind(const ShortWord& word, std::uint64_t hash,
+                                                        Slot& front) {
+  for (std::size_t at = hash >> shift_; slots_[at].word.high != 0; at = (at + 1) & mask_) {
+    if (slots_[at].word == word) {
+      front = slots_[at];
+      return &front;
+    }
+  }
+  return nullptr;
+}
 
 void ShortWordCache::resize(std::size_t num_slots) {
   const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(num_slots));
@@ -30,19 +42,21 @@ void ShortWordCache::resize(std::size_t num_slots) {
 }
 
 void ShortWordCache::place(const Slot& slot) {
-  std::size_t at = slot_of(slot.word);
+  std::size_t at = slot.word.hash() >> shift_;
   while (slots_[at].word.high != 0) {
     at = (at + 1) & mask_;
   }
   slots_[at] = slot;
 }
 
-void ShortWordCache::insert(const ShortWord& word, std::span<const TokenId> tokens) {
+const ShortWordCache::Slot* ShortWordCache::insert(const ShortWord& word,
+                                                   std::span<const TokenId> tokens) {
   if ((used_ + 1) * 2 > slots_.size()) {
     if (slots_.size() < kMaxShortSlots) {
-      resize(slots_.size() * 2);
+      resize(slots_.size() * kGrowth);
     } else {
       slots_.assign(slots_.size(), Slot{});
+      front_.assign(front_.size(), Slot{});  // its slots point into the arena
       arena_.clear();
       used_ = 0;
     }
@@ -58,6 +72,9 @@ void ShortWordCache::insert(const ShortWord& word, std::span<const TokenId> toke
   }
   place(slot);
   ++used_;
+  Slot& front = front_[word.hash() >> (64 - kFrontBits)];
+  front = slot;
+  return &front;
 }
 
 LongWordCache::LongWordCache() : slots_(kFirstSlots) {}
@@ -91,7 +108,7 @@ void LongWordCache::resize(std::size_t num_slots) {
 void LongWordCache::insert(std::string_view word, std::span<const TokenId> tokens) {
   if ((used_ + 1) * 2 > slots_.size()) {
     if (slots_.size() < kMaxLongSlots) {
-      resize(slots_.size() * 2);
+      resize(slots_.size() * kGrowth);
     } else {
       slots_.assign(slots_.size(), Slot{});
       bytes_.clear();
