@@ -145,6 +145,7 @@ class LauncherProcess {
     for (int fd = 3; fd < 20; ++fd) close(fd);
     dup2(events, 9);
     dup2(gate, 8);
+    dup2(gate, STDIN_FILENO);  // anything but /dev/null
     close_range(20, ~0U, 0);
     setenv("FOLDER", folder().c_str(), 1);
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);

@@ -34,10 +34,12 @@ using testing::wait_for_end;
 constexpr auto kForever = std::chrono::minutes(30);
 
 LocalWorkersOptions graces(std::chrono::milliseconds grace,
-                           std::chrono::milliseconds interrupt_grace = kForever) {
+                           std::chrono::milliseconds interrupt_grace = kForever,
+                           std::chrono::milliseconds terminate_grace = kForever) {
   LocalWorkersOptions options;
   options.grace = grace;
   options.interrupt_grace = interrupt_grace;
+  options.terminate_grace = terminate_grace;
   return options;
 }
 
@@ -147,7 +149,7 @@ TEST(LocalWorkers, InheritedSocketListensUntilRankZeroEnds) {
                            "echo $TRIREME_RANK $$ $TRIREME_PORT >&9;"
                            "if [ $TRIREME_RANK = 0 ]; then read x <&8; exit 0; fi;"
                            "exec sleep 1000",
-                           graces(0ms));
+                           graces(0ms, kForever, 0ms));
   std::vector<std::string> lines = launcher.lines(2);
   ASSERT_EQ(lines.size(), 2U);
   std::ranges::sort(lines);
@@ -226,9 +228,13 @@ TEST(LocalWorkers, LeavesTheCallerAsItWas) {
   options.command = {"/bin/true"};
   sigset_t before;
   sigset_t after;
-  pthread_sigmask(SIG_SETMASK, nullptr, &before);
+  sigset_t original;
+  sigemptyset(&before);
+  sigaddset(&before, SIGUSR1);
+  sigaddset(&before, SIGTERM);
+  pthread_sigmask(SIG_SETMASK, &before, &original);
   EXPECT_EQ(run_local_workers(options), 0);
-  pthread_sigmask(SIG_SETMASK, nullptr, &after);
+  pthread_sigmask(SIG_SETMASK, &original, &after);
   for (int signal = 1; signal < SIGRTMIN; ++signal) {
     EXPECT_EQ(sigismember(&before, signal), sigismember(&after, signal)) << signal;
   }
@@ -244,7 +250,7 @@ TEST(LocalWorkers, OneMayEndEarly) {
   LauncherProcess launcher(2,
                            "echo $TRIREME_RANK $$ >&9; [ $TRIREME_RANK = 0 ] && exit 0;"
                            "read x <&8; echo worked on >&9",
-                           graces(0ms));
+                           graces(0ms, kForever, 0ms));
   std::vector<std::string> lines = launcher.lines(2);
   ASSERT_EQ(lines.size(), 2U);
   std::ranges::sort(lines);
@@ -286,7 +292,7 @@ TEST(LocalWorkers, WhoIgnoresSigtermIsKilled) {
   LauncherProcess launcher(2,
                            "trap '' TERM INT; echo ready >&9;"
                            "[ $TRIREME_RANK = 1 ] && { read x <&8; exit 1; }; exec sleep 1000",
-                           graces(1ms));
+                           graces(1ms, kForever, 1ms));
   EXPECT_THAT(launcher.lines(2), ElementsAre("ready", "ready"));
   launcher.release();
   EXPECT_EQ(launcher.wait(), 1);
@@ -356,6 +362,22 @@ TEST(LocalWorkers, InterruptIsPassedOnOnce) {
   }
 }
 
+// The launcher sleeps while the request and the end of its last worker come together.
+TEST(LocalWorkers, LateRequestDoesNotStrikeTheCaller) {
+  LauncherProcess launcher(1, "trap '' TERM INT; echo $$ >&9; read x <&8; exit 0");
+  const std::vector<std::string> pids = launcher.lines(1);
+  ASSERT_EQ(pids.size(), 1U);
+  launcher.send(SIGSTOP);
+  int status = 0;
+  ASSERT_EQ(waitpid(launcher.pid(), &status, WUNTRACED), launcher.pid());
+  launcher.release();
+  ASSERT_TRUE(wait_for_end(std::stoi(pids[0])));
+  launcher.send(SIGTERM);
+  launcher.send(SIGINT);
+  launcher.send(SIGCONT);
+  EXPECT_EQ(launcher.wait(), 0) << launcher.log();
+}
+
 TEST(LocalWorkers, SecondInterruptKills) {
   LauncherProcess launcher(3,
                            "trap 'echo INT >&9' INT; echo ready >&9;"
@@ -371,7 +393,7 @@ TEST(LocalWorkers, SecondInterruptKills) {
 
 TEST(LocalWorkers, InterruptedWorkersHaveALimit) {
   LauncherProcess launcher(2, "trap '' INT TERM; echo ready >&9; exec sleep 1000",
-                           graces(1ms, 1ms));
+                           graces(kForever, 1ms, 1ms));
   EXPECT_THAT(launcher.lines(2), ElementsAre("ready", "ready"));
   launcher.send(SIGINT);
   EXPECT_EQ(launcher.wait(), 1);

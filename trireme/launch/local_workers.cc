@@ -7,7 +7,7 @@
 //
 //   running     --a worker fails-->           ending, for at most grace
 //   running     --SIGINT, SIGTERM, SIGHUP-->  ending, for at most interrupt_grace
-//   ending      --deadline-->                 terminated: SIGTERM sent, kTerminateGrace left
+//   ending      --deadline-->                 terminated: SIGTERM sent, terminate_grace left
 //   terminated  --deadline-->                 killed: SIGKILL sent, the kernel ends them
 //   any         --SIGINT when asked before--> killed
 //
@@ -43,8 +43,6 @@ namespace {
 
 using detail::WorkerEnd;
 
-// From SIGTERM to SIGKILL, at most. A worker that wanted time had it before SIGTERM.
-constexpr std::chrono::milliseconds kTerminateGrace = std::chrono::seconds(1);
 constexpr int kUserMistake = 2;
 
 class FileDescriptor {
@@ -109,7 +107,8 @@ std::string random_secret() {
 }
 
 // Blocks the launcher's signals while it lives, so that sigtimedwait receives them, and puts the
-// thread back as it was. SIGHUP stays ignored under nohup.
+// thread back as it was. SIGHUP stays ignored under nohup. A request that comes while the last
+// worker ends was for the job: it must not strike the caller afterwards.
 class SignalInbox {
  public:
   SignalInbox() {
@@ -127,6 +126,8 @@ class SignalInbox {
   SignalInbox(const SignalInbox&) = delete;
   SignalInbox& operator=(const SignalInbox&) = delete;
   ~SignalInbox() {
+    while (receive(std::chrono::milliseconds(0)) != 0) {
+    }
     sigaction(SIGCHLD, &old_child_action_, nullptr);
     pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
   }
@@ -217,8 +218,8 @@ detail::WorkerStart Fleet::start_of(int rank, int port, const std::string& secre
   return start;
 }
 
-// The launcher's own copy of the listening socket is closed at the end: when rank 0 dies, nobody
-// may keep its port answering.
+// Rank 0 starts first and takes the listening socket with it: when it dies, nobody keeps its port
+// answering.
 void Fleet::start() {
   FileDescriptor listener(listen_on_loopback(options_.port));
   const int port = port_of(listener.get());
@@ -230,6 +231,7 @@ void Fleet::start() {
       start.environment.emplace_back("TRIREME_LISTEN_FD", std::to_string(listener.get()));
     }
     running_.push_back({rank, detail::start_worker(start)});
+    listener.reset();
   }
   log_debug("started {} workers, rendezvous at 127.0.0.1:{}", options_.workers, port);
 }
@@ -299,7 +301,7 @@ void Fleet::on_deadline() {
   if (stage_ == Stage::kEnding) {
     log_warn("worker {} did not end in time; terminating", running_ranks());
     send(SIGTERM);
-    enter(Stage::kTerminated, std::min(options_.grace, kTerminateGrace));
+    enter(Stage::kTerminated, options_.terminate_grace);
   } else if (stage_ == Stage::kTerminated) {
     log_warn("worker {} did not end on SIGTERM; killing", running_ranks());
     send(SIGKILL);
