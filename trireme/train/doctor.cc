@@ -84,17 +84,13 @@ std::vector<std::string> machine_advice(const MachineFacts& facts) {
         "transparent huge pages are off: echo madvise > "
         "/sys/kernel/mm/transparent_hugepage/enabled");
   }
-  if (facts.frequency_governor == "powersave") {
-    advice.push_back("the CPU frequency governor is 'powersave': set it to 'performance'");
-  }
   return advice;
 }
 
 DoctorReport examine_machine() {
   MachineFacts facts = measure_facts();
-  const Host host = read_host();
-  facts.transparent_huge_pages = host.transparent_huge_pages;
-  facts.frequency_governor = host.frequency_governor;
+  const HostInfo host = this_host();
+  facts.transparent_huge_pages = host.memory.transparent_huge_pages;
 
   DoctorReport report;
   const auto add = [&report](std::string name, std::string finding) {
@@ -104,7 +100,7 @@ DoctorReport examine_machine() {
   add("LibTorch", TORCH_VERSION);
   add("oneDNN",
       fmt::format("{}.{}.{}", DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH));
-  for (auto& [name, finding] : host_findings(host)) add(name, finding);
+  for (const auto& [name, finding] : describe(host)) add(name, finding);
   add("cores", fmt::format("{} usable of {}", facts.cores, facts.cores_of_machine));
   add("vector units", facts.vector_units);
   add("BLAS of LibTorch", facts.blas);

@@ -28,7 +28,6 @@ struct MachineFacts {
   double bf16_flops_per_s = 0;
   double memory_bytes_per_s = 0;
   std::string transparent_huge_pages;  // "always", "madvise", "never", "" unknown
-  std::string frequency_governor;      // "" unknown
 };
 std::vector<std::string> machine_advice(const MachineFacts& facts);
 
