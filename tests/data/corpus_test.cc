@@ -261,7 +261,7 @@ TEST_F(Corpus, TwoThatPrepareTheSameDoNotMeet) {
   const std::string partial = options().output + ".partial";
   fs::create_directories(partial);
   {
-    const detail::FileDescriptor other(::open(partial.c_str(), O_RDONLY | O_DIRECTORY));
+    const FileDescriptor other(::open(partial.c_str(), O_RDONLY | O_DIRECTORY));
     ASSERT_EQ(::flock(other.get(), LOCK_EX | LOCK_NB), 0);
     EXPECT_THAT(complaint(options()), HasSubstr("another process is preparing this output"));
     EXPECT_TRUE(fs::exists(partial));

@@ -21,7 +21,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 }
 
 void sync_folder(const std::string& path) {
-  const detail::FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.is_open()) {
     detail::throw_system_error("open folder", path, errno);
   }

@@ -51,19 +51,6 @@ void throw_system_error(std::string_view action, const std::string& path, int er
                                std::generic_category().message(error), advice);
 }
 
-FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
-  FileDescriptor old(std::exchange(fd_, other.release()));
-  return *this;
-}
-
-FileDescriptor::~FileDescriptor() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-  }
-}
-
-int FileDescriptor::release() { return std::exchange(fd_, -1); }
-
 struct Digest::Impl {
   struct Free {
     void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }

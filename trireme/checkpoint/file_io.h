@@ -12,28 +12,13 @@
 #include <string>
 #include <string_view>
 
+#include "trireme/base/file_descriptor.h"
+
 namespace trireme::detail {
 
 // Throws "cannot <action> '<path>': <the system's reason for error>", with advice where there is
 // any.
 [[noreturn]] void throw_system_error(std::string_view action, const std::string& path, int error);
-
-// Owns a descriptor; closing it in the destructor loses close()'s verdict, so writers call close().
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(other.release()) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept;
-  ~FileDescriptor();
-
-  int get() const { return fd_; }
-  bool is_open() const { return fd_ >= 0; }
-  int release();
-
- private:
-  int fd_ = -1;
-};
 
 // A streaming xxh3-64.
 class Digest {

@@ -45,7 +45,7 @@ struct XxhState {
 };
 
 struct FinishedShard {
-  detail::FileDescriptor file;
+  FileDescriptor file;
   std::string path;  // final; the file is still at path + ".tmp"
   std::uint64_t num_tokens = 0;
   std::uint64_t digest = 0;
@@ -75,9 +75,9 @@ struct TokenShardWriter::Impl {
     if (::access(shard.path.c_str(), F_OK) == 0) {
       throw_error<DataError>("{} exists already; token shards are never overwritten", shard.path);
     }
-    shard.file = detail::FileDescriptor(
+    shard.file = FileDescriptor(
         ::open(temporary(shard).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!shard.file.valid()) {
+    if (!shard.file.is_open()) {
       throw_error<DataError>("cannot create {}: {}", temporary(shard),
                              detail::system_reason(errno));
     }
