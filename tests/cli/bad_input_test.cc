@@ -35,11 +35,11 @@ TEST_F(BadInputTest, DataFolders) {
   expect_train_refused({"data.text=" + path("nowhere")}, {"data.text", path("nowhere")});
   fs::create_directories(path("empty"));
   expect_train_refused({"data.text=" + path("empty")}, {path("empty")});
-  write_file(path("binary/a.bin"), std::string("\0\1\2\3", 4) + std::string(300, '\7'));
-  write_file(path("binary/b.bin"), std::string(100, '\0'));
+  write_text(path("binary/a.bin"), std::string("\0\1\2\3", 4) + std::string(300, '\7'));
+  write_text(path("binary/b.bin"), std::string(100, '\0'));
   expect_train_refused({"data.text=" + path("binary")}, {path("binary"), "binary"});
-  write_file(path("short/a.txt"), "only a few words");
-  write_file(path("short/b.txt"), "and some more");
+  write_text(path("short/a.txt"), "only a few words");
+  write_text(path("short/b.txt"), "and some more");
   expect_train_refused({"data.text=" + path("short"), "model.context=200"}, {"200"});
 }
 
@@ -48,9 +48,9 @@ TEST_F(BadInputTest, ConfigKeys) {
   expect_train_refused({"model.width=wide"}, {"model.width", "wide"});
   expect_train_refused({"train.dtype=f16"}, {"train.dtype", "f16", "bf16"});
   expect_train_refused({"modle.width=3"}, {"modle", "model"});
-  write_file(config(), "model:\n  widht: 32\n");
+  write_text(config(), "model:\n  widht: 32\n");
   expect_train_refused({}, {"train.yaml:2", "widht", "width"});
-  write_file(config(), "model: {width: [\n");
+  write_text(config(), "model: {width: [\n");
   expect_train_refused({}, {"train.yaml"});
 }
 
@@ -82,14 +82,14 @@ TEST_F(BadInputTest, Workers) {
 }
 
 TEST_F(BadInputTest, OutputFolder) {
-  write_file(path("taken/precious.txt"), "mine");
+  write_text(path("taken/precious.txt"), "mine");
   expect_refused(train("taken"), {path("taken"), "--resume"});
   expect_refused(train("taken", {"--resume"}), {path("taken"), "config.yaml"});
-  EXPECT_EQ(read_file(path("taken/precious.txt")), "mine");
+  EXPECT_EQ(read_text(path("taken/precious.txt")), "mine");
   EXPECT_EQ(std::distance(fs::directory_iterator(path("taken")), fs::directory_iterator()), 1);
-  write_file(path("file"), "mine");
+  write_text(path("file"), "mine");
   expect_refused(train("file"), {path("file"), "not a folder"});
-  EXPECT_EQ(read_file(path("file")), "mine");
+  EXPECT_EQ(read_text(path("file")), "mine");
   // root may write anywhere but here
   expect_refused(run_program({kTrireme, "train", config(), "data.text=" + text(), "out=/proc/run"}),
                  {"/proc/run"});
@@ -98,10 +98,10 @@ TEST_F(BadInputTest, OutputFolder) {
 
 TEST_F(BadInputTest, ResumeWithOtherSettings) {
   train_or_fail("run");
-  const std::string before = read_file(path("run/metrics.jsonl"));
+  const std::string before = read_text(path("run/metrics.jsonl"));
   expect_refused(train("run", {"--resume", "model.width=48"}), {"model.width", "48", "24"});
   expect_refused(train("run", {"--resume", "seed=2"}), {"seed", "'2'", "'1'"});
-  EXPECT_EQ(read_file(path("run/metrics.jsonl")), before);
+  EXPECT_EQ(read_text(path("run/metrics.jsonl")), before);
 }
 
 TEST_F(BadInputTest, Checkpoints) {
@@ -122,16 +122,16 @@ TEST_F(BadInputTest, Checkpoints) {
                        {"vocabulary", "tokenizer"});
 
   const std::string file = checkpoint() + "/model.safetensors";
-  const std::string whole = read_file(file);
-  write_file(file, whole.substr(0, whole.size() / 2));
+  const std::string whole = read_text(file);
+  write_text(file, whole.substr(0, whole.size() / 2));
   expect_train_refused({init(path("run"))}, {"model.safetensors"});
   expect_refused(train("run", {"--resume"}), {"model.safetensors"});
   expect_refused(run_program({kTrireme, "generate", path("run")}), {"model.safetensors"});
   std::string flipped = whole;
   flipped[flipped.size() - 17] ^= 0x20;
-  write_file(file, flipped);
+  write_text(file, flipped);
   expect_refused(run_program({kTrireme, "eval", path("run"), text()}), {"model.safetensors"});
-  write_file(file, "not tensors at all");
+  write_text(file, "not tensors at all");
   expect_refused(run_program({kTrireme, "generate", checkpoint()}), {"model.safetensors"});
 }
 

@@ -61,8 +61,8 @@ TEST_F(CommandsTest, GenerateRepeatsItselfBySeedAlone) {
 }
 
 TEST_F(CommandsTest, TokenizeReportsWhatItSkipped) {
-  write_file(path("text/zero"), "");
-  write_file(path("text/nul"), std::string("a\0b", 3));
+  write_text(path("text/zero"), "");
+  write_text(path("text/nul"), std::string("a\0b", 3));
   const std::vector<std::string> command = {kTrireme,       "tokenize",     text(), "--out",
                                             path("tokens"), "--vocab-size", "300"};
   const ProgramResult result = run_program(command);

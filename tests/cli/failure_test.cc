@@ -35,7 +35,7 @@ class FailureTest : public CliTest {
   }
   std::size_t lines(const std::string& file) const {
     if (!fs::exists(path(file))) return 0;
-    const std::string text = read_file(path(file));
+    const std::string text = read_text(path(file));
     return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
   }
   bool saving(const std::string& out) const {

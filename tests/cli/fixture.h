@@ -37,7 +37,7 @@ inline void write_corpus(const std::string& folder, int files, int lines) {
       word = (word * 3 + random.bits(static_cast<std::uint64_t>(i)) % 3) % kWords.size();
       text += kWords[word] + (i % 6 == 5 ? ";\n" : " ");
     }
-    write_file(folder + "/file" + std::to_string(file) + ".txt", text);
+    write_text(folder + "/file" + std::to_string(file) + ".txt", text);
   }
 }
 
@@ -45,7 +45,7 @@ class CliTest : public ::testing::Test {
  protected:
   void SetUp() override {
     write_corpus(text(), 12, 60);
-    write_file(config(),
+    write_text(config(),
                "data: {vocab_size: 320, validation_fraction: 0.1}\n"
                "model: {family: gpt2, layers: 2, width: 24, heads: 3, context: 20}\n"
                "batch: {micro_batch_size: 3, micro_batches: 4}\n"
@@ -56,7 +56,7 @@ class CliTest : public ::testing::Test {
                "compute: {threads: 1}\n");
   }
 
-  std::string path(const std::string& name) const { return folder_.path() + "/" + name; }
+  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
   std::string text() const { return path("text"); }
   std::string config() const { return path("train.yaml"); }
 
@@ -94,10 +94,10 @@ class CliTest : public ::testing::Test {
   std::string weights(const std::string& out, int step) const {
     char name[32];
     std::snprintf(name, sizeof name, "step-%08d", step);
-    return read_file(path(out) + "/checkpoints/" + name + "/model.safetensors");
+    return read_text(path(out) + "/checkpoints/" + name + "/model.safetensors");
   }
   nlohmann::json summary(const std::string& out) const {
-    return nlohmann::json::parse(read_file(path(out) + "/summary.json"));
+    return nlohmann::json::parse(read_text(path(out) + "/summary.json"));
   }
 
   TemporaryFolder folder_;

@@ -110,7 +110,7 @@ TEST_F(TrainTest, InitStartsFromAnotherRunsWeights) {
   train_or_fail("first");
   train_or_fail("second", {"train.init=" + path("first"), "train.steps=1"});
   EXPECT_LT(losses("second").front(), 0.7 * losses("first").front());
-  EXPECT_EQ(read_file(path("first/tokenizer.json")), read_file(path("second/tokenizer.json")));
+  EXPECT_EQ(read_text(path("first/tokenizer.json")), read_text(path("second/tokenizer.json")));
 }
 
 TEST_F(TrainTest, TrainsFromTokenizedShards) {

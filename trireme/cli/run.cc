@@ -1,14 +1,20 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "trireme/base/config.h"
 #include "trireme/base/error.h"
 #include "trireme/cli/commands.h"
 
@@ -19,6 +25,17 @@ constexpr int kUserError = 2;
 
 void print_error(const std::string& message) {
   std::fprintf(stderr, "trireme: error: %s\n", message.c_str());
+}
+
+// CLI11 only says that a subcommand is required.
+void check_command(const CLI::App& app, const std::string& word) {
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  if (word.starts_with('-') || std::find(known.begin(), known.end(), word) != known.end()) return;
+  const std::optional<std::string> nearest = nearest_word(word, known);
+  throw_error<ConfigError>("there is no command '{}'{}; the commands are {}", word,
+                           nearest ? fmt::format(", did you mean '{}'", *nearest) : "",
+                           fmt::join(known, ", "));
 }
 
 }  // namespace
@@ -37,6 +54,7 @@ int run(int argc, char** argv) {
   add_doctor_command(app, action);
   add_bench_command(app, action);
   try {
+    if (argc > 1) check_command(app, argv[1]);
     app.parse(argc, argv);
     return action();
   } catch (const CLI::ParseError& error) {

@@ -132,8 +132,8 @@ TrainResult Trainer::run() {
   }
   if (saved_step_ != step) save(step);
   if (evaluated_step_ != step) evaluate(step);
-  finish(step);
   group_.barrier();
+  if (log_) finish(step);
   return {true, step, evaluation_};
 }
 
@@ -158,20 +158,19 @@ void Trainer::save(std::int64_t step) {
 }
 
 void Trainer::finish(std::int64_t step) {
-  if (log_) {
-    log_->summary({{"parameters", config_.model.num_parameters()},
-                   {"steps", step},
-                   {"tokens_seen", step * tokens_per_step()},
-                   {"workers", std::int64_t{group_.size()}},
-                   {"dtype", config_.train.dtype}},
-                  evaluation_);
-  }
+  log_->summary({{"parameters", config_.model.num_parameters()},
+                 {"steps", step},
+                 {"tokens_seen", step * tokens_per_step()},
+                 {"workers", std::int64_t{group_.size()}},
+                 {"dtype", config_.train.dtype}},
+                evaluation_);
+  const double required = config_.evaluation.required_gain;
   const double gain = evaluation_.unigram_entropy - evaluation_.loss;
-  if (gain < config_.evaluation.required_gain) {
+  if (required > 0 && gain < required) {
     throw_error<Error>(
         "the validation loss {:.4f} is {:.4f} nats per token below the unigram entropy {:.4f}, but "
         "evaluation.required_gain asks for {}",
-        evaluation_.loss, gain, evaluation_.unigram_entropy, config_.evaluation.required_gain);
+        evaluation_.loss, gain, evaluation_.unigram_entropy, required);
   }
 }
 

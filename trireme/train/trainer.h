@@ -51,8 +51,8 @@ class Trainer {
   Trainer(const TrainConfig& config, Group& group, const TrainerOptions& options);
   ~Trainer();
 
-  // Collective, blocking. Throws Error when training diverges or the required gain is missed,
-  // CommError when a peer is lost.
+  // Collective, blocking. Throws Error when training diverges or, on rank 0, the required gain is
+  // missed, CommError when a peer is lost.
   TrainResult run();
 
  private:
@@ -61,7 +61,7 @@ class Trainer {
   void agree_on_step(std::int64_t step);
   void evaluate(std::int64_t step);
   void save(std::int64_t step);
-  void finish(std::int64_t step);
+  void finish(std::int64_t step);  // rank 0
   bool is_root() const { return group_.rank() == 0; }
   std::int64_t tokens_per_step() const;
 
