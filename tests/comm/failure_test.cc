@@ -207,6 +207,23 @@ TEST_P(FailureTest, VanishedRankIsLost) {
   });
 }
 
+TEST_P(FailureTest, GroupDestroyedWithWorkPendingIsToldToAll) {
+  run_threads(
+      2,
+      [](Group& group) {
+        group.barrier();
+        std::vector<float> data(1000);
+        if (group.rank() == 0) {
+          const auto part = group.split("part", {0, 1});
+          part->start_all_reduce(buffer_of(std::span(data)));
+        } else {
+          const std::string message = message_of<CommError>([&] { group.barrier(); });
+          EXPECT_EQ(message, "rank 0 destroyed group part with work pending");
+        }
+      },
+      GetParam());
+}
+
 TEST_P(FailureTest, WaitingForARankThatHasLeftIsAnError) {
   run_threads(
       3,

@@ -29,6 +29,7 @@ enum class FrameType : std::uint8_t {
   kHello = 1,
   kChallenge,
   kProof,
+  kTrusted,
   // Meeting, after.
   kMember,
   kWelcome,

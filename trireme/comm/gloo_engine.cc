@@ -26,6 +26,7 @@
 #include "trireme/comm/engine.h"
 #include "trireme/comm/gloo_flight.h"
 #include "trireme/comm/reduction_tree.h"
+#include "trireme/comm/sigpipe.h"
 
 namespace trireme {
 namespace {
@@ -129,6 +130,7 @@ class GlooEngine final : public Engine {
 };
 
 void GlooEngine::run(const Collective& collective, const Deadline& deadline) {
+  const NoSigpipe no_sigpipe;
   signature_ = collective.signature;
   const Buffer& data = collective.data;
   const std::size_t own_bytes =

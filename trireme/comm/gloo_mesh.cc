@@ -13,6 +13,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
+#include "trireme/comm/sigpipe.h"
 #include "trireme/comm/socket.h"
 
 namespace trireme {
@@ -68,6 +69,7 @@ GlooMesh::GlooMesh(int rank, const std::vector<Member>& members, const std::stri
                    const std::string& interface, ControlPlane& control, FailureLatch& latch,
                    const Deadline& deadline)
     : rank_(rank), size_(static_cast<int>(members.size())) {
+  const NoSigpipe no_sigpipe;  // for Gloo's device thread, too
   const Member& self = members[static_cast<std::size_t>(rank)];
   refuse_loopback(self, members, address, interface);
   device_ = make_device(self, interface);

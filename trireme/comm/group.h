@@ -3,13 +3,12 @@
 
 // Group: ranks that talk to one another. The collectives of Trireme, blocking and as Work.
 //
-//   const auto world = join_world(options);                  // comm/world.h; size 1 when alone
-//   world->all_reduce(buffer_of(std::span(gradients)));      // sum over ranks, in place
+//   const auto world = join_world(options);              // comm/world.h; size 1 when alone
+//   world->all_reduce(buffer_of(std::span(gradients)));  // sum over ranks, in place
 //
-//   Work work = world->start_all_reduce(bucket);             // leaves now
-//   ...                                                      // compute meanwhile; leave bucket
-//   alone work.wait();                                             // the sum is there, or this
-//   throws
+//   Work work = world->start_all_reduce(bucket);  // leaves now
+//   ...                                           // compute meanwhile; leave bucket alone
+//   work.wait();                                  // the sum is there, or this throws
 //
 // Collective contract, for every operation: all ranks of the group call the same operations in the
 // same order with the same counts, dtypes and roots. Ranks that differ get a CommError that shows
@@ -19,8 +18,10 @@
 // at a + the largest power of two below b - a, left plus right. bf16 and f16 add up in f32.
 //
 // Errors: TimeoutError at the deadline (names the ranks that have not arrived, the operation and
-// its sequence number), PeerLostError when a peer is gone (names it), CommError otherwise. A group
-// that failed stays failed: every later call throws its first cause again.
+// its sequence number), PeerLostError when a peer is gone (names it), CommError otherwise;
+// ShapeError for arguments that cannot be, before anything is sent. A failure ends the world: the
+// group that failed, every other group of that world and every rank throw its first cause from then
+// on. Ranks are named as ranks of the world.
 //
 // Threads: one thread at a time per Group.
 #pragma once
@@ -97,15 +98,18 @@ class Group {
   // Returns once every rank has called it.
   void barrier();
 
-  // A group of the given ranks of this one (ascending, this rank among them). Collective over the
-  // ranks listed; name must be the same on each and new within this group.
+  // A group of the given ranks of this one (ascending, this rank among them), with this one's
+  // timeout. Collective over the ranks listed; name must be the same on each and new within this
+  // group. Moves no bytes; memory is taken at the part's first operation. Throws ConfigError.
   std::unique_ptr<Group> split(const std::string& name, const std::vector<int>& ranks);
 
   // Bytes that this rank has sent to other ranks since construction, payload only.
   std::int64_t bytes_sent() const;
 
   // Waits for pending work, then leaves. Idempotent. Other ranks see a clean goodbye, not a lost
-  // peer.
+  // peer; one that still waits for this rank gets a CommError. Closing the world closes its parts.
+  // Rank 0 carries the control plane, so its close() returns when all others have closed or failed,
+  // at the latest after the timeout; on the gloo engine the others stay up to 2 s for last bytes.
   void close();
 
  private:

@@ -64,9 +64,9 @@ GroupImpl::~GroupImpl() {
     pending = working_ || !tasks_.empty();
   }
   if (pending) {
-    scope_.world->latch.fail(
-        {Failure::Kind::kComm, -1,
-         fmt::format("group {} was destroyed with work pending", scope_.name)});
+    fail_world({Failure::Kind::kComm, -1,
+                fmt::format("rank {} destroyed group {} with work pending", scope_.world->rank,
+                            scope_.name)});
   }
   stop_worker();
 }
@@ -112,12 +112,16 @@ void GroupImpl::execute(const Collective& collective, std::chrono::milliseconds 
                                     scope_.world->rank, collective.signature.sequence,
                                     describe(collective.signature), error.what());
     }
-    if (scope_.world->control != nullptr) {
-      scope_.world->control->announce(failure);
-    } else {
-      latch.fail(failure);
-    }
+    fail_world(failure);
     latch.throw_if_failed();
+  }
+}
+
+void GroupImpl::fail_world(const Failure& failure) {
+  if (scope_.world->control != nullptr) {
+    scope_.world->control->announce(failure);
+  } else {
+    scope_.world->latch.fail(failure);
   }
 }
 

@@ -63,6 +63,7 @@ class GroupImpl {
   void number(Collective& collective);
   void check_open() const;
   void execute(const Collective& collective, std::chrono::milliseconds timeout);
+  void fail_world(const Failure& failure);
   std::shared_ptr<Work::State> enqueue(Collective collective);
   void work_off();
   void wait_until_idle();

@@ -7,6 +7,7 @@
 //   rank r -> rank 0   hello      magic, version, r, size, nonce_r
 //   rank 0 -> rank r   challenge  nonce_0, HMAC("rank 0", hello, nonce_0)
 //   rank r -> rank 0   proof      HMAC("member", hello, nonce_0)
+//   rank 0 -> rank r   trusted
 //
 // HMAC is HMAC-SHA256 keyed with the secret. Both nonces are 32 random bytes, so that an old proof
 // is worth nothing; the labels differ, so that a proof cannot be reflected; rank and size stand in

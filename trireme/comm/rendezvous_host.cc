@@ -195,6 +195,7 @@ void Host::trust(Guest& guest, const Frame& frame) {
     throw ProtocolError("it does not know the job's secret");
   }
   guest.stage = Guest::Stage::kMember;
+  guest.send(FrameType::kTrusted, {});
   guest.connection.decoder.set_limit(kMemberFrameLimit);
   const Hello hello = decode_hello(guest.hello);
   const auto size = static_cast<std::uint32_t>(options_.size);

@@ -83,7 +83,10 @@ bool Visit::prove_ourselves(std::string& why) {
           options_.address, options_.port, options_.rank);
     }
     send(FrameType::kProof, make_proof(Prover::kMember, options_.secret, hello, nonce));
-    return true;
+    // Until then rank 0 may drop us for being slow, and we come again.
+    const Frame answer = next_frame(deadline_);
+    if (answer.type == FrameType::kTrusted) return true;
+    throw ProtocolError("no answer to our proof");
   } catch (const NoFrame& none) {
     why = none.why;
   } catch (const ProtocolError& error) {

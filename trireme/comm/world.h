@@ -5,8 +5,9 @@
 //
 //   WorldOptions options;
 //   options.rank = 0;  options.size = 2;  options.address = "127.0.0.1";  options.port = 29500;
-//   options.secret = job_secret;  options.fingerprint = {{"config", config_hash}, {"threads",
-//   "1"}}; const std::unique_ptr<Group> world = join_world(options);
+//   options.secret = job_secret;
+//   options.fingerprint = {{"config", config_hash}, {"threads", "1"}};
+//   const std::unique_ptr<Group> world = join_world(options);
 //
 // Rank 0 listens at address:port. The others connect, prove that they know the job's secret (HMAC-
 // SHA256 challenge both ways) and compare fingerprints. A stranger is refused and logged and
@@ -35,7 +36,9 @@ struct WorldOptions {
   int listen_fd = -1;
   // Shared by the ranks of one job. May be empty only while address is a loopback address.
   std::string secret;
-  // "auto" (shm when all ranks share a host, else gloo), "shm", "gloo".
+  // "auto" (shm for groups whose ranks share a host, else gloo), "shm", "gloo". Ranks share a host
+  // when they have one kernel, process and network namespace; the environment variable
+  // TRIREME_HOST_ID, where set, is a host's identity instead.
   std::string engine = "auto";
   // Interface or address that the gloo engine binds to; empty: the one that reaches address.
   std::string network_interface;
@@ -49,8 +52,10 @@ struct WorldOptions {
 };
 
 // Blocks until all ranks have joined. All ranks call it once per job. A size of 1 opens no socket.
-// Throws ConfigError: port in use, a secret missing for a non-loopback address, fingerprints that
-// differ, an engine that cannot be had; TimeoutError: names the ranks that did not come.
+// listen_fd is closed in any case. Throws ConfigError: port in use, a secret that is missing for a
+// non-loopback address or is another than rank 0's, fingerprints or sizes that differ, a rank that
+// comes twice, an engine that cannot be had; TimeoutError: names the ranks that did not come (the
+// least patient rank's join_timeout counts); PeerLostError: a rank ended while others were joining.
 std::unique_ptr<Group> join_world(const WorldOptions& options);
 
 }  // namespace trireme
