@@ -138,6 +138,20 @@ RC_GTEST_PROP(Split, IsWhatPcre2FindsInBlocksOfAscii, ()) {
   RC_ASSERT(split(text) == pcre2(text));
 }
 
+// Every contraction, and what looks like one, at every place of a block.
+TEST(Split, ContractionsCrossTheBordersOfBlocks) {
+  const Pcre2Splitter pcre2;
+  for (std::size_t at = 0; at < 130; ++at) {
+    for (const char* const piece : {"'s", "'re", "'ll", "'vex", "'r", "''s", " 't", "'d'm", "'l"}) {
+      for (const char filling : {'a', '.', ' ', '7', '\n'}) {
+        const std::string text =
+            std::string(at, filling) + piece + std::string(140 - at, 'b') + std::string(70, ' ');
+        ASSERT_EQ(split(text), pcre2(text)) << at << piece << filling;
+      }
+    }
+  }
+}
+
 // What follows a block decides its last bit.
 RC_GTEST_PROP(Split, IsWhatPcre2FindsAtBlockBorders, ()) {
   static const Pcre2Splitter pcre2;

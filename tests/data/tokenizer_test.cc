@@ -10,6 +10,7 @@
 
 #include "tests/data/texts.h"
 #include "trireme/base/error.h"
+#include "trireme/base/random.h"
 #include "trireme/data/encoder.h"
 #include "trireme/data/split.h"
 #include "trireme/data/tokenizer_impl.h"
@@ -69,24 +70,30 @@ std::vector<TokenId> encode_naively(const Tokenizer& tokenizer, std::string_view
   return ids;
 }
 
+// Letters without a pattern: the merges learned from them depend on one another.
+std::string random_letters(std::size_t count, std::uint64_t letters) {
+  const RandomStream stream(count, letters);
+  std::string text;
+  for (std::size_t i = 0; i < count; ++i) {
+    text += static_cast<char>('a' + stream.bits(i) % letters);
+  }
+  return text;
+}
+
 // Words long enough for the heap are compared as well as short ones for the scan.
 RC_GTEST_PROP(Tokenizer, AppliesTheEarliestMergeFirst, ()) {
-  static const Tokenizer tokenizer = train(kSample, 330);
-  const auto alphabet =
-      *rc::gen::elementOf(std::vector<std::string>{std::string(kSample), "theand"});
+  static const std::array<Tokenizer, 2> tokenizers = {train(kSample, 330),
+                                                      train(random_letters(4000, 3), 330)};
+  const auto [tokenizer, alphabet] =
+      *rc::gen::element(std::pair(&tokenizers[0], std::string(kSample)),
+                        std::pair(&tokenizers[1], std::string("abc")));
   const auto text = *rc::gen::container<std::string>(*rc::gen::inRange<std::size_t>(1, 130),
                                                      rc::gen::elementOf(alphabet));
-  RC_ASSERT(encode(tokenizer, text) == encode_naively(tokenizer, text));
+  RC_ASSERT(encode(*tokenizer, text) == encode_naively(*tokenizer, text));
 }
 
 TEST(Tokenizer, EncodesWordsOfEveryLengthAlikeHotAndCold) {
-  const std::string letters = [] {
-    std::string text;
-    for (int i = 0; i < 3000; ++i) {
-      text += static_cast<char>('a' + (i * i + i / 7) % 5);
-    }
-    return text;
-  }();
+  const std::string letters = random_letters(3000, 5);
   const Tokenizer tokenizer = train(letters.substr(0, 700), 300);
   Encoder warm(tokenizer);
   for (int pass = 0; pass < 2; ++pass) {
@@ -102,6 +109,39 @@ TEST(Tokenizer, EncodesWordsOfEveryLengthAlikeHotAndCold) {
       EXPECT_EQ(tokenizer.decode(ids), word) << length;
     }
   }
+}
+
+// The encoder's tables must tell apart what differs in a single byte, or in its length alone.
+TEST(Tokenizer, WordsThatDifferInOneByteAreNotTakenForEachOther) {
+  const Tokenizer tokenizer = train(kSample, 300);
+  Encoder encoder(tokenizer);
+  for (std::size_t length = 1; length <= 40; ++length) {
+    for (std::size_t at = 0; at < length; ++at) {
+      for (const char other : {'b', 'c'}) {
+        std::string word(length, 'a');
+        word[at] = other;
+        std::vector<TokenId> ids;
+        encoder.encode(word + " " + word, ids);
+        ASSERT_EQ(tokenizer.decode(ids), word + " " + word);
+      }
+    }
+  }
+}
+
+// More words than the tables hold: they start again empty, and the tokens stay right.
+TEST(Tokenizer, ManyDifferentWords) {
+  const Tokenizer tokenizer = train(kSample, 300);
+  Encoder encoder(tokenizer);
+  std::string text;
+  for (std::uint32_t i = 0; i < 600000; ++i) {
+    for (std::uint32_t rest = i * 2654435761U; rest != 0; rest /= 26) {
+      text += static_cast<char>('a' + rest % 26);
+    }
+    text += i % 8 == 0 ? " zqxjkvbpyw\n" : "\n";  // a word of many tokens that is always near
+  }
+  std::vector<TokenId> ids;
+  encoder.encode(text, ids);
+  ASSERT_TRUE(tokenizer.decode(ids) == text);
 }
 
 // Quadratic work would take minutes here.
