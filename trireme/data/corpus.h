@@ -23,13 +23,14 @@
 namespace trireme {
 
 struct PrepareOptions {
-  std::string text;       // folder, or one file
-  std::string output;     // folder for shards, tokenizer.json, manifest.json
-  std::string tokenizer;  // path of an existing tokenizer.json; empty: train one
-  TokenizerTrainOptions train;
+  std::string text;            // folder, or one file
+  std::string output;          // folder for shards, tokenizer.json, manifest.json
+  std::string tokenizer = {};  // path of an existing tokenizer.json; empty: train one
+  TokenizerTrainOptions train = {};
   std::int64_t tokenizer_sample_bytes = std::int64_t{32} << 20;
-  double validation_fraction = 0.01;  // of the bytes, by whole files; at least one file when there
-                                      // are two or more, a tail of the text when there is one
+  // Of the bytes, by whole files; at least one file when there are two or more, a tail of the text
+  // when there is one. 0: everything is for training.
+  double validation_fraction = 0.01;
   std::int64_t max_file_bytes = std::int64_t{64} << 20;
   std::uint64_t seed = 1;
   int threads = 1;

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -60,14 +61,20 @@ class Tokenizer {
 
   struct Impl;
   explicit Tokenizer(std::unique_ptr<const Impl> impl);
+  const Impl& impl() const { return *impl_; }
 
  private:
   std::unique_ptr<const Impl> impl_;
 };
 
-// Learns merges from the texts. Deterministic: ties go to the pair with the smaller ids. Throws
-// ConfigError when vocab_size is below 257, DataError when the texts are empty.
+// Learns merges from the texts. Deterministic: ties go to the pair with the smaller ids. A pair
+// whose bytes are already a token is never merged. Throws ConfigError when vocab_size is below 257
+// or min_pair_count below 1, DataError when the texts are empty. progress, where given, hears the
+// merges learned and wanted, before the first and after each one.
 Tokenizer train_tokenizer(std::span<const std::string_view> texts,
                           const TokenizerTrainOptions& options);
+Tokenizer train_tokenizer(std::span<const std::string_view> texts,
+                          const TokenizerTrainOptions& options,
+                          const std::function<void(std::int64_t, std::int64_t)>& progress);
 
 }  // namespace trireme

@@ -6,9 +6,14 @@
 //
 //   const LaunchInfo info = launch_info();
 //   if (info.launcher == Launcher::kNone && workers > 1) return run_local_workers(...);
+//
+// docs/launch.md lists every variable that is read here.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace trireme {
 
@@ -26,12 +31,26 @@ struct LaunchInfo {
   std::string secret;  // TRIREME_SECRET; our launcher makes one per job
 };
 
+// Value of a variable by its name, or nothing where it is not set.
+using EnvironmentLookup = std::function<std::optional<std::string>(std::string_view name)>;
+
 // Reads the environment, nothing else. Precedence: our own launcher, torchrun (RANK, WORLD_SIZE,
-// LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT), Slurm (SLURM_PROCID, SLURM_NTASKS,
-// SLURM_LOCALID, SLURM_STEP_NODELIST, ...), OpenMPI (OMPI_COMM_WORLD_*), none. Throws ConfigError
-// on values that are not numbers or contradict each other (rank not below size), naming the
-// variable.
+// LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT), OpenMPI (OMPI_COMM_WORLD_*), Slurm
+// (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_STEP_NODELIST, ...), none. OpenMPI
+// stands before Slurm because inside a Slurm job mpirun starts its daemons by srun, and their
+// identity in the step is inherited by the ranks. Slurm counts only inside a job step of more than
+// one task: a batch script or a shell of salloc is no rank.
+//
+// Where all ranks are on this host the address is 127.0.0.1, which needs no secret. Otherwise
+// MASTER_ADDR and MASTER_PORT hold, and where they are not set Slurm's first host and a port
+// derived from the job's number. Throws ConfigError on values that are not numbers, are missing, or
+// contradict each other (rank not below size), naming the variable and its value.
 LaunchInfo launch_info();
+// The same from any source of variables.
+LaunchInfo launch_info(const EnvironmentLookup& lookup);
+
+// The process environment. Every variable that Trireme reads goes through here.
+std::optional<std::string> environment_variable(std::string_view name);
 
 // "torchrun", "Slurm", ... for the log.
 std::string launcher_name(Launcher launcher);

@@ -27,6 +27,8 @@ struct LocalWorkersOptions {
   std::chrono::milliseconds grace = std::chrono::seconds(8);
   // The same after SIGINT or SIGTERM was forwarded: saving a checkpoint takes time.
   std::chrono::milliseconds interrupt_grace = std::chrono::minutes(5);
+  // Who has used up the grace gets SIGTERM, and this much later SIGKILL.
+  std::chrono::milliseconds terminate_grace = std::chrono::seconds(1);
 };
 
 // Runs the workers and waits for all of them. Blocks; call it before any LibTorch call and with no

@@ -39,6 +39,7 @@ struct ModelConfig {
   // positions, a vocab_size below the tokenizer's, sizes below 1.
   void resolve(std::int64_t tokenizer_vocab_size);
 
+  bool is_gpt2() const { return family == "gpt2"; }
   bool tied() const { return tie_head == "yes"; }
   std::int64_t head_width() const { return width / heads; }
   // Parameters, counted once when tied. After resolve().

@@ -3,46 +3,61 @@
 
 // Transformer: GPT-2 and Llama-style language models as one plain torch module. No word of ranks.
 //
-//   nn::Transformer model(config);                        // config.resolve() was called
-//   nn::initialize(*model, seed);                         // weights by (seed, parameter name,
-//   element index) at::Tensor loss = model->loss(inputs_BT, targets_BT); // mean over tokens
+//   nn::Transformer model(config);          // config.resolve() was called
+//   nn::initialize(*model, seed);           // weights by (seed, parameter name, element index)
+//   at::Tensor loss = model->loss(inputs_BT, targets_BT);  // mean over tokens
 //   loss.backward();
 //
-// Legend: B sequences, T tokens, C width, H heads, K kv heads, D head width, V vocabulary.
+// Legend: B sequences, T tokens, C width, H heads, K kv heads, D head width, F MLP width, V
+// vocabulary. Parameter names and shapes: docs/models.md.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "trireme/nn/attention.h"
+#include "trireme/nn/kv_cache.h"
+#include "trireme/nn/linear.h"
+#include "trireme/nn/mlp.h"
 #include "trireme/nn/model_config.h"
+#include "trireme/nn/norm.h"
+#include "trireme/ops/rotary.h"
 
 namespace trireme::nn {
 
-class BlockImpl;
+// x + attention(norm(x)), then x + mlp(norm(x)).
+class BlockImpl : public torch::nn::Module {
+ public:
+  // Children attn_norm, attn, mlp_norm, mlp.
+  explicit BlockImpl(const ModelConfig& config);
 
-// Keys and values of the tokens seen so far, for generation. One per sequence batch.
-struct KvCache {
-  // By layer, [B, K, tokens so far, D]; undefined before the first call.
-  std::vector<at::Tensor> keys;
-  std::vector<at::Tensor> values;
-  std::int64_t tokens = 0;
+  // x_BTC -> [B, T, C]; the other arguments as in AttentionImpl::forward.
+  at::Tensor forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary, KvCache* cache,
+                     std::size_t layer);
+
+ private:
+  Norm attn_norm_{nullptr};
+  Attention attn_{nullptr};
+  Norm mlp_norm_{nullptr};
+  Mlp mlp_{nullptr};
 };
+TORCH_MODULE(Block);
 
 class TransformerImpl : public torch::nn::Module {
  public:
-  // Builds the parameters uninitialised (f32). Names: docs/models.md.
+  // Builds the parameters uninitialised (f32).
   explicit TransformerImpl(const ModelConfig& config);
 
   // tokens_BT: i64 [B, T], T <= context with learned positions. Returns logits [B, T, V] in the
-  // parameters' dtype.
+  // parameters' dtype. Throws ShapeError; c10::IndexError for a token outside the vocabulary.
   at::Tensor forward(const at::Tensor& tokens_BT);
-  // Mean cross-entropy in nats per token, f32 scalar; the softmax is computed in f32 whatever the
-  // parameters' dtype. Gradient: all parameters.
+  // Mean cross-entropy in nats per token, f32 scalar (f64 in a model of f64); the softmax is
+  // computed in f32 whatever the parameters' dtype. Gradient: all parameters.
   at::Tensor loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT);
   // As forward for tokens that follow those in the cache, which grows by T; returns the logits of
   // the last token only, [B, V] f32. No gradient.
@@ -51,16 +66,16 @@ class TransformerImpl : public torch::nn::Module {
   const ModelConfig& config() const { return config_; }
 
  private:
+  // Embeddings and all blocks, up to the final norm: [B, T, C].
+  at::Tensor trunk(const at::Tensor& tokens_BT, KvCache* cache);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
-  at::Tensor head(const at::Tensor& x_BTC);
 
   ModelConfig config_;
-  at::Tensor token_embedding_VC_;
-  at::Tensor position_embedding_;  // undefined with rotary positions
-  std::vector<std::shared_ptr<BlockImpl>> blocks_;
-  at::Tensor final_norm_weight_C_;
-  at::Tensor final_norm_bias_C_;
-  at::Tensor head_VC_;
+  Embedding token_embedding_{nullptr};
+  Embedding position_embedding_{nullptr};  // empty with rotary positions
+  std::vector<Block> blocks_;
+  Norm final_norm_{nullptr};
+  Linear head_{nullptr};
 };
 TORCH_MODULE(Transformer);
 

@@ -64,4 +64,8 @@ class AdamW {
 // fixed binary tree, so the bits depend neither on threads nor on vector units' width.
 double global_norm(const at::Tensor& flat);
 
+// The factor that brings a gradient of this norm down to max_norm; 1 when it is shorter already, or
+// when max_norm is 0 (no clipping).
+double clip_scale(double norm, double max_norm);
+
 }  // namespace trireme::optim

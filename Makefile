@@ -1,0 +1,49 @@
+# Two commands: `make demo` trains a small GPT, `make test` runs every test. Both install and build what is missing.
+BUILD := build/release
+JOBS  := $(shell nproc)
+
+.PHONY: help setup build demo test test-all parity tsan asan ubsan format clean
+
+help:
+	@echo "make demo      install what is missing, build, train a small GPT with two workers (DATA=folder)"
+	@echo "make test      install what is missing, build, run every test"
+	@echo "make build     the program alone: $(BUILD)/trireme"
+	@echo "make test-all  make test, and the sanitizers"
+	@echo "make parity    train beside Debian's python3-torch and compare"
+	@echo "make format    clang-format over the tree"
+
+setup:
+	@tools/setup.sh apt-packages.txt
+
+$(BUILD)/build.ninja: | setup
+	@cmake --preset release
+
+build: setup $(BUILD)/build.ninja
+	@cmake --build $(BUILD) --target trireme_program -j $(JOBS)
+
+demo: build
+	@tools/demo.sh $(BUILD)/trireme
+
+test: setup $(BUILD)/build.ninja
+	@cmake --build $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) -LE long
+
+test-all: test tsan asan ubsan
+	@ctest --test-dir $(BUILD) --output-on-failure -L long
+
+# The layers without LibTorch under a sanitizer.
+tsan asan ubsan: setup
+	@cmake --preset $@
+	@cmake --build build/$@ -j $(JOBS)
+	@ctest --test-dir build/$@ --output-on-failure -j $(JOBS) -L "unit|group"
+
+parity: build
+	@tools/setup.sh apt-packages-parity.txt
+	@cmake --build $(BUILD) --target numerics_test -j $(JOBS)
+	@/usr/bin/python3 tools/make_parity_golden.py --check $(BUILD)
+
+format:
+	@tools/format.sh --fix
+
+clean:
+	@rm -rf build

@@ -1,0 +1,156 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// `trireme train` from start to end, with real processes.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/cli/fixture.h"
+#include "trireme/base/deadline.h"
+
+namespace trireme::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::seconds;
+
+class TrainTest : public CliTest {};
+
+TEST_F(TrainTest, AWorldOfOneLeavesACompleteRun) {
+  const ProgramResult result = train("run");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("validation_loss"), std::string::npos) << result.out;
+  for (const char* name : {"config.yaml", "metrics.jsonl", "summary.json", "tokenizer.json",
+                           "checkpoints/step-00000012", "checkpoints/step-00000008"}) {
+    EXPECT_TRUE(fs::exists(path("run/") + name)) << name;
+  }
+  EXPECT_FALSE(fs::exists(path("run/checkpoints/step-00000004"))) << "only the last two are kept";
+  const auto steps = metrics("run", "loss");
+  ASSERT_EQ(steps.size(), 12U);
+  for (const char* name :
+       {"step", "loss", "gradient_norm", "learning_rate", "tokens_per_s", "share_of_limit"}) {
+    EXPECT_TRUE(steps[3].contains(name)) << name;
+  }
+  EXPECT_EQ(steps[3]["step"], 4);
+  EXPECT_LT(steps.back()["loss"], steps.front()["loss"]);
+  EXPECT_EQ(metrics("run", "validation_loss").size(), 3U);  // steps 5, 10 and the last
+  const auto table = summary("run");
+  EXPECT_EQ(table["tokens_seen"], 12 * 4 * 3 * 20);
+  EXPECT_LT(table["validation_loss"], table["unigram_entropy"]);
+  std::size_t event_files = 0;
+  for (const auto& entry : fs::directory_iterator(path("run"))) {
+    event_files += entry.path().filename().string().starts_with("events.out.tfevents.") ? 1 : 0;
+  }
+  EXPECT_EQ(event_files, 1U);
+}
+
+TEST_F(TrainTest, TheNumberOfWorkersIsNotPartOfTheResult) {
+  train_or_fail("one");
+  train_or_fail("two", {"--workers", "2"});
+  train_or_fail("four", {"--workers", "4"});
+  ASSERT_EQ(losses("one").size(), 12U);
+  EXPECT_EQ(losses("one"), losses("two"));
+  EXPECT_EQ(losses("one"), losses("four"));
+  EXPECT_EQ(weights("one", 12), weights("two", 12));
+  EXPECT_EQ(weights("one", 12), weights("four", 12));
+  EXPECT_EQ(summary("one")["validation_loss"], summary("four")["validation_loss"]);
+  EXPECT_EQ(summary("two")["workers"], 2);
+}
+
+TEST_F(TrainTest, GlooAndThreeWorkersGiveTheSameResultToo) {
+  const std::vector<std::string> six = {"batch.micro_batches=6", "batch.micro_batch_size=2"};
+  const auto with = [&six](std::vector<std::string> more) {
+    more.insert(more.begin(), six.begin(), six.end());
+    return more;
+  };
+  train_or_fail("one", six);
+  train_or_fail("two", with({"--workers", "2", "parallel.engine=gloo"}));
+  train_or_fail("three", with({"--workers", "3"}));
+  EXPECT_EQ(weights("one", 12), weights("two", 12));
+  EXPECT_EQ(weights("one", 12), weights("three", 12));
+}
+
+TEST_F(TrainTest, Bf16LearnsWithLlamaToo) {
+  const std::vector<std::string> llama = {"model.family=llama", "model.heads=4",
+                                          "model.kv_heads=2"};
+  auto bf16 = llama;
+  bf16.insert(bf16.end(), {"train.dtype=bf16", "--workers", "2"});
+  train_or_fail("f32", llama);
+  train_or_fail("bf16", bf16);
+  const double f32_loss = summary("f32")["validation_loss"];
+  EXPECT_NEAR(summary("bf16")["validation_loss"], f32_loss, 0.02 * f32_loss);
+  EXPECT_NE(weights("f32", 12), weights("bf16", 12)) << "bf16 must really compute in bf16";
+}
+
+TEST_F(TrainTest, ResumeIsExactOnAnotherNumberOfWorkers) {
+  train_or_fail("whole");
+  train_or_fail("parts", {"--workers", "2"});
+  // Back to step 8, as if killed after it.
+  fs::remove_all(path("parts/checkpoints/step-00000012"));
+  const ProgramResult result = train("parts", {"--resume", "--workers", "4"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("resuming from"), std::string::npos) << result.err;
+  EXPECT_EQ(losses("parts"), losses("whole")) << "each step once, from before and after";
+  EXPECT_EQ(weights("parts", 12), weights("whole", 12));
+}
+
+TEST_F(TrainTest, ResumeGoesOnPastTheOldEnd) {
+  train_or_fail("run", {"schedule.decay=constant"});
+  train_or_fail("run", {"schedule.decay=constant", "--resume", "train.steps=15"});
+  train_or_fail("whole", {"schedule.decay=constant", "train.steps=15"});
+  EXPECT_EQ(weights("run", 15), weights("whole", 15));
+}
+
+TEST_F(TrainTest, InitStartsFromAnotherRunsWeights) {
+  train_or_fail("first");
+  train_or_fail("second", {"train.init=" + path("first"), "train.steps=1"});
+  EXPECT_LT(losses("second").front(), 0.7 * losses("first").front());
+  EXPECT_EQ(read_file(path("first/tokenizer.json")), read_file(path("second/tokenizer.json")));
+}
+
+TEST_F(TrainTest, TrainsFromTokenizedShards) {
+  const ProgramResult made = run_program({kTrireme, "tokenize", text(), "--out", path("tokens"),
+                                          "--vocab-size", "320", "--validation-fraction", "0.1"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  train_or_fail("from_text");
+  const ProgramResult result = run_program(
+      {kTrireme, "train", config(), "data.tokens=" + path("tokens"), "out=" + path("from_tokens")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(losses("from_tokens"), losses("from_text"));
+}
+
+// Under torchrun's environment, without our launcher.
+TEST_F(TrainTest, ReadsTorchrunsEnvironment) {
+  train_or_fail("one");
+  const auto environment = [](const std::string& rank) {
+    return Program::Environment{{"RANK", rank},
+                                {"WORLD_SIZE", "2"},
+                                {"LOCAL_RANK", rank},
+                                {"LOCAL_WORLD_SIZE", "2"},
+                                {"MASTER_ADDR", "127.0.0.1"},
+                                {"MASTER_PORT", "29641"}};
+  };
+  Program rank1(train_command("two"), environment("1"));
+  Program rank0(train_command("two"), environment("0"));
+  const ProgramResult result0 = rank0.wait(seconds(60));
+  const ProgramResult result1 = rank1.wait(seconds(60));
+  ASSERT_EQ(result0.exit_code, 0) << result0.err;
+  ASSERT_EQ(result1.exit_code, 0) << result1.err;
+  EXPECT_EQ(weights("one", 12), weights("two", 12));
+}
+
+TEST_F(TrainTest, TheRequiredGainIsChecked) {
+  const ProgramResult result = train("run", {"evaluation.required_gain=50"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.err.find("evaluation.required_gain asks for 50"), std::string::npos)
+      << result.err;
+  EXPECT_TRUE(fs::exists(path("run/summary.json")));
+}
+
+}  // namespace
+}  // namespace trireme::testing

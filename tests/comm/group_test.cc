@@ -1,0 +1,303 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/comm/group.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "tests/support/ranks.h"
+#include "tests/support/reference_tree.h"
+#include "trireme/base/error.h"
+
+namespace trireme {
+namespace {
+
+using testing::Bytes;
+using testing::distinct_data;
+using testing::reference_reduce;
+using testing::run_threads;
+
+constexpr DType kDTypes[] = {DType::kF32, DType::kF64, DType::kBF16, DType::kF16,
+                             DType::kI8,  DType::kU8,  DType::kI32,  DType::kI64};
+constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMean, ReduceOp::kMin, ReduceOp::kMax,
+                             ReduceOp::kProduct};
+
+bool is_float(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBF16 ||
+         dtype == DType::kF16;
+}
+
+std::int64_t as_count(const Bytes& bytes, DType dtype) {
+  return static_cast<std::int64_t>(bytes.size() / dtype_bytes(dtype));
+}
+Buffer as_buffer(Bytes& bytes, DType dtype) {
+  return {bytes.data(), as_count(bytes, dtype), dtype};
+}
+
+std::vector<Bytes> inputs_of(int ranks, std::int64_t count, DType dtype) {
+  std::vector<Bytes> inputs;
+  for (int rank = 0; rank < ranks; ++rank) inputs.push_back(distinct_data(rank, count, dtype));
+  return inputs;
+}
+
+class GroupTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {
+ protected:
+  std::string engine() const { return std::get<0>(GetParam()); }
+  int size() const { return std::get<1>(GetParam()); }
+};
+
+TEST_P(GroupTest, KnowsItself) {
+  run_threads(
+      size(),
+      [&](Group& group) {
+        EXPECT_EQ(group.size(), size());
+        EXPECT_EQ(group.name(), "world");
+        EXPECT_EQ(group.engine(), size() == 1 ? "self" : engine());
+        for (int rank = 0; rank < size(); ++rank) EXPECT_EQ(group.world_ranks()[rank], rank);
+      },
+      engine());
+}
+
+struct Reduction {
+  DType dtype;
+  ReduceOp op;
+  std::vector<Bytes> inputs;
+  Bytes expected;
+};
+
+// Every dtype and operation at small counts; few of them where the data takes several segments.
+std::vector<Reduction> reductions_of(int ranks) {
+  std::vector<Reduction> all;
+  const auto add = [&](DType dtype, ReduceOp op, std::int64_t count) {
+    std::vector<Bytes> inputs = inputs_of(ranks, count, dtype);
+    Bytes expected = reference_reduce(inputs, dtype, op);
+    all.push_back({dtype, op, std::move(inputs), std::move(expected)});
+  };
+  for (const DType dtype : kDTypes) {
+    for (const ReduceOp op : kOps) {
+      if (op == ReduceOp::kMean && !is_float(dtype)) continue;
+      for (const std::int64_t count : {0, 1, 3, 517, 8209}) add(dtype, op, count);
+    }
+  }
+  add(DType::kF32, ReduceOp::kSum, 100003);
+  add(DType::kF32, ReduceOp::kSum, 300007);
+  add(DType::kBF16, ReduceOp::kMean, 100003);
+  add(DType::kU8, ReduceOp::kMax, 1200007);
+  return all;
+}
+
+// The bits are those of the scalar tree, on every engine.
+TEST_P(GroupTest, AllReduceGivesTheBitsOfTheTree) {
+  const std::vector<Reduction> reductions = reductions_of(size());
+  run_threads(
+      size(),
+      [&](Group& group) {
+        for (const Reduction& reduction : reductions) {
+          Bytes data = reduction.inputs[static_cast<std::size_t>(group.rank())];
+          group.all_reduce(as_buffer(data, reduction.dtype), reduction.op);
+          ASSERT_TRUE(data == reduction.expected)
+              << dtype_name(reduction.dtype) << " op " << static_cast<int>(reduction.op)
+              << " bytes " << data.size() << " rank " << group.rank();
+        }
+      },
+      engine());
+}
+
+TEST_P(GroupTest, AllGatherKeepsRankOrder) {
+  for (const auto& [dtype, count] :
+       {std::pair(DType::kF32, 0), std::pair(DType::kF64, 1), std::pair(DType::kBF16, 1027),
+        std::pair(DType::kU8, 600011)}) {
+    const std::vector<Bytes> inputs = inputs_of(size(), count, dtype);
+    Bytes expected;
+    for (const Bytes& input : inputs) expected.insert(expected.end(), input.begin(), input.end());
+    run_threads(
+        size(),
+        [&, dtype = dtype](Group& group) {
+          const Bytes& input = inputs[static_cast<std::size_t>(group.rank())];
+          const ConstBuffer from(input.data(), as_count(input, dtype), dtype);
+          Bytes output(expected.size(), std::byte{0xee});
+          group.all_gather(from, as_buffer(output, dtype));
+          EXPECT_TRUE(output == expected) << dtype_name(dtype);
+
+          // The input may stand in its place of the output.
+          std::fill(output.begin(), output.end(), std::byte{0xee});
+          std::byte* place = output.data() + input.size() * static_cast<std::size_t>(group.rank());
+          std::copy(input.begin(), input.end(), place);
+          group.all_gather({place, from.count, dtype}, as_buffer(output, dtype));
+          EXPECT_TRUE(output == expected) << "in place, " << dtype_name(dtype);
+        },
+        engine());
+  }
+}
+
+TEST_P(GroupTest, BroadcastFromEveryRoot) {
+  for (const std::int64_t count : {0, 1, 1027, 30001, 300007}) {
+    const std::vector<Bytes> inputs = inputs_of(size(), count, DType::kF32);
+    run_threads(
+        size(),
+        [&](Group& group) {
+          for (int root = 0; root < size(); ++root) {
+            Bytes data = inputs[static_cast<std::size_t>(group.rank())];
+            group.broadcast(as_buffer(data, DType::kF32), root);
+            ASSERT_TRUE(data == inputs[static_cast<std::size_t>(root)])
+                << "root " << root << " count " << count;
+          }
+        },
+        engine());
+  }
+}
+
+// A rank is past the barrier only when all have come to it.
+TEST_P(GroupTest, BarrierHoldsEveryoneBack) {
+  std::atomic<int> arrived = 0;
+  run_threads(
+      size(),
+      [&](Group& group) {
+        for (int round = 1; round <= 50; ++round) {
+          arrived.fetch_add(1);
+          group.barrier();
+          EXPECT_GE(arrived.load(), round * size());
+          group.barrier();
+        }
+      },
+      engine());
+}
+
+TEST_P(GroupTest, WorkKeepsOrderAndBlockingCallsQueueBehindIt) {
+  run_threads(
+      size(),
+      [&](Group& group) {
+        constexpr int kBuckets = 12;
+        const auto rank = static_cast<std::size_t>(group.rank());
+        std::vector<Bytes> buckets;
+        std::vector<Work> works;
+        for (int i = 0; i < kBuckets; ++i) {
+          buckets.push_back(inputs_of(size(), 5003 + i, DType::kF32)[rank]);
+        }
+        for (Bytes& bucket : buckets) {
+          works.push_back(group.start_all_reduce(as_buffer(bucket, DType::kF32)));
+        }
+        // Data that depends on the buckets before it: wrong if it overtakes them.
+        group.all_reduce(as_buffer(buckets.back(), DType::kF32));
+        for (Work& work : works) EXPECT_TRUE(work.test());
+        for (Work& work : works) work.wait();
+        for (int i = 0; i < kBuckets; ++i) {
+          const Bytes once = reference_reduce(inputs_of(size(), 5003 + i, DType::kF32), DType::kF32,
+                                              ReduceOp::kSum);
+          const Bytes twice =
+              reference_reduce(std::vector<Bytes>(static_cast<std::size_t>(size()), once),
+                               DType::kF32, ReduceOp::kSum);
+          ASSERT_TRUE(buckets[static_cast<std::size_t>(i)] == (i + 1 < kBuckets ? once : twice))
+              << "bucket " << i;
+        }
+        Bytes input = distinct_data(group.rank(), 77, DType::kI32);
+        Bytes output(input.size() * static_cast<std::size_t>(size()));
+        Bytes data = distinct_data(group.rank(), 77, DType::kI32);
+        Work gather =
+            group.start_all_gather(as_buffer(input, DType::kI32), as_buffer(output, DType::kI32));
+        Work broadcast = group.start_broadcast(as_buffer(data, DType::kI32), size() - 1);
+        gather.wait();
+        broadcast.wait();
+        EXPECT_TRUE(data == distinct_data(size() - 1, 77, DType::kI32));
+        EXPECT_TRUE(
+            std::equal(data.begin(), data.end(), output.end() - static_cast<long>(data.size())));
+      },
+      engine());
+}
+
+TEST_P(GroupTest, PartsWorkAtTheSameTime) {
+  run_threads(
+      size(),
+      [&](Group& world) {
+        // Even and odd ranks, and pairs that overlap both.
+        std::vector<int> half;
+        for (int rank = world.rank() % 2; rank < size(); rank += 2) half.push_back(rank);
+        const int first = world.rank() / 2 * 2;
+        std::vector<int> pair{first};
+        if (first + 1 < size()) pair.push_back(first + 1);
+        const auto a = world.split("half", half);
+        const auto b = world.split("pair", pair);
+        EXPECT_EQ(a->world_ranks(), half);
+        EXPECT_EQ(a->rank(), world.rank() / 2);
+        std::vector<std::int64_t> of_half(40001, world.rank() + 1);
+        std::vector<std::int64_t> of_pair(40001, world.rank() + 1);
+        std::vector<std::int64_t> of_world(3, world.rank() + 1);
+        for (int round = 0; round < 5; ++round) {
+          Work one = a->start_all_reduce(buffer_of(std::span(of_half)), ReduceOp::kMax);
+          Work two = b->start_all_reduce(buffer_of(std::span(of_pair)), ReduceOp::kMax);
+          world.all_reduce(buffer_of(std::span(of_world)), ReduceOp::kMax);
+          // The other way round on every second rank: parts do not wait for one another.
+          if (world.rank() % 2 == 0) two.wait();
+          one.wait();
+          two.wait();
+        }
+        EXPECT_EQ(of_half[40000], half.back() + 1);
+        EXPECT_EQ(of_pair[40000], pair.back() + 1);
+        EXPECT_EQ(of_world[2], size());
+      },
+      engine());
+}
+
+// Together the ranks send what a ring would; which of them sends a cache line more is open.
+TEST_P(GroupTest, CountsBytesThatLeave) {
+  constexpr std::int64_t kCount = 100003;
+  std::atomic<std::int64_t> sent = 0;
+  run_threads(
+      size(),
+      [&](Group& group) {
+        Bytes data = distinct_data(group.rank(), kCount, DType::kF32);
+        const std::int64_t before = group.bytes_sent();
+        group.all_reduce(as_buffer(data, DType::kF32));
+        sent += group.bytes_sent() - before;
+      },
+      engine());
+  EXPECT_EQ(sent.load(), 2 * (size() - 1) * kCount * 4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, GroupTest,
+                         ::testing::Combine(::testing::Values("shm", "gloo"),
+                                            ::testing::Values(1, 2, 3, 4, 5, 6, 7, 8)),
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + "_" +
+                                  std::to_string(std::get<1>(test.param));
+                         });
+
+TEST(GroupArguments, AreRefusedBeforeAnythingIsSent) {
+  run_threads(2, [](Group& group) {
+    std::vector<std::int32_t> ints(6);
+    std::vector<float> floats(4);
+    EXPECT_THROW(group.all_reduce(buffer_of(std::span(ints)), ReduceOp::kMean), ShapeError);
+    EXPECT_THROW(group.broadcast(buffer_of(std::span(ints)), 2), ShapeError);
+    EXPECT_THROW(group.all_gather(buffer_of(std::span(floats)), buffer_of(std::span(floats))),
+                 ShapeError);
+    EXPECT_THROW(group.all_reduce({nullptr, 3, DType::kF32}), ShapeError);
+    EXPECT_THROW(group.split("part", {1 - group.rank()}), ConfigError);
+    EXPECT_THROW(group.split("part", {1, 0}), ConfigError);
+    const auto part = group.split("part", {0, 1});
+    EXPECT_THROW(group.split("part", {0, 1}), ConfigError);
+    group.barrier();
+  });
+}
+
+TEST(GroupClose, IsIdempotentAndFinal) {
+  run_threads(2, [](Group& group) {
+    std::vector<float> data(100000, 1.0F);
+    Work work = group.start_all_reduce(buffer_of(std::span(data)));
+    group.close();
+    EXPECT_TRUE(work.test());
+    EXPECT_EQ(data[99999], 2.0F);
+    group.close();
+    EXPECT_THROW(group.barrier(), CommError);
+  });
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,225 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/optim/adamw.h"
+
+#include <ATen/Parallel.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/optim/adamw.h>
+#include <torch/types.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/base/random.h"
+#include "trireme/optim/kernels.h"
+
+namespace trireme {
+namespace {
+
+using optim::AdamW;
+using optim::AdamWConfig;
+
+at::Tensor normal(std::int64_t count, std::uint64_t stream) {
+  at::Tensor values = torch::empty({count});
+  const RandomStream random(17, stream);
+  for (std::int64_t i = 0; i < count; ++i) {
+    values.data_ptr<float>()[i] = static_cast<float>(random.normal(static_cast<std::uint64_t>(i)));
+  }
+  return values;
+}
+
+class ThreadCount {
+ public:
+  explicit ThreadCount(int threads) : before_(at::get_num_threads()) {
+    at::set_num_threads(threads);
+  }
+  ~ThreadCount() { at::set_num_threads(before_); }
+
+ private:
+  int before_;
+};
+
+// Kingma and Ba's algorithm with decoupled decay, one element in f64.
+struct ScalarAdamW {
+  AdamWConfig config;
+  double weight, decay, first = 0.0, second = 0.0;
+  int steps = 0;
+
+  void step(double gradient, double learning_rate) {
+    ++steps;
+    first = config.beta1 * first + (1.0 - config.beta1) * gradient;
+    second = config.beta2 * second + (1.0 - config.beta2) * gradient * gradient;
+    const double mean = first / (1.0 - std::pow(config.beta1, steps));
+    const double square = second / (1.0 - std::pow(config.beta2, steps));
+    weight -= learning_rate * decay * weight;
+    weight -= learning_rate * mean / (std::sqrt(square) + config.epsilon);
+  }
+};
+
+TEST(AdamW, FollowsTheScalarAlgorithm) {
+  constexpr std::int64_t kSize = 101, kDecayBegin = 13, kDecayEnd = 64;
+  const AdamWConfig config{.beta1 = 0.85, .beta2 = 0.97, .epsilon = 1e-6, .weight_decay = 0.3};
+  AdamW adamw(config, kSize, {{kDecayBegin, kDecayEnd}});
+  const at::Tensor weights = normal(kSize, 0);
+  std::vector<ScalarAdamW> expected;
+  for (std::int64_t i = 0; i < kSize; ++i) {
+    const bool decays = i >= kDecayBegin && i < kDecayEnd;
+    expected.push_back({config, weights[i].item<double>(), decays ? config.weight_decay : 0.0});
+  }
+  for (std::uint64_t step = 1; step <= 25; ++step) {
+    const at::Tensor gradients = normal(kSize, step);
+    const double rate = 0.01 / static_cast<double>(step), scale = 0.5;
+    adamw.step(weights, gradients, rate, scale, {});
+    for (std::int64_t i = 0; i < kSize; ++i) {
+      auto& element = expected[static_cast<std::size_t>(i)];
+      element.step(scale * gradients[i].item<double>(), rate);
+      // A few f32 roundings per step of values near 1.
+      ASSERT_NEAR(weights[i].item<double>(), element.weight, 2e-6) << "step " << step << ", " << i;
+    }
+  }
+  EXPECT_EQ(adamw.steps(), 25);
+}
+
+TEST(AdamW, AgreesWithTorch) {
+  constexpr std::int64_t kSize = 1013;
+  const AdamWConfig config{.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1};
+  AdamW adamw(config, kSize, {{0, kSize}});
+  const at::Tensor weights = normal(kSize, 0);
+  const at::Tensor reference = weights.clone().requires_grad_();
+  torch::optim::AdamW torch_adamw(
+      {reference}, torch::optim::AdamWOptions(3e-3).betas({0.9, 0.95}).eps(1e-8).weight_decay(0.1));
+  for (std::uint64_t step = 1; step <= 20; ++step) {
+    const at::Tensor gradients = normal(kSize, step);
+    adamw.step(weights, gradients, 3e-3, 1.0, {});
+    reference.mutable_grad() = gradients;
+    torch_adamw.step();
+    ASSERT_LT((weights - reference.detach()).abs().max().item<double>(), 1e-6) << "step " << step;
+  }
+}
+
+// The property on which sharded optimizers stand: elementwise to the last bit, wherever the buffer
+// is cut, on any number of threads.
+TEST(AdamW, AnySplitGivesTheSameBits) {
+  constexpr std::int64_t kSize = 100'003;
+  const AdamWConfig config;
+  const auto run = [&](std::vector<std::int64_t> cuts, int threads) {
+    const ThreadCount guard(threads);
+    const at::Tensor weights = normal(kSize, 0);
+    const at::Tensor copy = torch::empty({kSize}, at::kBFloat16);
+    std::int64_t begin = 0;
+    cuts.push_back(kSize);
+    for (const std::int64_t end : cuts) {
+      const std::int64_t count = end - begin;
+      // Decay of every element in [1000, 60000) of the whole.
+      const auto local = [&](std::int64_t i) {
+        return std::clamp(i - begin, std::int64_t{0}, count);
+      };
+      AdamW adamw(config, count, {{local(1000), local(60'000)}});
+      for (std::uint64_t step = 1; step <= 3; ++step) {
+        adamw.step(weights.narrow(0, begin, count), normal(kSize, step).narrow(0, begin, count),
+                   0.01, 0.37, copy.narrow(0, begin, count));
+      }
+      begin = end;
+    }
+    EXPECT_TRUE(copy.equal(weights.to(at::kBFloat16)));
+    return weights;
+  };
+  const at::Tensor whole = run({}, 1);
+  EXPECT_TRUE(whole.equal(run({}, 3)));
+  EXPECT_TRUE(whole.equal(run({1, 8, 27, 1003, 50'001}, 1)));
+  EXPECT_TRUE(whole.equal(run({33'335, 66'670}, 2)));
+}
+
+TEST(AdamW, RoundsTheWorkingCopyToNearestEvenAndKeepsNaN) {
+  const std::vector<float> values = {1.0F,
+                                     1.00390625F,  // halfway, down to even
+                                     1.01171875F,  // halfway, up to even
+                                     1.0039063F,   // just above halfway
+                                     -3.1415927F,
+                                     1e-40F,
+                                     3.4e38F,
+                                     std::numeric_limits<float>::infinity(),
+                                     std::numeric_limits<float>::quiet_NaN()};
+  const auto size = static_cast<std::int64_t>(values.size());
+  const at::Tensor weights = torch::tensor(values);
+  const at::Tensor copy = torch::empty({size}, at::kBFloat16);
+  AdamW adamw(AdamWConfig{}, size, {});
+  adamw.step(weights, torch::zeros({size}), 0.0, 1.0, copy);
+  EXPECT_TRUE(weights.narrow(0, 0, size - 1).equal(torch::tensor(values).narrow(0, 0, size - 1)));
+  const at::Tensor expected = torch::tensor(values).to(at::kBFloat16);
+  EXPECT_TRUE(copy.narrow(0, 0, size - 1).equal(expected.narrow(0, 0, size - 1))) << copy;
+  EXPECT_TRUE(std::isnan(copy[size - 1].item<float>()));
+}
+
+TEST(AdamW, StateRestoresARun) {
+  constexpr std::int64_t kSize = 77;
+  AdamW unbroken(AdamWConfig{}, kSize, {{0, 50}}), resumed(AdamWConfig{}, kSize, {{0, 50}});
+  const at::Tensor a = normal(kSize, 0);
+  for (std::uint64_t step = 1; step <= 4; ++step) {
+    unbroken.step(a, normal(kSize, step), 0.01, 1.0, {});
+  }
+  const at::Tensor b = a.clone();
+  resumed.first_moment().copy_(unbroken.first_moment());
+  resumed.second_moment().copy_(unbroken.second_moment());
+  resumed.set_steps(unbroken.steps());
+  unbroken.step(a, normal(kSize, 5), 0.01, 1.0, {});
+  resumed.step(b, normal(kSize, 5), 0.01, 1.0, {});
+  EXPECT_TRUE(a.equal(b));
+}
+
+TEST(AdamW, RefusesBuffersThatDoNotFit) {
+  AdamW adamw(AdamWConfig{}, 8, {});
+  const at::Tensor good = torch::zeros({8});
+  EXPECT_THROW(adamw.step(torch::zeros({9}), good, 0.1, 1.0, {}), ShapeError);
+  EXPECT_THROW(adamw.step(good, torch::zeros({8}, at::kBFloat16), 0.1, 1.0, {}), ShapeError);
+  EXPECT_THROW(adamw.step(torch::zeros({16}).slice(0, 0, 16, 2), good, 0.1, 1.0, {}), ShapeError);
+  EXPECT_THROW(adamw.step(good, good, 0.1, 1.0, torch::zeros({8})), ShapeError);
+  EXPECT_EQ(adamw.steps(), 0);
+  EXPECT_THROW(AdamW(AdamWConfig{}, 8, {{4, 9}}), InternalError);
+  EXPECT_THROW(AdamW(AdamWConfig{}, 8, {{4, 6}, {5, 7}}), InternalError);
+}
+
+TEST(AdamWConfig, RefusesValuesOutOfRange) {
+  EXPECT_NO_THROW(AdamWConfig{}.validate());
+  EXPECT_THROW(AdamWConfig{.beta1 = 1.0}.validate(), ConfigError);
+  EXPECT_THROW(AdamWConfig{.beta2 = -0.1}.validate(), ConfigError);
+  EXPECT_THROW(AdamWConfig{.epsilon = 0.0}.validate(), ConfigError);
+  EXPECT_THROW(AdamWConfig{.weight_decay = std::nan("")}.validate(), ConfigError);
+}
+
+TEST(GlobalNorm, IsTheNorm) {
+  EXPECT_EQ(optim::global_norm(torch::zeros({0})), 0.0);
+  EXPECT_DOUBLE_EQ(optim::global_norm(torch::tensor({3.0F, -4.0F})), 5.0);
+  for (const std::int64_t size : {1, 15, 17, 4095, 4097, 50'001}) {
+    const at::Tensor values = normal(size, 3);
+    EXPECT_NEAR(optim::global_norm(values) / values.to(at::kDouble).norm().item<double>(), 1.0,
+                1e-12)  // LibTorch's own f64 sum is a little less exact
+        << size;
+  }
+  // In f32 the squares would overflow.
+  EXPECT_DOUBLE_EQ(optim::global_norm(torch::full({100}, 1e30F)), 1e31 * (1e30F / 1e30));
+  EXPECT_TRUE(std::isnan(optim::global_norm(torch::full({5}, std::nanf("")))));
+}
+
+TEST(GlobalNorm, ThreadsDoNotMatter) {
+  const at::Tensor values = normal(300'007, 3);
+  const auto with = [&](int threads) {
+    const ThreadCount guard(threads);
+    return optim::global_norm(values);
+  };
+  EXPECT_EQ(with(1), with(2));
+  EXPECT_EQ(with(1), with(5));
+}
+
+TEST(ClipScale, BringsDownOnlyWhatIsTooLong) {
+  EXPECT_EQ(optim::clip_scale(4.0, 1.0), 0.25);
+  EXPECT_EQ(optim::clip_scale(0.5, 1.0), 1.0);
+  EXPECT_EQ(optim::clip_scale(4.0, 0.0), 1.0);
+}
+
+}  // namespace
+}  // namespace trireme

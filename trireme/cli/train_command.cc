@@ -1,0 +1,127 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/base/log.h"
+#include "trireme/cli/commands.h"
+#include "trireme/comm/world.h"
+#include "trireme/launch/environment.h"
+#include "trireme/launch/init.h"
+#include "trireme/launch/local_workers.h"
+#include "trireme/ops/machine_rates.h"
+#include "trireme/ops/threads.h"
+#include "trireme/train/prepare_run.h"
+#include "trireme/train/train_config.h"
+#include "trireme/train/trainer.h"
+
+namespace trireme::cli {
+namespace {
+
+constexpr auto kRateBudget = std::chrono::milliseconds(300);
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  int workers = 0;  // 0: parallel.dp, or one
+  bool resume = false;
+};
+
+std::chrono::milliseconds to_milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3));
+}
+
+int threads_of_worker(const TrainConfig& config, const LaunchInfo& info) {
+  if (config.compute.threads > 0) return static_cast<int>(config.compute.threads);
+  return std::max(1, available_cores() / info.local_size);
+}
+
+WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {
+  WorldOptions options = world_options(info);
+  options.engine = config.parallel.engine;
+  options.network_interface = config.parallel.network_interface;
+  options.fingerprint = result_settings(config);
+  options.fingerprint.emplace_back("compute.threads", std::to_string(threads));
+  options.fingerprint.emplace_back("numerics", numerics_fingerprint());
+  options.join_timeout = to_milliseconds(config.parallel.join_timeout_seconds);
+  options.timeout = to_milliseconds(config.parallel.timeout_seconds);
+  return options;
+}
+
+// One rank of the job, prepared already or, when nothing of ours launched it, prepared here by rank
+// 0.
+int run_rank(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
+  follow_launcher();
+  set_log_rank(info.rank, info.size);
+  std::unique_ptr<RunFolderLock> lock;
+  if (info.launcher != Launcher::kTrireme && info.rank == 0) {
+    lock = prepare_run(config, {.resume = arguments.resume, .workers = info.size});
+  }
+  keep_memory_pages();
+  const int threads = threads_of_worker(config, info);
+  set_compute_threads(threads);
+  const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));
+  world->barrier();  // all ranks measure at the same time
+  const double limit = measure_gemm_flops_per_s(
+      config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);
+  Trainer trainer(config, *world, {.resume = arguments.resume, .limit_flops_per_s = limit});
+  trainer.run();
+  world->close();
+  return 0;
+}
+
+int run_train(const TrainArguments& arguments, const std::vector<std::string>& command) {
+  const TrainConfig config =
+      load_train_config(ConfigTree::load(arguments.config, arguments.overrides));
+  const LaunchInfo info = launch_info();
+  if (info.launcher != Launcher::kNone) {
+    if (arguments.workers != 0 && info.launcher != Launcher::kTrireme) {
+      throw_error<ConfigError>(
+          "--workers {} starts workers, but {} has already started {}: leave --workers out",
+          arguments.workers, launcher_name(info.launcher), info.size);
+    }
+    return run_rank(config, arguments, info);
+  }
+  const int workers = arguments.workers > 0    ? arguments.workers
+                      : config.parallel.dp > 0 ? static_cast<int>(config.parallel.dp)
+                                               : 1;
+  if (workers == 1) return run_rank(config, arguments, info);
+  const auto lock = prepare_run(config, {.resume = arguments.resume, .workers = workers});
+  std::vector<std::string> worker = command;
+  worker.front() = std::filesystem::read_symlink("/proc/self/exe").string();
+  return run_local_workers({.workers = workers, .command = std::move(worker)});
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, Action& action, std::vector<std::string> command_line) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand("train", "train a model on a folder of text");
+  command->add_option("config", arguments->config, "YAML file with the settings")->required();
+  command->add_option("settings", arguments->overrides,
+                      "key=value pairs that go before the file, such as train.steps=100");
+  command
+      ->add_option("--workers", arguments->workers,
+                   "worker processes to start on this host (default: parallel.dp, or 1)")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--resume", arguments->resume, "go on with the run in the folder 'out'");
+  command->footer(
+      "Example:  trireme train examples/tiny.yaml data.text=/usr/include out=runs/first --workers "
+      "2\n"
+      "Under torchrun, srun or mpirun, leave --workers out.");
+  command->callback([arguments, &action, command_line = std::move(command_line)] {
+    action = [arguments, command_line] { return run_train(*arguments, command_line); };
+  });
+}
+
+}  // namespace trireme::cli

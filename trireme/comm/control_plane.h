@@ -1,0 +1,86 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// What ranks tell one another beside the data: small values by key, who failed, who left. A star
+// over the connections of the rendezvous with rank 0 in its middle, served by one thread per rank.
+//
+// A connection that ends without a goodbye means that its rank is lost. Rank 0 announces it to
+// everybody; the loss of rank 0 itself is seen by everybody. Either way the latch falls at once.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "trireme/base/deadline.h"
+#include "trireme/comm/failure.h"
+#include "trireme/comm/rendezvous.h"
+
+namespace trireme {
+
+// Any thread may call any public function.
+class ControlPlane {
+ public:
+  // latch must outlive it.
+  ControlPlane(int rank, Meeting meeting, FailureLatch& latch);
+  // Ends the connections, without a goodbye unless say_goodbye() was called.
+  ~ControlPlane();
+
+  // Shares a value with all ranks. A key is written once.
+  void put(const std::string& key, std::string value);
+  // Blocks until some rank has put the key. Throws TimeoutError (what says what was waited for), or
+  // the latched failure.
+  std::string get(const std::string& key, const Deadline& deadline, const std::string& what);
+
+  // Latches the failure here and on every other rank.
+  void announce(const Failure& failure);
+
+  // True once the rank has said goodbye.
+  bool has_left(int rank) const { return left_[static_cast<std::size_t>(rank)].load(); }
+  // Tells the others that this rank ends on purpose.
+  void say_goodbye();
+  // Blocks until all others have left, the latch falls, or the deadline passes. True in the first
+  // case.
+  bool wait_for_others_to_leave(const Deadline& deadline);
+
+ private:
+  struct Waiter {
+    int rank;
+    std::string key;
+  };
+
+  void serve();
+  // Called by the thread, mutex_ held.
+  void handle(int from, const Frame& frame);
+  void handle_end(int from);
+  void send(int to, FrameType type, std::string_view payload);
+  void send_to_all_but(int rank, FrameType type, std::string_view payload);
+  void keep_value(const std::string& key, std::string value);
+  void mark_left(int rank);
+  void wake_thread();
+  Failure lost(int rank) const;
+
+  // Constant after construction.
+  const int rank_;
+  const std::vector<Member> members_;
+  FailureLatch& latch_;
+  Fd wakeup_;
+  std::vector<std::atomic<bool>> left_;  // by rank
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_.
+  std::map<int, Connection> connections_;
+  std::map<std::string, std::string> values_;
+  std::vector<Waiter> waiters_;  // rank 0 only
+  bool stopping_ = false;
+
+  std::thread thread_;
+};
+
+}  // namespace trireme

@@ -1,0 +1,152 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/comm/gloo_flight.h"
+
+#include <gloo/common/error.h>
+#include <gloo/transport/unbound_buffer.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "trireme/base/error.h"
+
+namespace trireme {
+namespace {
+
+// When a connection breaks, the control plane knows the cause at nearly the same time.
+constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
+// What a rank sent before its goodbye may come after it, on another connection.
+constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
+// Long enough for a message that is there, short for one that is not.
+constexpr std::chrono::milliseconds kProbeTime{1};
+
+}  // namespace
+
+GlooPort::GlooPort(const GroupScope& scope)
+    : scope_(scope), subscription_(scope.world->latch.subscribe([this] { interrupt(); })) {}
+
+GlooPort::~GlooPort() { scope_.world->latch.unsubscribe(subscription_); }
+
+bool GlooPort::wait_once(gloo::transport::UnboundBuffer& buffer, bool receive,
+                         std::chrono::milliseconds time) {
+  const auto watch = [&](gloo::transport::UnboundBuffer* watched) {
+    const std::lock_guard lock(mutex_);
+    waiting_for_ = watched;
+  };
+  watch(&buffer);
+  struct Unwatch {
+    decltype(watch)& f;
+    ~Unwatch() { f(nullptr); }
+  } unwatch{watch};
+  // The latch may have fallen before the wake could find the buffer.
+  if (scope_.world->latch.failed()) return false;
+  return receive ? buffer.waitRecv(time) : buffer.waitSend(time);
+}
+
+void GlooPort::interrupt() {
+  const std::lock_guard lock(mutex_);
+  if (waiting_for_ == nullptr) return;
+  waiting_for_->abortWaitRecv();
+  waiting_for_->abortWaitSend();
+}
+
+GlooFlight::GlooFlight(GlooPort& port) : port_(port) {}
+GlooFlight::~GlooFlight() = default;
+
+void GlooFlight::send(int peer, GlooPort::Purpose purpose, const void* data, std::size_t bytes) {
+  // Gloo's buffers serve both directions and so are not const.
+  add(peer, false, purpose, const_cast<void*>(data), bytes);
+}
+
+void GlooFlight::receive(int peer, GlooPort::Purpose purpose, void* data, std::size_t bytes) {
+  add(peer, true, purpose, data, bytes);
+}
+
+void GlooFlight::add(int peer, bool receive, GlooPort::Purpose purpose, void* data,
+                     std::size_t bytes) {
+  if (bytes == 0) return;
+  const GroupScope& scope = port_.scope_;
+  const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
+  Message& message =
+      messages_.emplace_back(Message{peer, receive, scope.world->mesh->buffer(data, bytes), {}});
+  try {
+    if (receive) {
+      message.buffer->recv(rank, port_.slot(purpose), 0, bytes);
+    } else {
+      message.buffer->send(rank, port_.slot(purpose), 0, bytes);
+    }
+  } catch (const std::exception& error) {
+    message.refusal = error.what();
+  }
+}
+
+void GlooFlight::wait(const Signature& signature, const Deadline& deadline) {
+  // What arrives first: a peer that does not send is not there, one that does not receive may only
+  // be behind.
+  std::stable_partition(messages_.begin(), messages_.end(),
+                        [](const Message& message) { return message.receive; });
+  for (std::size_t i = 0; i < messages_.size(); ++i) {
+    try {
+      wait_for(messages_[i], signature, deadline);
+    } catch (const gloo::Exception& error) {
+      fail(i, signature, deadline, error.what());
+    }
+  }
+  messages_.clear();
+}
+
+void GlooFlight::wait_for(const Message& message, const Signature& signature,
+                          const Deadline& deadline) {
+  const GroupScope& scope = port_.scope_;
+  if (!message.refusal.empty()) throw gloo::IoException(message.refusal);
+  Deadline end = deadline;
+  bool left = false;
+  for (;;) {
+    const auto time = std::max(end.remaining(), kProbeTime);
+    if (port_.wait_once(*message.buffer, message.receive, time)) return;
+    scope.world->latch.throw_if_failed();
+    if (left && end.expired()) left_error(scope, signature, message.peer);
+    if (!left && scope.has_left(message.peer)) {
+      left = true;
+      const Deadline grace = Deadline::after(kLastWordsTime);
+      if (grace.time_point() < end.time_point()) end = grace;
+    }
+  }
+}
+
+void GlooFlight::fail(std::size_t at, const Signature& signature, const Deadline& deadline,
+                      const char* why) {
+  const GroupScope& scope = port_.scope_;
+  const int peer = messages_[at].peer;
+  scope.world->latch.throw_if_failed();
+  if (scope.has_left(peer)) left_error(scope, signature, peer);
+  if (deadline.expired()) timeout_error(scope, signature, missing_from(at));
+  scope.world->latch.wait_for(kCauseTime);
+  scope.world->latch.throw_if_failed();
+  const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
+  throw PeerLostError(
+      rank,
+      fmt::format("group {}: the gloo connection to rank {} on {} broke in operation {}, {}: {}",
+                  scope.name, rank, scope.world->members[static_cast<std::size_t>(rank)].host_name,
+                  signature.sequence, describe(signature), why));
+}
+
+std::vector<int> GlooFlight::missing_from(std::size_t at) {
+  std::vector<int> missing{messages_[at].peer};
+  for (std::size_t i = at + 1; i < messages_.size(); ++i) {
+    const int peer = messages_[i].peer;
+    // A send ends late when its receiver is late; that says nothing new of who sent in time.
+    if (messages_[i].receive != messages_[at].receive) break;
+    try {
+      if (port_.wait_once(*messages_[i].buffer, messages_[i].receive, kProbeTime)) continue;
+    } catch (const gloo::Exception&) {
+      // It is not there.
+    }
+    if (std::find(missing.begin(), missing.end(), peer) == missing.end()) missing.push_back(peer);
+  }
+  std::sort(missing.begin(), missing.end());
+  return missing;
+}
+
+}  // namespace trireme

@@ -1,0 +1,144 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The side of every rank but 0: connect, prove, introduce oneself, wait for the verdict.
+
+#include <poll.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "trireme/base/error.h"
+#include "trireme/comm/handshake.h"
+#include "trireme/comm/rendezvous.h"
+
+namespace trireme::detail {
+namespace {
+
+// Between two attempts to connect.
+constexpr std::chrono::milliseconds kRetryPause{20};
+// Rank 0 keeps our deadline for us, and its verdict has to travel.
+constexpr std::chrono::milliseconds kVerdictTime = std::chrono::seconds(2);
+
+// The connection ended, or nothing came in time.
+struct NoFrame {
+  std::string why;
+};
+
+class Visit {
+ public:
+  Visit(const WorldOptions& options, Fd fd, const Deadline& deadline)
+      : options_(options), deadline_(deadline) {
+    connection_.fd = std::move(fd);
+    connection_.decoder.set_limit(kStrangerFrameLimit);
+  }
+
+  // False when whoever listens there is not, or not yet, rank 0 of a Trireme job.
+  bool prove_ourselves(std::string& why);
+  Meeting introduce_ourselves() &&;
+
+ private:
+  Frame next_frame(const Deadline& deadline);
+  void send(FrameType type, std::string_view payload);
+
+  const WorldOptions& options_;
+  const Deadline deadline_;
+  Connection connection_;
+};
+
+Frame Visit::next_frame(const Deadline& deadline) {
+  for (;;) {
+    if (std::optional<Frame> frame = connection_.decoder.next()) return *std::move(frame);
+    if (deadline.expired()) throw NoFrame{"no answer"};
+    const bool unsent = !connection_.outbox.empty();
+    pollfd ready{connection_.fd.get(), static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)), 0};
+    poll(&ready, 1, static_cast<int>(std::min<std::int64_t>(deadline.remaining().count(), 1000)));
+    std::string bytes;
+    const bool closed = write_available(connection_.fd, connection_.outbox) == IoStatus::kClosed ||
+                        read_available(connection_.fd, bytes) == IoStatus::kClosed;
+    connection_.decoder.feed(bytes);
+    if (closed && bytes.empty()) throw NoFrame{"the connection was closed"};
+  }
+}
+
+void Visit::send(FrameType type, std::string_view payload) {
+  connection_.outbox += encode_frame(type, payload);
+}
+
+bool Visit::prove_ourselves(std::string& why) {
+  const std::string hello = encode_hello({static_cast<std::uint32_t>(options_.rank),
+                                          static_cast<std::uint32_t>(options_.size), make_nonce()});
+  try {
+    send(FrameType::kHello, hello);
+    const Frame challenge = next_frame(deadline_);
+    if (challenge.type != FrameType::kChallenge) throw ProtocolError("no challenge");
+    FieldReader reader(challenge.payload);
+    const std::string nonce(reader.raw(kNonceBytes));
+    const std::string_view proof = reader.raw(kProofBytes);
+    reader.finish();
+    if (!proof_is(proof, make_proof(Prover::kRankZero, options_.secret, hello, nonce))) {
+      throw_error<ConfigError>(
+          "the job that listens at {}:{} has another secret than rank {}: give all ranks of one "
+          "job the same secret, and each job a port of its own",
+          options_.address, options_.port, options_.rank);
+    }
+    send(FrameType::kProof, make_proof(Prover::kMember, options_.secret, hello, nonce));
+    return true;
+  } catch (const NoFrame& none) {
+    why = none.why;
+  } catch (const ProtocolError& error) {
+    why = fmt::format("what listens there is not rank 0 of a Trireme job ({})", error.what());
+  }
+  return false;
+}
+
+Meeting Visit::introduce_ourselves() && {
+  connection_.decoder.set_limit(kMemberFrameLimit);
+  Member self = describe_self(options_);
+  self.ip = local_address(connection_.fd);
+  FieldWriter writer;
+  writer.u64(static_cast<std::uint64_t>(deadline_.remaining().count()));
+  encode_member(writer, self);
+  send(FrameType::kMember, writer.bytes());
+  Frame verdict;
+  try {
+    verdict = next_frame(Deadline::after(deadline_.remaining() + kVerdictTime));
+  } catch (const NoFrame& none) {
+    throw PeerLostError(0,
+                        fmt::format("rank 0 at {}:{} went away while rank {} waited for the other "
+                                    "ranks to join: {}; see rank 0's log",
+                                    options_.address, options_.port, options_.rank, none.why));
+  }
+  if (verdict.type == FrameType::kRefused) decode_failure(verdict.payload).raise();
+  if (verdict.type != FrameType::kWelcome) throw ProtocolError("rank 0 sent no verdict");
+
+  Meeting meeting;
+  FieldReader reader(verdict.payload);
+  for (int rank = 0; rank < options_.size; ++rank) {
+    meeting.members.push_back(decode_member(reader));
+  }
+  reader.finish();
+  meeting.connections.emplace(0, std::move(connection_));
+  return meeting;
+}
+
+}  // namespace
+
+Meeting meet_as_member(const WorldOptions& options) {
+  const Deadline deadline = Deadline::after(options.join_timeout);
+  std::string why = "nothing listens there";
+  while (!deadline.expired()) {
+    if (std::optional<Fd> fd = connect_to(options.address, options.port, deadline, why)) {
+      Visit visit(options, *std::move(fd), deadline);
+      if (visit.prove_ourselves(why)) return std::move(visit).introduce_ourselves();
+    }
+    std::this_thread::sleep_for(std::min(kRetryPause, deadline.remaining()));
+  }
+  throw_error<TimeoutError>(
+      "rank 0 did not answer rank {} at {}:{} within {:.1f} s ({}); is rank 0 running, and is the "
+      "address right?",
+      options.rank, options.address, options.port,
+      static_cast<double>(options.join_timeout.count()) / 1000.0, why);
+}
+
+}  // namespace trireme::detail

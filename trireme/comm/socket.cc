@@ -1,0 +1,235 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/comm/socket.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "trireme/base/error.h"
+#include "trireme/base/log.h"
+
+namespace trireme {
+namespace {
+
+using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+std::string error_text(int error) { return std::strerror(error); }
+
+Addresses resolve(const char* address, int port, int flags, std::string& why) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const int status = getaddrinfo(address, std::to_string(port).c_str(), &hints, &found);
+  if (status != 0) {
+    why = fmt::format("{} cannot be resolved: {}", address != nullptr ? address : "any address",
+                      gai_strerror(status));
+    return {nullptr, freeaddrinfo};
+  }
+  return {found, freeaddrinfo};
+}
+
+void send_at_once(const Fd& fd) {
+  const int on = 1;
+  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+std::string numeric(const sockaddr_storage& address, socklen_t size) {
+  char text[NI_MAXHOST] = "?";
+  getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, text, sizeof(text), nullptr, 0,
+              NI_NUMERICHOST);
+  // An IPv4 peer of an IPv6 socket.
+  constexpr std::string_view kMapped = "::ffff:";
+  const std::string_view view = text;
+  return std::string(view.starts_with(kMapped) ? view.substr(kMapped.size()) : view);
+}
+
+// A connection to a free port of this host may be given that very port as its own, and TCP then
+// joins the socket to itself.
+bool connected_to_itself(const Fd& fd) {
+  sockaddr_storage own{};
+  sockaddr_storage other{};
+  socklen_t own_size = sizeof(own);
+  socklen_t other_size = sizeof(other);
+  getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &own_size);
+  getpeername(fd.get(), reinterpret_cast<sockaddr*>(&other), &other_size);
+  return own_size == other_size && std::memcmp(&own, &other, own_size) == 0;
+}
+
+// The listening socket, or an empty one with errno's value in error.
+Fd try_listen(const addrinfo& info, int& error) {
+  Fd fd(socket(info.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  const int off = 0;
+  if (fd) {
+    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (info.ai_family == AF_INET6) {
+      setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    }
+    if (bind(fd.get(), info.ai_addr, info.ai_addrlen) == 0 && listen(fd.get(), SOMAXCONN) == 0) {
+      return fd;
+    }
+  }
+  error = errno;
+  return {};
+}
+
+}  // namespace
+
+Fd::~Fd() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+bool is_loopback(const std::string& address) {
+  in_addr four{};
+  return address == "localhost" || address == "::1" ||
+         (address.starts_with("127.") && inet_pton(AF_INET, address.c_str(), &four) == 1);
+}
+
+Fd listen_on(const std::string& address, int port) {
+  std::string why;
+  int error = 0;
+  const Addresses own = resolve(address.c_str(), port, 0, why);
+  if (!own) throw_error<ConfigError>("rank 0 cannot listen: {}", why);
+  sockaddr_storage first{};
+  std::memcpy(&first, own->ai_addr, own->ai_addrlen);
+  const bool asked_for_loopback = is_loopback(address);
+  // A host's own name often leads to 127.0.1.1 on that host, where no other host could connect.
+  const bool usable = asked_for_loopback || !is_loopback(numeric(first, own->ai_addrlen));
+  if (usable) {
+    if (Fd fd = try_listen(*own, error)) return fd;
+    if (error != EADDRNOTAVAIL && error != EADDRINUSE) {
+      throw_error<ConfigError>("rank 0 cannot listen on {}:{}: {}", address, port,
+                               error_text(error));
+    }
+  }
+  if (error != EADDRINUSE && !asked_for_loopback) {
+    log_info("{} is no interface of this host: rank 0 listens on all of them", address);
+    for (const char* any : {"::", "0.0.0.0"}) {
+      const Addresses all = resolve(any, port, AI_PASSIVE | AI_NUMERICHOST, why);
+      if (!all) continue;
+      if (Fd fd = try_listen(*all, error)) return fd;
+      if (error == EADDRINUSE) break;
+    }
+  }
+  if (error == EADDRINUSE) {
+    throw_error<ConfigError>(
+        "port {} of {} is in use; choose another one, or end the job that listens there", port,
+        address);
+  }
+  throw_error<ConfigError>("rank 0 cannot listen on {}:{}: {}", address, port, error_text(error));
+}
+
+std::string own_address(const std::string& address, std::string& why) {
+  const Addresses found = resolve(address.c_str(), 0, 0, why);
+  for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
+    const Fd fd(socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (fd && bind(fd.get(), info->ai_addr, info->ai_addrlen) == 0) return local_address(fd);
+    why = error_text(errno);
+  }
+  return {};
+}
+
+Fd adopt_listener(Fd listener) {
+  const int fd = listener.get();
+  int listening = 0;
+  socklen_t size = sizeof(listening);
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening == 0) {
+    throw_error<ConfigError>("file descriptor {}, given to rank 0, is not a listening socket", fd);
+  }
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  return listener;
+}
+
+std::optional<Fd> accept_from(const Fd& listener) {
+  Fd fd(accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!fd) return std::nullopt;
+  send_at_once(fd);
+  return fd;
+}
+
+std::optional<Fd> connect_to(const std::string& address, int port, const Deadline& deadline,
+                             std::string& why) {
+  const Addresses found = resolve(address.c_str(), port, 0, why);
+  for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
+    Fd fd(socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd) {
+      why = error_text(errno);
+      continue;
+    }
+    int error = connect(fd.get(), info->ai_addr, info->ai_addrlen) == 0 ? 0 : errno;
+    if (error == EINPROGRESS) {
+      pollfd ready{fd.get(), POLLOUT, 0};
+      socklen_t size = sizeof(error);
+      if (poll(&ready, 1, static_cast<int>(deadline.remaining().count())) != 1) {
+        error = ETIMEDOUT;
+      } else {
+        getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+      }
+    }
+    if (error == 0 && connected_to_itself(fd)) error = ECONNREFUSED;
+    if (error == 0) {
+      send_at_once(fd);
+      return fd;
+    }
+    why = error_text(error);
+  }
+  return std::nullopt;
+}
+
+IoStatus read_available(const Fd& fd, std::string& bytes) {
+  char chunk[16384];
+  // Bounded, so that one fast sender does not keep the others waiting.
+  for (int i = 0; i < 16; ++i) {
+    const ssize_t n = recv(fd.get(), chunk, sizeof(chunk), 0);
+    if (n > 0) {
+      bytes.append(chunk, static_cast<std::size_t>(n));
+      if (static_cast<std::size_t>(n) < sizeof(chunk)) return IoStatus::kOk;
+    } else if (n == 0) {
+      return IoStatus::kClosed;
+    } else if (errno != EINTR) {
+      return errno == EAGAIN || errno == EWOULDBLOCK ? IoStatus::kOk : IoStatus::kClosed;
+    }
+  }
+  return IoStatus::kOk;
+}
+
+IoStatus write_available(const Fd& fd, std::string& bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (n >= 0) {
+      bytes.erase(0, static_cast<std::size_t>(n));
+    } else if (errno != EINTR) {
+      return errno == EAGAIN || errno == EWOULDBLOCK ? IoStatus::kOk : IoStatus::kClosed;
+    }
+  }
+  return IoStatus::kOk;
+}
+
+std::string peer_address(const Fd& fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  if (getpeername(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";
+  return numeric(address, size);
+}
+
+std::string local_address(const Fd& fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";
+  return numeric(address, size);
+}
+
+}  // namespace trireme

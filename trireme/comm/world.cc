@@ -1,0 +1,99 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/comm/world.h"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/base/log.h"
+#include "trireme/comm/gloo_mesh.h"
+#include "trireme/comm/group_impl.h"
+
+namespace trireme {
+namespace {
+
+void validate(const WorldOptions& options) {
+  if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
+    throw_error<ConfigError>("rank {} is not one of a world of {}", options.rank, options.size);
+  }
+  if (options.engine != "auto" && options.engine != "shm" && options.engine != "gloo") {
+    throw_error<ConfigError>("there is no engine '{}'; use auto, shm or gloo", options.engine);
+  }
+  if (options.size == 1) return;
+  const bool adopts = options.rank == 0 && options.listen_fd >= 0;
+  if (!adopts && (options.port < 1 || options.port > 65535)) {
+    throw_error<ConfigError>("port {} is not between 1 and 65535", options.port);
+  }
+  if (options.secret.empty() && !is_loopback(options.address)) {
+    throw_error<ConfigError>(
+        "ranks that meet at {} need a secret: anyone who reaches that address could join otherwise",
+        options.address);
+  }
+}
+
+// The ranks whose host is not rank 0's.
+std::vector<int> elsewhere(const std::vector<Member>& members) {
+  std::vector<int> ranks;
+  for (const Member& member : members) {
+    if (member.host_id != members[0].host_id) ranks.push_back(member.rank);
+  }
+  return ranks;
+}
+
+void join(WorldState& world, const WorldOptions& options, const Deadline& deadline, Fd listener) {
+  Meeting meeting = meet(options, std::move(listener));
+  world.members = meeting.members;
+  world.control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch);
+  const std::vector<int> far = elsewhere(world.members);
+  if (options.engine == "shm" && !far.empty()) {
+    throw_error<ConfigError>(
+        "the shm engine was asked for, but {} of {} do not share a host with rank 0; use auto or "
+        "gloo",
+        detail::name_ranks(far), options.size);
+  }
+  if (options.engine == "gloo" || !far.empty()) {
+    world.mesh = std::make_shared<GlooMesh>(options.rank, world.members, options.address,
+                                            options.network_interface, *world.control, world.latch,
+                                            deadline);
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Group> join_world(const WorldOptions& options) {
+  // Taken over whatever happens, and of no use to a world of one.
+  Fd listener(options.rank == 0 ? options.listen_fd : -1);
+  validate(options);
+  const Deadline deadline = Deadline::after(options.join_timeout);
+  GroupScope scope;
+  scope.world = std::make_shared<WorldState>();
+  scope.world->rank = options.rank;
+  scope.world->engine = options.engine;
+  scope.name = "world";
+  scope.rank = options.rank;
+  scope.world_ranks.resize(static_cast<std::size_t>(options.size));
+  std::iota(scope.world_ranks.begin(), scope.world_ranks.end(), 0);
+  if (options.size == 1) {
+    scope.world->members.resize(1);
+    return std::make_unique<Group>(std::make_unique<GroupImpl>(scope, options.timeout));
+  }
+  try {
+    join(*scope.world, options, deadline, std::move(listener));
+    auto world = std::make_unique<GroupImpl>(scope, deadline.remaining());
+    world->run({});
+    world->set_timeout(options.timeout);
+    log_info("{} ranks have met at {}:{}, engine {}", options.size, options.address, options.port,
+             world->engine().name());
+    return std::make_unique<Group>(std::move(world));
+  } catch (const std::exception& error) {
+    // So that the others do not only see this rank vanish.
+    if (scope.world->control != nullptr) scope.world->control->announce(Failure::of(error));
+    throw;
+  }
+}
+
+}  // namespace trireme

@@ -1,0 +1,42 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/nn/attention.h"
+
+#include <tuple>
+
+#include "trireme/ops/attention.h"
+
+namespace trireme::nn {
+
+AttentionImpl::AttentionImpl(const ModelConfig& config) : head_width_(config.head_width()) {
+  const auto C = config.width;
+  const auto kv_width = config.kv_heads * head_width_;
+  const bool bias = config.is_gpt2();
+  q_ = register_module("q", Linear(C, C, LinearOptions{.bias = bias}));
+  k_ = register_module("k", Linear(C, kv_width, LinearOptions{.bias = bias}));
+  v_ = register_module("v", Linear(C, kv_width, LinearOptions{.bias = bias}));
+  out_ = register_module(
+      "out", Linear(C, C, LinearOptions{.bias = bias, .role = ParameterRole::kResidualMatrix}));
+}
+
+at::Tensor AttentionImpl::forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary,
+                                  KvCache* cache, std::size_t layer) {
+  const auto B = x_BTC.size(0), T = x_BTC.size(1);
+  // Heads are counted from the layer's output: a rank of a sharded model has fewer of them.
+  const auto heads = [&](const at::Tensor& y) { return y.view({B, T, -1, head_width_}); };
+  auto q_BTHD = heads(q_(x_BTC));
+  auto k_BTKD = heads(k_(x_BTC));
+  if (rotary.cos.defined()) {
+    q_BTHD = ops::rotate(q_BTHD, rotary);
+    k_BTKD = ops::rotate(k_BTKD, rotary);
+  }
+  auto k_BKSD = k_BTKD.transpose(1, 2);
+  auto v_BKSD = heads(v_(x_BTC)).transpose(1, 2);
+  if (cache != nullptr) {
+    std::tie(k_BKSD, v_BKSD) = cache->append(layer, k_BKSD, v_BKSD);
+  }
+  return out_(ops::causal_attention(q_BTHD, k_BKSD, v_BKSD).view({B, T, -1}));
+}
+
+}  // namespace trireme::nn

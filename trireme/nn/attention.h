@@ -1,0 +1,42 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Attention: causal self-attention with grouped queries.
+//
+// q, k and v are three matrices, not one: with grouped queries their output dims differ, and tensor
+// parallelism shards each by heads. Their flat storage is adjacent (docs/models.md), so a fused
+// product can still treat them as one.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstddef>
+
+#include "trireme/nn/kv_cache.h"
+#include "trireme/nn/linear.h"
+#include "trireme/nn/model_config.h"
+#include "trireme/ops/rotary.h"
+
+namespace trireme::nn {
+
+class AttentionImpl : public torch::nn::Module {
+ public:
+  // Children q [H D, C], k and v [K D, C], out [C, H D]; biases with gpt2.
+  explicit AttentionImpl(const ModelConfig& config);
+
+  // x_BTC -> [B, T, C]. rotary: undefined tensors with learned positions. cache: null in training;
+  // else the tokens of x follow those in the cache, and their keys and values enter it at layer.
+  at::Tensor forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary, KvCache* cache,
+                     std::size_t layer);
+
+ private:
+  std::int64_t head_width_;
+  Linear q_{nullptr};
+  Linear k_{nullptr};
+  Linear v_{nullptr};
+  Linear out_{nullptr};
+};
+TORCH_MODULE(Attention);
+
+}  // namespace trireme::nn

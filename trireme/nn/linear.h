@@ -1,0 +1,77 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Linear and Embedding: the two layers that hold matrices, with the hooks by which tensor
+// parallelism takes them over without the model knowing.
+//
+//   Linear up(C, F, LinearOptions{.bias = true});
+//   y_NF = up(x_NC);
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "trireme/nn/parameter_role.h"
+
+namespace trireme::nn {
+
+// Differentiable; empty means identity.
+using TensorHook = std::function<at::Tensor(const at::Tensor&)>;
+
+struct LinearOptions {
+  bool bias = false;
+  ParameterRole role = ParameterRole::kMatrix;  // of the weight
+};
+
+// y = output_hook(input_hook(x) weight^T) + bias. The bias comes after the output hook, so that a
+// layer whose input dim is sharded can sum its product over ranks and add the bias once.
+class LinearImpl : public Layer {
+ public:
+  // Parameters "weight" [out, in] and, if asked for, "bias" [out], uninitialised f32.
+  LinearImpl(std::int64_t in, std::int64_t out, LinearOptions options);
+  // A layer that computes with another layer's matrix [out, in] and registers nothing.
+  explicit LinearImpl(const at::Tensor& tied_weight);
+
+  // x: [..., in] -> [..., out], the weight's dtype. Gradient: x, weight, bias.
+  at::Tensor forward(const at::Tensor& x);
+
+  void set_hooks(TensorHook input, TensorHook output);
+  const at::Tensor& weight() const { return weight_; }
+  const at::Tensor& bias() const { return bias_; }  // undefined without
+
+  ParameterRole role(const std::string& parameter) const override;
+
+ private:
+  ParameterRole role_;
+  at::Tensor weight_;
+  at::Tensor bias_;
+  TensorHook input_hook_;
+  TensorHook output_hook_;
+};
+TORCH_MODULE(Linear);
+
+// Rows of a matrix by index. With hooks: output_hook(rows of weight at input_hook(indices)).
+class EmbeddingImpl : public Layer {
+ public:
+  // Parameter "weight" [rows, width], uninitialised f32.
+  EmbeddingImpl(std::int64_t rows, std::int64_t width);
+
+  // indices: i64, any shape, each in [0, rows) -> [..., width]. Gradient: weight.
+  at::Tensor forward(const at::Tensor& indices);
+
+  void set_hooks(TensorHook input, TensorHook output);
+  const at::Tensor& weight() const { return weight_; }
+
+  ParameterRole role(const std::string& parameter) const override;
+
+ private:
+  at::Tensor weight_;
+  TensorHook input_hook_;
+  TensorHook output_hook_;
+};
+TORCH_MODULE(Embedding);
+
+}  // namespace trireme::nn

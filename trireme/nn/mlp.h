@@ -1,0 +1,31 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Mlp: the feed-forward half of a block. gpt2: down(gelu(up(x))), GELU in its tanh form. llama:
+// down(silu(gate(x)) x up(x)) (SwiGLU; Shazeer 2020).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/pimpl.h>
+
+#include "trireme/nn/linear.h"
+#include "trireme/nn/model_config.h"
+
+namespace trireme::nn {
+
+class MlpImpl : public torch::nn::Module {
+ public:
+  // Children gate (llama only) and up [F, C], down [C, F]; biases with gpt2. F: mlp_width.
+  explicit MlpImpl(const ModelConfig& config);
+
+  // x: [..., C] -> [..., C].
+  at::Tensor forward(const at::Tensor& x);
+
+ private:
+  Linear gate_{nullptr};
+  Linear up_{nullptr};
+  Linear down_{nullptr};
+};
+TORCH_MODULE(Mlp);
+
+}  // namespace trireme::nn

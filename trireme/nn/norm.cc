@@ -1,0 +1,28 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/nn/norm.h"
+
+#include <ATen/ops/empty.h>
+
+#include "trireme/ops/norm.h"
+
+namespace trireme::nn {
+
+NormImpl::NormImpl(const ModelConfig& config) : epsilon_(config.norm_epsilon) {
+  weight_C_ = register_parameter("weight", at::empty({config.width}));
+  if (config.is_gpt2()) {
+    bias_C_ = register_parameter("bias", at::empty({config.width}));
+  }
+}
+
+at::Tensor NormImpl::forward(const at::Tensor& x) {
+  return bias_C_.defined() ? ops::layer_norm(x, weight_C_, bias_C_, epsilon_)
+                           : ops::rms_norm(x, weight_C_, epsilon_);
+}
+
+ParameterRole NormImpl::role(const std::string& parameter) const {
+  return parameter == "bias" ? ParameterRole::kBias : ParameterRole::kNormWeight;
+}
+
+}  // namespace trireme::nn

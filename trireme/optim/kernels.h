@@ -1,0 +1,34 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The elementwise loops of the optimizer, on raw memory. Compiled for several vector widths of
+// x86-64, chosen at load time; all give the same bits, because each operation is correctly rounded
+// and none is contracted or reordered (the build sets -ffp-contract=off for kernels.cc).
+#pragma once
+
+#include <cstdint>
+
+namespace trireme::optim::detail {
+
+// One AdamW update's scalars, computed in f64 and rounded once.
+struct AdamWScalars {
+  float gradient_scale;
+  float beta1;
+  float one_minus_beta1;
+  float beta2;
+  float one_minus_beta2;
+  float inverse_sqrt_correction2;  // 1 / sqrt(1 - beta2^steps)
+  float epsilon;
+  float step_size;  // learning rate / (1 - beta1^steps)
+};
+
+// keep: what weight decay leaves of a weight, 1 - learning rate x decay. copy: null, or bf16 bits
+// of the new weights, rounded to nearest even.
+void adamw_update(const AdamWScalars& s, float keep, std::int64_t count, float* weights,
+                  const float* gradients, float* first_moment, float* second_moment,
+                  std::uint16_t* copy);
+
+// Sum of squares of count elements in f64: 16 interleaved sums, added as a binary tree.
+double sum_of_squares(const float* values, std::int64_t count);
+
+}  // namespace trireme::optim::detail

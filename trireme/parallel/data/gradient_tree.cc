@@ -1,0 +1,46 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/parallel/data/gradient_tree.h"
+
+#include <ATen/ops/empty.h>
+
+#include <utility>
+
+#include "trireme/base/check.h"
+
+namespace trireme {
+
+void GradientTree::push(const at::Tensor& gradient) {
+  TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
+  if (!partials_.empty() && partials_.back().height == 0) {
+    partials_.back().sum.add_(gradient);
+    partials_.back().height = 1;
+  } else {
+    partials_.push_back({0, buffer().copy_(gradient)});
+  }
+  while (partials_.size() >= 2 &&
+         partials_[partials_.size() - 2].height == partials_.back().height) {
+    Partial right = std::move(partials_.back());
+    partials_.pop_back();
+    partials_.back().sum.add_(right.sum);
+    ++partials_.back().height;
+    pool_.push_back(std::move(right.sum));
+  }
+}
+
+at::Tensor GradientTree::take() {
+  TRIREME_CHECK_EQ(partials_.size(), std::size_t{1}, "the number of leaves is a power of two");
+  at::Tensor sum = std::move(partials_.back().sum);
+  partials_.clear();
+  return sum;
+}
+
+at::Tensor GradientTree::buffer() {
+  if (pool_.empty()) return at::empty({size_}, at::TensorOptions().dtype(at::kFloat));
+  at::Tensor result = std::move(pool_.back());
+  pool_.pop_back();
+  return result;
+}
+
+}  // namespace trireme

@@ -1,0 +1,46 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// GradientTree: sums a power of two of gradients in a balanced binary tree, in f32.
+//
+// Leaves arrive in order; like a binary counter, two sums of the same height merge at once, so n
+// leaves need log2(n) + 1 buffers. The association depends on the leaves' numbers alone.
+//
+//   GradientTree tree(flat.size());
+//   for (...) { flat.zero_grad(); loss.backward(); tree.push(flat.grad()); }
+//   at::Tensor sum = tree.take();
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace trireme {
+
+// Not thread-safe.
+class GradientTree {
+ public:
+  explicit GradientTree(std::int64_t size) : size_(size) {}
+
+  // Adds a leaf: [size], f32 or bf16; copied, the caller may overwrite it.
+  void push(const at::Tensor& gradient);
+  // The sum of all leaves pushed since the last take(), f32 [size]; their number must be a power of
+  // two. The tensor is the caller's until give_back().
+  at::Tensor take();
+  // Returns a tensor of take() to the pool, so that the next step allocates nothing.
+  void give_back(at::Tensor sum) { pool_.push_back(std::move(sum)); }
+
+ private:
+  struct Partial {
+    int height = 0;
+    at::Tensor sum;
+  };
+  at::Tensor buffer();
+
+  std::int64_t size_;
+  std::vector<Partial> partials_;  // heights strictly descending
+  std::vector<at::Tensor> pool_;
+};
+
+}  // namespace trireme

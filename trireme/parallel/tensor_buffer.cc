@@ -1,0 +1,49 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/parallel/tensor_buffer.h"
+
+#include <fmt/ranges.h>
+
+#include "trireme/base/error.h"
+
+namespace trireme {
+
+DType dtype_of_tensor(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return DType::kF32;
+    case at::kDouble:
+      return DType::kF64;
+    case at::kBFloat16:
+      return DType::kBF16;
+    case at::kHalf:
+      return DType::kF16;
+    case at::kChar:
+      return DType::kI8;
+    case at::kByte:
+      return DType::kU8;
+    case at::kInt:
+      return DType::kI32;
+    case at::kLong:
+      return DType::kI64;
+    default:
+      throw_error<ShapeError>(
+          "tensors of {} cannot be communicated; use f32, f64, bf16, f16, i8, u8, i32 or i64",
+          c10::toString(dtype));
+  }
+}
+
+Buffer buffer_of_tensor(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.device().is_cpu() || !tensor.is_contiguous()) {
+    throw_error<ShapeError>(
+        "a buffer needs a contiguous CPU tensor; got {}",
+        tensor.defined()
+            ? fmt::format("[{}] with strides [{}] on {}", fmt::join(tensor.sizes(), ", "),
+                          fmt::join(tensor.strides(), ", "), tensor.device().str())
+            : "an undefined one");
+  }
+  return {tensor.data_ptr(), tensor.numel(), dtype_of_tensor(tensor.scalar_type())};
+}
+
+}  // namespace trireme

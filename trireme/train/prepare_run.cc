@@ -1,0 +1,137 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/prepare_run.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "trireme/base/error.h"
+#include "trireme/base/log.h"
+#include "trireme/checkpoint/atomic_file.h"
+#include "trireme/checkpoint/checkpoint.h"
+#include "trireme/data/corpus.h"
+#include "trireme/data/sampler.h"
+#include "trireme/ops/threads.h"
+#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/train/model_state.h"
+#include "trireme/train/prepare_data.h"
+
+namespace trireme {
+namespace {
+
+std::string tokens_folder(const TrainConfig& config) {
+  return config.data.tokens.empty() ? RunFolder(config.out).data() : config.data.tokens;
+}
+
+void check_layout(const TrainConfig& config, int workers) {
+  if (config.parallel.dp != 0 && config.parallel.dp != workers) {
+    throw_error<ConfigError>(
+        "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
+        config.parallel.dp, workers, config.parallel.dp);
+  }
+  const MicroBatchPlan plan(config.batch.micro_batches, workers);
+}
+
+// A run goes on with the settings that it began with; only its length may change.
+void check_resumed_settings(const TrainConfig& config) {
+  const std::string path = RunFolder(config.out).config();
+  const TrainConfig before = load_train_config(ConfigTree::load(path, {}));
+  const Settings settings = result_settings(config);
+  const Settings old = result_settings(before);
+  for (std::size_t i = 0; i < old.size(); ++i) {
+    const auto& [name, value] = settings[i];
+    if (value == old[i].second) continue;
+    if (name == "train.steps") {
+      log_info("resume: train.steps changes from {} to {}", old[i].second, value);
+      continue;
+    }
+    throw_error<ConfigError>(
+        "{} is '{}', but the run in '{}' began with '{}': resume it with the same settings, or "
+        "start "
+        "a new run",
+        name, value, config.out, old[i].second);
+  }
+}
+
+std::string tokenizer_of_init(const std::string& init) {
+  const std::string path = resolve_checkpoint(init);
+  Checkpoint::open(path);
+  return path + "/tokenizer.json";
+}
+
+void make_tokens(const TrainConfig& config) {
+  PrepareOptions options;
+  options.text = config.data.text;
+  options.output = tokens_folder(config);
+  options.tokenizer = config.data.tokenizer;
+  if (options.tokenizer.empty() && !config.train.init.empty()) {
+    options.tokenizer = tokenizer_of_init(config.train.init);
+  }
+  options.train.vocab_size = config.data.vocab_size;
+  options.validation_fraction = config.data.validation_fraction;
+  options.max_file_bytes = config.data.max_file_bytes;
+  options.seed = static_cast<std::uint64_t>(config.seed);
+  options.threads = available_cores();
+  report_preparation(options, prepare_with_progress(options));
+}
+
+// The sizes that only the data tells.
+void check_data(const TrainConfig& given) {
+  TrainConfig config = given;
+  const TrainData data = open_train_data(config);
+  const auto seed = static_cast<std::uint64_t>(config.seed);
+  const Sampler train(data.train.num_tokens(), config.model.context, seed);
+  const Sampler validation(data.validation.num_tokens(), config.model.context, seed, false);
+  if (!config.train.init.empty()) {
+    check_checkpoint_fits(Checkpoint::open(resolve_checkpoint(config.train.init)), config.model,
+                          data.tokenizer.hash());
+  }
+}
+
+void write_run_files(const TrainConfig& config) {
+  const RunFolder folder(config.out);
+  write_file_atomically(folder.config(), config_to_yaml(config, true));
+  const Tokenizer tokenizer = Tokenizer::load(tokens_folder(config) + "/tokenizer.json");
+  write_file_atomically(folder.tokenizer(), tokenizer.to_json());
+}
+
+}  // namespace
+
+std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
+                                           const PrepareRunOptions& options) {
+  check_layout(config, options.workers);
+  if (!config.data.text.empty() && !std::filesystem::exists(config.data.text)) {
+    throw_error<DataError>("data.text: there is no folder or file '{}'", config.data.text);
+  }
+  auto lock = std::make_unique<RunFolderLock>(RunFolder(config.out), options.resume);
+  try {
+    if (options.resume) check_resumed_settings(config);
+    if (config.data.tokens.empty()) make_tokens(config);
+    check_data(config);
+    write_run_files(config);
+  } catch (...) {
+    if (!options.resume) lock->abandon();
+    throw;
+  }
+  return lock;
+}
+
+TrainData open_train_data(TrainConfig& config) {
+  const std::string folder = tokens_folder(config);
+  TrainData data{Tokenizer::load(folder + "/tokenizer.json"), TokenShards(folder, "train"),
+                 TokenShards(folder, "validation")};
+  for (const TokenShards* shards : {&data.train, &data.validation}) {
+    if (shards->tokenizer_hash() != data.tokenizer.hash()) {
+      throw_error<DataError>(
+          "{}: the token shards were made with another tokenizer (hash {}) than the tokenizer.json "
+          "beside them ({}): make them anew with trireme tokenize",
+          folder, shards->tokenizer_hash(), data.tokenizer.hash());
+    }
+  }
+  config.model.resolve(data.tokenizer.vocab_size());
+  return data;
+}
+
+}  // namespace trireme

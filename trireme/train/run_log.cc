@@ -1,0 +1,90 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/run_log.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <utility>
+
+#include "trireme/base/log.h"
+
+namespace trireme {
+
+RunLog::RunLog(const RunFolder& folder, const RunLogOptions& options)
+    : folder_(folder),
+      options_(options),
+      metrics_(folder.metrics()),
+      events_(folder.path(), options.start_step),
+      progress_("training", options.total_steps, "steps", options.start_step) {
+  metrics_.truncate_after(options.start_step);
+}
+
+double RunLog::tokens_per_s(std::int64_t steps, double seconds) const {
+  return seconds > 0 ? static_cast<double>(steps * options_.tokens_per_step) / seconds : 0;
+}
+
+double RunLog::share_of_limit(double tokens_per_s) const {
+  return options_.limit_flops_per_s > 0
+             ? tokens_per_s * options_.flops_per_token / options_.limit_flops_per_s
+             : 0;
+}
+
+void RunLog::step(std::int64_t step, const StepStats& stats, double seconds) {
+  ++steps_;
+  seconds_ += seconds;
+  const double rate = tokens_per_s(1, seconds);
+  const Fields fields = {{"step", step},
+                         {"loss", stats.loss},
+                         {"gradient_norm", stats.gradient_norm},
+                         {"learning_rate", stats.learning_rate},
+                         {"tokens_per_s", rate},
+                         {"share_of_limit", share_of_limit(rate)}};
+  metrics_.append(fields);
+  events_.append(step, fields);
+  progress_.update(step, fmt::format("loss {:.4f}  {:.0f} tokens/s", stats.loss, rate));
+}
+
+void RunLog::evaluation(std::int64_t step, const Evaluation& evaluation) {
+  const Fields fields = {{"step", step},
+                         {"validation_loss", evaluation.loss},
+                         {"unigram_entropy", evaluation.unigram_entropy},
+                         {"perplexity", evaluation.perplexity()}};
+  metrics_.append(fields);
+  events_.append(step, fields);
+  progress_.clear();
+  log_info("step {}: validation loss {:.4f} (unigram entropy {:.4f}), perplexity {:.2f}", step,
+           evaluation.loss, evaluation.unigram_entropy, evaluation.perplexity());
+}
+
+void RunLog::checkpoint(std::int64_t step, const std::string& path) {
+  progress_.clear();
+  log_info("step {}: saved {}", step, path);
+}
+
+void RunLog::interrupted(std::int64_t step) {
+  progress_.clear();
+  log_warn("stopped by a signal after step {}; continue with --resume out={}", step,
+           folder_.path());
+}
+
+void RunLog::summary(Fields facts, const Evaluation& evaluation) {
+  progress_.finish();
+  const double rate = tokens_per_s(steps_, seconds_);
+  Fields fields = std::move(facts);
+  fields.insert(fields.end(),
+                {{"training_seconds", seconds_},
+                 {"tokens_per_s", rate},
+                 {"limit_gflop_per_s", options_.limit_flops_per_s / 1e9},
+                 {"share_of_limit", share_of_limit(rate)},
+                 {"validation_tokens", evaluation.tokens},
+                 {"validation_loss", evaluation.loss},
+                 {"unigram_entropy", evaluation.unigram_entropy},
+                 {"gain_nats", evaluation.unigram_entropy - evaluation.loss}});
+  write_summary(folder_.summary(), fields);
+  std::fputs(format_table(fields).c_str(), stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace trireme

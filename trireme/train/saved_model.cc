@@ -1,0 +1,35 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/saved_model.h"
+
+#include "trireme/base/error.h"
+#include "trireme/optim/adamw.h"
+#include "trireme/train/model_state.h"
+
+namespace trireme {
+namespace {
+
+Tokenizer checkpoint_tokenizer(const Checkpoint& checkpoint) {
+  try {
+    return Tokenizer::parse(checkpoint.file(kTokenizerFile),
+                            checkpoint.path() + "/" + kTokenizerFile);
+  } catch (const DataError& error) {
+    throw CheckpointError(error.what());
+  }
+}
+
+}  // namespace
+
+SavedModel load_saved_model(const std::string& path) {
+  const Checkpoint checkpoint = Checkpoint::open(resolve_checkpoint(path));
+  Tokenizer tokenizer = checkpoint_tokenizer(checkpoint);
+  const nn::ModelConfig config = checkpoint_model_config(checkpoint);
+  check_checkpoint_fits(checkpoint, config, tokenizer.hash());
+  nn::Transformer model(config);
+  FlatParameters flat(*model, at::kFloat);
+  load_weights(checkpoint, flat.entries(), flat.data());
+  return {checkpoint.path(), checkpoint.step(), std::move(model), std::move(tokenizer)};
+}
+
+}  // namespace trireme

@@ -1,0 +1,25 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// A model read back from a checkpoint, to evaluate or to generate with.
+#pragma once
+
+#include <string>
+
+#include "trireme/checkpoint/checkpoint.h"
+#include "trireme/data/tokenizer.h"
+#include "trireme/nn/transformer.h"
+
+namespace trireme {
+
+struct SavedModel {
+  std::string path;  // of the checkpoint
+  std::int64_t step = 0;
+  nn::Transformer model{nullptr};  // f32
+  Tokenizer tokenizer;
+};
+
+// path: a checkpoint, a run folder, or a folder of checkpoints. Throws CheckpointError.
+SavedModel load_saved_model(const std::string& path);
+
+}  // namespace trireme

@@ -1,0 +1,227 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/train_config.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <string_view>
+
+#include "trireme/base/error.h"
+
+namespace trireme {
+namespace {
+
+void require_at_least(std::string_view name, std::int64_t value, std::int64_t least) {
+  if (value < least) throw_error<ConfigError>("{} is {}: at least {}", name, value, least);
+}
+
+void require_positive(std::string_view name, double value) {
+  if (!(value > 0)) throw_error<ConfigError>("{} is {}: it must be above 0", name, value);
+}
+
+// Collects every setting as text.
+class SettingsCollector final : public ConfigFields {
+ public:
+  void field(std::string_view name, bool& value, std::string_view) override {
+    add(name, value ? "true" : "false");
+  }
+  void field(std::string_view name, std::int64_t& value, std::string_view) override {
+    add(name, fmt::format("{}", value));
+  }
+  void field(std::string_view name, double& value, std::string_view) override {
+    add(name, fmt::format("{}", value));
+  }
+  void field(std::string_view name, std::string& value, std::string_view,
+             std::initializer_list<std::string_view>) override {
+    add(name, value);
+  }
+  void field(std::string_view name, std::vector<std::string>& value, std::string_view) override {
+    add(name, fmt::format("{}", fmt::join(value, ",")));
+  }
+  Settings settings;
+
+ protected:
+  bool enter(std::string_view name, std::string_view) override {
+    prefix_.push_back(std::string(name));
+    return true;
+  }
+  void leave() override { prefix_.pop_back(); }
+
+ private:
+  void add(std::string_view name, std::string value) {
+    std::string path;
+    for (const std::string& part : prefix_) path += part + ".";
+    settings.emplace_back(path.append(name), std::move(value));
+  }
+  std::vector<std::string> prefix_;
+};
+
+}  // namespace
+
+void DataConfig::visit(ConfigFields& f) {
+  f.field("text", text, "folder (or file) of text to train on");
+  f.field("tokens", tokens, "instead of text: a folder made by trireme tokenize");
+  f.field("tokenizer", tokenizer, "tokenizer.json to use with text; empty: train one on the text");
+  f.field("vocab_size", vocab_size, "tokens of a tokenizer that is trained");
+  f.field("validation_fraction", validation_fraction, "share of the text held out for evaluation");
+  f.field("max_file_bytes", max_file_bytes, "larger files are skipped");
+}
+
+void DataConfig::validate() const {
+  if (text.empty() == tokens.empty()) {
+    throw_error<ConfigError>(
+        "data.text is '{}' and data.tokens is '{}': set one of them, to a folder of text or to a "
+        "folder made by trireme tokenize",
+        text, tokens);
+  }
+  if (!tokens.empty() && !tokenizer.empty()) {
+    throw_error<ConfigError>("data.tokenizer is '{}', but data.tokens brings its own: leave it out",
+                             tokenizer);
+  }
+  require_at_least("data.vocab_size", vocab_size, 257);
+  require_at_least("data.max_file_bytes", max_file_bytes, 1);
+  if (!(validation_fraction > 0 && validation_fraction <= 0.5)) {
+    throw_error<ConfigError>("data.validation_fraction is {}: above 0 and at most 0.5",
+                             validation_fraction);
+  }
+}
+
+void BatchConfig::visit(ConfigFields& f) {
+  f.field("micro_batch_size", micro_batch_size, "sequences in one micro-batch");
+  f.field("micro_batches", micro_batches, "micro-batches in one step, over all workers");
+}
+
+void BatchConfig::validate() const {
+  require_at_least("batch.micro_batch_size", micro_batch_size, 1);
+  require_at_least("batch.micro_batches", micro_batches, 1);
+}
+
+void StepConfig::visit(ConfigFields& f) {
+  f.field("steps", steps, "optimizer updates");
+  f.field("dtype", dtype, "what the model computes in; sums and the optimizer are f32 always",
+          {"f32", "bf16"});
+  f.field("clip_norm", clip_norm, "bound on the global gradient norm; 0: none");
+  f.field("init", init, "checkpoint whose weights to start from; empty: random weights");
+}
+
+void StepConfig::validate() const {
+  require_at_least("train.steps", steps, 1);
+  if (!(clip_norm >= 0)) {
+    throw_error<ConfigError>("train.clip_norm is {}: 0 (none) or above", clip_norm);
+  }
+}
+
+void EvaluationConfig::visit(ConfigFields& f) {
+  f.field("every", every, "steps between evaluations; 0: only at the end");
+  f.field("micro_batches", micro_batches, "micro-batches of the validation split, always the same");
+  f.field(
+      "required_gain", required_gain,
+      "fail unless the final loss is this far below the unigram entropy (nats per token); 0: off");
+}
+
+void EvaluationConfig::validate() const {
+  require_at_least("evaluation.every", every, 0);
+  require_at_least("evaluation.micro_batches", micro_batches, 1);
+}
+
+void CheckpointConfig::visit(ConfigFields& f) {
+  f.field("every", every, "steps between checkpoints; 0: only the last step");
+  f.field("keep", keep, "newest checkpoints that are kept");
+}
+
+void CheckpointConfig::validate() const {
+  require_at_least("checkpoint.every", every, 0);
+  require_at_least("checkpoint.keep", keep, 1);
+}
+
+void ParallelConfig::visit(ConfigFields& f) {
+  f.field("dp", dp, "data-parallel ranks; 0: as many as there are workers");
+  f.field("engine", engine, "what carries bytes between ranks", {"auto", "shm", "gloo"});
+  f.field("network_interface", network_interface,
+          "name or address for the gloo engine; empty: the one that reaches rank 0");
+  f.field("timeout_seconds", timeout_seconds, "deadline of each operation between ranks");
+  f.field("join_timeout_seconds", join_timeout_seconds, "deadline for all ranks to meet");
+}
+
+void ParallelConfig::validate() const {
+  require_at_least("parallel.dp", dp, 0);
+  require_positive("parallel.timeout_seconds", timeout_seconds);
+  require_positive("parallel.join_timeout_seconds", join_timeout_seconds);
+}
+
+void ComputeConfig::visit(ConfigFields& f) {
+  f.field("threads", threads, "threads of each worker; 0: cores / workers of the host");
+}
+
+void ComputeConfig::validate() const { require_at_least("compute.threads", threads, 0); }
+
+void TrainConfig::visit(ConfigFields& f) {
+  f.field("out", out, "the run's folder; it must not exist yet, or be resumed");
+  f.field("seed", seed, "decides initial weights and the order of samples");
+  f.section("data", data, "what to train on");
+  f.section("model", model, "the network");
+  f.section("batch", batch, "what one step sees");
+  f.section("train", train, "the loop");
+  f.section("optimizer", optimizer, "AdamW");
+  f.section("schedule", schedule, "learning rate");
+  f.section("evaluation", evaluation, "loss on the validation split");
+  f.section("checkpoint", checkpoint, "what is kept");
+  f.section("parallel", parallel, "the mesh and how ranks talk");
+  f.section("compute", compute, "threads");
+}
+
+void TrainConfig::validate() const {
+  if (out.empty()) {
+    throw_error<ConfigError>(
+        "out is empty: name the folder of this run, for example out=runs/first");
+  }
+  require_at_least("seed", seed, 0);
+  data.validate();
+  batch.validate();
+  train.validate();
+  optimizer.validate();
+  schedule.validate();
+  evaluation.validate();
+  checkpoint.validate();
+  parallel.validate();
+  compute.validate();
+  nn::ModelConfig resolved = model;
+  resolved.resolve(model.vocab_size > 0 ? model.vocab_size : data.vocab_size);
+}
+
+TrainConfig load_train_config(const ConfigTree& tree) {
+  TrainConfig config;
+  bind_config(tree, config);
+  config.validate();
+  return config;
+}
+
+Settings result_settings(const TrainConfig& config) {
+  TrainConfig copy = config;
+  SettingsCollector collector;
+  collector.field("seed", copy.seed, "");
+  collector.section("data", copy.data, "");
+  collector.section("model", copy.model, "");
+  collector.section("batch", copy.batch, "");
+  collector.section("train", copy.train, "");
+  collector.section("optimizer", copy.optimizer, "");
+  collector.section("schedule", copy.schedule, "");
+  return collector.settings;
+}
+
+Settings model_settings(const nn::ModelConfig& config) {
+  nn::ModelConfig copy = config;
+  SettingsCollector collector;
+  collector.section("model", copy, "");
+  return collector.settings;
+}
+
+std::string settings_hash(const Settings& settings) {
+  std::string text;
+  for (const auto& [name, value] : settings) text += name + "=" + value + "\n";
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
+}  // namespace trireme

@@ -1,0 +1,83 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/train_step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+
+#include "trireme/base/error.h"
+#include "trireme/parallel/tensor_buffer.h"
+#include "trireme/train/batch_loader.h"
+
+namespace trireme {
+
+TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group,
+                     ModelState& state)
+    : config_(config),
+      shards_(shards),
+      group_(group),
+      state_(state),
+      sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
+      plan_(config.batch.micro_batches, group.size()),
+      tree_(state.flat().size()) {}
+
+double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
+  const std::int64_t size = config_.batch.micro_batch_size;
+  const std::int64_t first = (step * config_.batch.micro_batches + micro_batch) * size;
+  const MicroBatch batch = load_micro_batch(shards_, sampler_, config_.model.context, first, size);
+  state_.flat().zero_grad();
+  const at::Tensor loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
+  loss.backward();
+  tree_.push(state_.flat().grad());
+  return loss.item<double>();
+}
+
+// The rounds from the last to the first, each added to what follows it: the top of the tree.
+at::Tensor TrainStep::sum_gradients(std::int64_t step) {
+  std::vector<MicroBatchRange> rounds = plan_.rounds(group_.rank());
+  std::reverse(rounds.begin(), rounds.end());
+  at::Tensor total;
+  for (const MicroBatchRange& round : rounds) {
+    for (std::int64_t m = round.begin; m < round.end; ++m) {
+      losses_[static_cast<std::size_t>(m)] = compute_micro_batch(step, m);
+    }
+    at::Tensor sum = tree_.take();
+    group_.all_reduce(buffer_of_tensor(sum));
+    if (total.defined()) {
+      sum.add_(total);
+      tree_.give_back(std::move(total));
+    }
+    total = std::move(sum);
+  }
+  return total;
+}
+
+StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
+  losses_.assign(static_cast<std::size_t>(plan_.num_micro_batches()) + 1, 0.0);
+  losses_.back() = stop_requested ? 1.0 : 0.0;
+  at::Tensor sum = sum_gradients(step);
+  group_.all_reduce(buffer_of(std::span(losses_)));  // exact: all but one summand are zero
+
+  const auto micro_batches = static_cast<double>(plan_.num_micro_batches());
+  StepStats stats;
+  stats.loss = std::accumulate(losses_.begin(), losses_.end() - 1, 0.0) / micro_batches;
+  stats.gradient_norm = optim::global_norm(sum) / micro_batches;
+  stats.learning_rate = optim::learning_rate_at(config_.schedule, step, config_.train.steps);
+  stats.stop = losses_.back() > 0;
+  if (!std::isfinite(stats.loss) || !std::isfinite(stats.gradient_norm)) {
+    throw_error<Error>(
+        "step {}: the loss is {} and the gradient norm {}: training has diverged; resume from the "
+        "last checkpoint with a smaller schedule.learning_rate",
+        step + 1, stats.loss, stats.gradient_norm);
+  }
+  const double clip = config_.train.clip_norm;
+  const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
+  state_.update(sum, stats.learning_rate, scale / micro_batches);
+  tree_.give_back(std::move(sum));
+  return stats;
+}
+
+}  // namespace trireme

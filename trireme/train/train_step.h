@@ -1,0 +1,58 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// One optimizer update: every rank computes its micro-batches, the gradients are summed, all ranks
+// apply the same update. The result does not depend on the number of ranks
+// (parallel/data/micro_batch_plan.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "trireme/comm/group.h"
+#include "trireme/data/sampler.h"
+#include "trireme/data/token_shards.h"
+#include "trireme/parallel/data/gradient_tree.h"
+#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/train/model_state.h"
+#include "trireme/train/train_config.h"
+
+namespace trireme {
+
+struct StepStats {
+  double loss = 0;           // mean over the step's tokens, nats
+  double gradient_norm = 0;  // of the mean gradient, before clipping
+  double learning_rate = 0;
+  bool stop = false;  // some rank was asked to stop; all ranks see the same
+};
+
+// Not thread-safe. All ranks of the group make one with the same config and call run() with the
+// same steps.
+class TrainStep {
+ public:
+  // The references must outlive it. config resolved.
+  TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group, ModelState& state);
+
+  // Runs step (0-based) and updates the state. Collective, blocking. stop_requested: this rank's
+  // wish. Throws Error, before the update, when the loss or the gradient is not finite (on all
+  // ranks alike).
+  StepStats run(std::int64_t step, bool stop_requested);
+
+ private:
+  at::Tensor sum_gradients(std::int64_t step);
+  double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
+
+  const TrainConfig& config_;
+  const TokenShards& shards_;
+  Group& group_;
+  ModelState& state_;
+  Sampler sampler_;
+  MicroBatchPlan plan_;
+  GradientTree tree_;
+  // By micro-batch of the current step, zero where another rank computed it; last: the number of
+  // ranks that want to stop.
+  std::vector<double> losses_;
+};
+
+}  // namespace trireme

@@ -1,0 +1,178 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/trainer.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <span>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/base/log.h"
+#include "trireme/ops/threads.h"
+#include "trireme/train/run_log.h"
+
+namespace trireme {
+namespace {
+
+at::ScalarType torch_dtype(const std::string& dtype) {
+  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+// config with the model resolved against the data that it opens.
+std::pair<TrainConfig, TrainData> open_resolved(TrainConfig config) {
+  TrainData data = open_train_data(config);
+  return {std::move(config), std::move(data)};
+}
+
+std::int64_t agreed_by_root(std::int64_t value, Group& group) {
+  group.broadcast(buffer_of(std::span(&value, 1)), 0);
+  return value;
+}
+
+double sum_over_ranks(double value, Group& group) {
+  group.all_reduce(buffer_of(std::span(&value, 1)));
+  return value;
+}
+
+bool due(std::int64_t step, std::int64_t every) { return every > 0 && step % every == 0; }
+
+}  // namespace
+
+Trainer::Trainer(const TrainConfig& config, Group& group, const TrainerOptions& options)
+    : Trainer(open_resolved(config), group, options) {}
+
+Trainer::Trainer(std::pair<TrainConfig, TrainData> opened, Group& group,
+                 const TrainerOptions& options)
+    : config_(std::move(opened.first)),
+      group_(group),
+      options_(options),
+      folder_(config_.out),
+      data_(std::move(opened.second)),
+      state_(config_.model, config_.optimizer, torch_dtype(config_.train.dtype),
+             static_cast<std::uint64_t>(config_.seed)),
+      step_(config_, data_.train, group_, state_),
+      evaluator_(data_.validation, config_.model.context,
+                 {config_.batch.micro_batch_size, config_.evaluation.micro_batches}) {
+  restore();
+  const double limit = sum_over_ranks(options.limit_flops_per_s, group_);
+  if (!is_root()) return;
+  log_ = std::make_unique<RunLog>(folder_,
+                                  RunLogOptions{.start_step = start_step_,
+                                                .total_steps = config_.train.steps,
+                                                .tokens_per_step = tokens_per_step(),
+                                                .flops_per_token = config_.model.flops_per_token(),
+                                                .limit_flops_per_s = limit});
+  log_info("{} with {} parameters, {}, {} worker{} ({}), limit {:.0f} GFLOP/s",
+           config_.model.family, config_.model.num_parameters(), config_.train.dtype, group_.size(),
+           group_.size() == 1 ? "" : "s", group_.engine(), limit / 1e9);
+}
+
+Trainer::~Trainer() = default;
+
+std::int64_t Trainer::tokens_per_step() const {
+  return config_.batch.micro_batches * config_.batch.micro_batch_size * config_.model.context;
+}
+
+void Trainer::restore() {
+  const std::vector<std::string> found =
+      options_.resume ? list_checkpoints(folder_.checkpoints()) : std::vector<std::string>();
+  if (found.empty()) {
+    agree_on_step(-1);
+    if (!config_.train.init.empty()) {
+      state_.load(Checkpoint::open(resolve_checkpoint(config_.train.init)), false);
+    }
+    return;
+  }
+  const Checkpoint checkpoint = Checkpoint::open(found.back());
+  agree_on_step(checkpoint.step());
+  check_checkpoint_fits(checkpoint, config_.model, data_.tokenizer.hash());
+  state_.load(checkpoint, true);
+  start_step_ = saved_step_ = checkpoint.step();
+  if (!is_root()) return;
+  log_info("resuming from {}", checkpoint.path());
+  if (checkpoint.state_at(kNumericsKey) != numerics_fingerprint()) {
+    log_warn(
+        "this checkpoint was written with numerics '{}', this process has '{}': the last bits of "
+        "the losses may differ",
+        checkpoint.state_at(kNumericsKey), numerics_fingerprint());
+  }
+}
+
+void Trainer::agree_on_step(std::int64_t step) {
+  const std::int64_t roots = agreed_by_root(step, group_);
+  if (roots == step) return;
+  throw_error<CheckpointError>(
+      "rank {} finds its newest checkpoint at step {}, rank 0 at step {} (-1: none): '{}' must be "
+      "on "
+      "storage that all hosts share",
+      group_.rank(), step, roots, folder_.checkpoints());
+}
+
+TrainResult Trainer::run() {
+  const InterruptGuard interrupt;
+  bool stopped = false;
+  std::int64_t step = start_step_;
+  while (step < config_.train.steps && !stopped) {
+    const auto begin = std::chrono::steady_clock::now();
+    const StepStats stats = step_.run(step, interrupt.signal() != 0);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    ++step;
+    if (log_) log_->step(step, stats, seconds.count());
+    stopped = stats.stop;
+    if (!stopped && due(step, config_.evaluation.every)) evaluate(step);
+    if (stopped || due(step, config_.checkpoint.every)) save(step);
+  }
+  if (stopped) {
+    if (log_) log_->interrupted(step);
+    group_.barrier();
+    return {false, step, evaluation_};
+  }
+  if (saved_step_ != step) save(step);
+  if (evaluated_step_ != step) evaluate(step);
+  finish(step);
+  group_.barrier();
+  return {true, step, evaluation_};
+}
+
+void Trainer::evaluate(std::int64_t step) {
+  evaluation_ = evaluator_.run(*state_.model(), group_);
+  evaluated_step_ = step;
+  if (log_) log_->evaluation(step, evaluation_);
+}
+
+void Trainer::save(std::int64_t step) {
+  saved_step_ = step;
+  if (!is_root()) return;
+  CheckpointWriter writer(folder_.checkpoints(), step);
+  CheckpointState state;
+  state_.save(writer, state);
+  writer.add_file(kTokenizerFile, data_.tokenizer.to_json());
+  state[kTokenizerHashKey] = data_.tokenizer.hash();
+  state[kNumericsKey] = numerics_fingerprint();
+  state[kTokensSeenKey] = fmt::format("{}", step * tokens_per_step());
+  log_->checkpoint(step, writer.commit(state));
+  prune_checkpoints(folder_.checkpoints(), config_.checkpoint.keep);
+}
+
+void Trainer::finish(std::int64_t step) {
+  if (log_) {
+    log_->summary({{"parameters", config_.model.num_parameters()},
+                   {"steps", step},
+                   {"tokens_seen", step * tokens_per_step()},
+                   {"workers", std::int64_t{group_.size()}},
+                   {"dtype", config_.train.dtype}},
+                  evaluation_);
+  }
+  const double gain = evaluation_.unigram_entropy - evaluation_.loss;
+  if (gain < config_.evaluation.required_gain) {
+    throw_error<Error>(
+        "the validation loss {:.4f} is {:.4f} nats per token below the unigram entropy {:.4f}, but "
+        "evaluation.required_gain asks for {}",
+        evaluation_.loss, gain, evaluation_.unigram_entropy, config_.evaluation.required_gain);
+  }
+}
+
+}  // namespace trireme
