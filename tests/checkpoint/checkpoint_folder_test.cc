@@ -88,7 +88,7 @@ TEST_F(CheckpointFolderTest, RecoversFromEveryMixtureOfNames) {
     if (has_seven) {
       EXPECT_EQ(variant_of(before[1]), expected) << mixture;
     }
-    detail::recover_folder(folder());
+    checkpoint_detail::recover_folder(folder());
     if (has_seven) {
       EXPECT_THAT(names(), ElementsAre("step-00000003", "step-00000007")) << mixture;
       EXPECT_EQ(variant_of(step_folder("step-00000007")), expected) << mixture;

@@ -37,7 +37,7 @@ auto refused(const std::string& part) { return ThrowsMessage<CheckpointError>(Ha
 // A manifest of any body, with the digest that makes it pass for undamaged.
 std::string sealed(const std::string& body) {
   const std::string begin = body + ",\n  \"xxh3\": \"";
-  return begin + detail::digest_of(detail::as_bytes(body)) + "\"\n}\n";
+  return begin + checkpoint_detail::digest_of(checkpoint_detail::as_bytes(body)) + "\"\n}\n";
 }
 
 TEST_F(CheckpointTest, RoundTrip) {
@@ -168,16 +168,17 @@ TEST_F(CheckpointTest, ManifestsCannotReachOutOfTheFolder) {
   const std::string path = save(7, 1);
   const std::string secret = (temporary_ / "secret").string();
   write_text(secret, "x");
-  const std::string digest = detail::digest_of(detail::as_bytes("x"));
+  const std::string digest = checkpoint_detail::digest_of(checkpoint_detail::as_bytes("x"));
   for (const std::string& name :
        {std::string("../../secret"), secret, std::string(".."), std::string("."), std::string(),
         std::string("checkpoint.json"), std::string("a\0b", 3), std::string(256, 'n')}) {
-    write_text(path + "/checkpoint.json", detail::render_manifest({7, {}, {{name, 1, digest}}}));
+    write_text(path + "/checkpoint.json",
+               checkpoint_detail::render_manifest({7, {}, {{name, 1, digest}}}));
     EXPECT_THAT(opening(path), refused("no plain file name")) << name;
   }
   write_text(path + "/a", "x");
   write_text(path + "/checkpoint.json",
-             detail::render_manifest({7, {}, {{"a", 1, digest}, {"a", 1, digest}}}));
+             checkpoint_detail::render_manifest({7, {}, {{"a", 1, digest}, {"a", 1, digest}}}));
   EXPECT_THAT(opening(path), refused("comes twice"));
 }
 

@@ -15,19 +15,21 @@ namespace trireme {
 
 void write_file_atomically(const std::string& path, std::string_view content) {
   const std::string temporary = path + ".tmp";
-  detail::OutputFile output(temporary, detail::OutputFile::Existing::kOverwrite);
-  output.write(detail::as_bytes(content));
+  checkpoint_detail::OutputFile output(temporary,
+                                       checkpoint_detail::OutputFile::Existing::kOverwrite);
+  output.write(checkpoint_detail::as_bytes(content));
   output.finish_as(path);
 }
 
 void sync_folder(const std::string& path) {
-  const detail::FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const checkpoint_detail::FileDescriptor folder(
+      ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.is_open()) {
-    detail::throw_system_error("open folder", path, errno);
+    checkpoint_detail::throw_system_error("open folder", path, errno);
   }
   // Some network file systems do not know fsync on folders (EINVAL); there, rename itself lasts.
   if (::fsync(folder.get()) != 0 && errno != EINVAL) {
-    detail::throw_system_error("flush folder to disk", path, errno);
+    checkpoint_detail::throw_system_error("flush folder to disk", path, errno);
   }
 }
 

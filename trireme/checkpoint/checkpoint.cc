@@ -21,15 +21,15 @@ namespace {
 // Compares a file with what the manifest says of it.
 void verify_file(const std::string& checkpoint, const CheckpointFile& file) {
   const std::string path = (std::filesystem::path(checkpoint) / file.name).string();
-  if (!detail::path_exists(path)) {
+  if (!checkpoint_detail::path_exists(path)) {
     throw_error<CheckpointError>("checkpoint '{}' lacks its file '{}'", checkpoint, file.name);
   }
-  const detail::InputFile input = detail::open_input(path);
+  const checkpoint_detail::InputFile input = checkpoint_detail::open_input(path);
   if (input.size != file.size_bytes) {
     throw_error<CheckpointError>("checkpoint '{}': file '{}' has {} bytes instead of {}",
                                  checkpoint, file.name, input.size, file.size_bytes);
   }
-  const std::string digest = detail::digest_of_file(input, path);
+  const std::string digest = checkpoint_detail::digest_of_file(input, path);
   if (digest != file.digest) {
     throw_error<CheckpointError>(
         "checkpoint '{}': file '{}' is damaged, its xxh3 is {} instead of {}; use an older "
@@ -43,12 +43,12 @@ void verify_file(const std::string& checkpoint, const CheckpointFile& file) {
 CheckpointWriter::CheckpointWriter(std::string folder, std::int64_t step)
     : folder_(std::move(folder)),
       step_(step),
-      temporary_(detail::step_path(folder_, step, detail::kTemporarySuffix)) {
+      temporary_(checkpoint_detail::step_path(folder_, step, checkpoint_detail::kTemporarySuffix)) {
   TRIREME_CHECK_LE(0, step, "checkpoint in {}", folder_);
-  detail::make_folders(folder_);
-  lock_ = std::make_unique<detail::FolderLock>(folder_);
-  detail::recover_folder(folder_);
-  detail::make_folders(temporary_);
+  checkpoint_detail::make_folders(folder_);
+  lock_ = std::make_unique<checkpoint_detail::FolderLock>(folder_);
+  checkpoint_detail::recover_folder(folder_);
+  checkpoint_detail::make_folders(temporary_);
 }
 
 CheckpointWriter::~CheckpointWriter() {
@@ -63,9 +63,10 @@ std::string CheckpointWriter::new_file(const std::string& file) const {
   TRIREME_ASSERT(!committed_, "{} is added to a committed checkpoint", file);
   const bool taken = std::any_of(files_.begin(), files_.end(),
                                  [&](const CheckpointFile& other) { return other.name == file; });
-  if (taken || !detail::is_plain_file_name(file)) {
-    throw_error<ConfigError>("'{}' cannot be a file of checkpoint {}: {}", detail::printable(file),
-                             step_, taken ? "it has one of that name" : "not a plain file name");
+  if (taken || !checkpoint_detail::is_plain_file_name(file)) {
+    throw_error<ConfigError>("'{}' cannot be a file of checkpoint {}: {}",
+                             checkpoint_detail::printable(file), step_,
+                             taken ? "it has one of that name" : "not a plain file name");
   }
   return temporary_ + "/" + file;
 }
@@ -78,12 +79,13 @@ void CheckpointWriter::add_tensors(const std::string& file,
     writer.add(name, tensor.dtype, tensor.shape, tensor.bytes);
   }
   const std::string digest = writer.write({{"format", "pt"}});
-  files_.push_back({file, detail::open_input(path).size, digest});
+  files_.push_back({file, checkpoint_detail::open_input(path).size, digest});
 }
 
 void CheckpointWriter::add_file(const std::string& file, std::string_view content) {
-  detail::OutputFile output(new_file(file), detail::OutputFile::Existing::kRefuse);
-  output.write(detail::as_bytes(content));
+  checkpoint_detail::OutputFile output(new_file(file),
+                                       checkpoint_detail::OutputFile::Existing::kRefuse);
+  output.write(checkpoint_detail::as_bytes(content));
   const std::string digest = output.finish();
   files_.push_back({file, output.size(), digest});
 }
@@ -91,32 +93,34 @@ void CheckpointWriter::add_file(const std::string& file, std::string_view conten
 std::string CheckpointWriter::commit(const CheckpointState& state) {
   TRIREME_ASSERT(!committed_, "checkpoint {} is committed twice", step_);
   {
-    const std::string manifest = detail::render_manifest({step_, state, files_});
-    detail::OutputFile output(temporary_ + "/" + std::string(detail::kManifestName),
-                              detail::OutputFile::Existing::kRefuse);
-    output.write(detail::as_bytes(manifest));
+    const std::string manifest = checkpoint_detail::render_manifest({step_, state, files_});
+    checkpoint_detail::OutputFile output(
+        temporary_ + "/" + std::string(checkpoint_detail::kManifestName),
+        checkpoint_detail::OutputFile::Existing::kRefuse);
+    output.write(checkpoint_detail::as_bytes(manifest));
     output.finish();
   }
   sync_folder(temporary_);
 
-  const std::string path = detail::step_path(folder_, step_);
-  const std::string aside = detail::step_path(folder_, step_, detail::kAsideSuffix);
-  const bool replaces = detail::path_exists(path);
+  const std::string path = checkpoint_detail::step_path(folder_, step_);
+  const std::string aside =
+      checkpoint_detail::step_path(folder_, step_, checkpoint_detail::kAsideSuffix);
+  const bool replaces = checkpoint_detail::path_exists(path);
   if (replaces) {
-    detail::rename_path(path, aside);
+    checkpoint_detail::rename_path(path, aside);
   }
   try {
-    detail::rename_path(temporary_, path);
+    checkpoint_detail::rename_path(temporary_, path);
   } catch (const CheckpointError&) {
     if (replaces) {
-      detail::rename_path(aside, path);
+      checkpoint_detail::rename_path(aside, path);
     }
     throw;
   }
   committed_ = true;
   sync_folder(folder_);
   if (replaces) {
-    detail::remove_step(folder_, step_, detail::kAsideSuffix);
+    checkpoint_detail::remove_step(folder_, step_, checkpoint_detail::kAsideSuffix);
   }
   lock_.reset();
   return path;
@@ -124,16 +128,17 @@ std::string CheckpointWriter::commit(const CheckpointState& state) {
 
 Checkpoint Checkpoint::open(const std::string& path) {
   const std::string manifest_path =
-      (std::filesystem::path(path) / std::string(detail::kManifestName)).string();
-  if (!detail::path_exists(path)) {
+      (std::filesystem::path(path) / std::string(checkpoint_detail::kManifestName)).string();
+  if (!checkpoint_detail::path_exists(path)) {
     throw_error<CheckpointError>("there is no checkpoint at '{}': no such folder", path);
   }
-  if (!detail::path_exists(manifest_path)) {
+  if (!checkpoint_detail::path_exists(manifest_path)) {
     throw_error<CheckpointError>("'{}' is not a checkpoint: it has no {}", path,
-                                 detail::kManifestName);
+                                 checkpoint_detail::kManifestName);
   }
-  detail::Manifest manifest = detail::parse_manifest(
-      detail::read_file(manifest_path, detail::kMaxManifestBytes), manifest_path);
+  checkpoint_detail::Manifest manifest = checkpoint_detail::parse_manifest(
+      checkpoint_detail::read_file(manifest_path, checkpoint_detail::kMaxManifestBytes),
+      manifest_path);
   for (const CheckpointFile& file : manifest.files) {
     verify_file(path, file);
   }
@@ -158,7 +163,7 @@ const CheckpointFile& Checkpoint::record_of(const std::string& file) const {
                                   [&](const CheckpointFile& other) { return other.name == file; });
   if (found == files_.end()) {
     throw_error<CheckpointError>("checkpoint '{}' has no file '{}'", path_,
-                                 detail::printable(file));
+                                 checkpoint_detail::printable(file));
   }
   return *found;
 }
@@ -169,8 +174,8 @@ SafetensorsFile Checkpoint::tensors(const std::string& file) const {
 
 std::string Checkpoint::file(const std::string& file) const {
   const CheckpointFile& record = record_of(file);
-  return detail::read_file((std::filesystem::path(path_) / record.name).string(),
-                           record.size_bytes);
+  return checkpoint_detail::read_file((std::filesystem::path(path_) / record.name).string(),
+                                      record.size_bytes);
 }
 
 }  // namespace trireme

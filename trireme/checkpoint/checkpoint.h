@@ -46,7 +46,7 @@ struct CheckpointFile {
   std::string digest;
 };
 
-namespace detail {
+namespace checkpoint_detail {
 class FolderLock;
 }
 
@@ -83,7 +83,7 @@ class CheckpointWriter {
   std::string folder_;
   std::int64_t step_;
   std::string temporary_;
-  std::unique_ptr<detail::FolderLock> lock_;
+  std::unique_ptr<checkpoint_detail::FolderLock> lock_;
   std::vector<CheckpointFile> files_;
   bool committed_ = false;
 };

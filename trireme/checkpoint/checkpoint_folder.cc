@@ -21,7 +21,7 @@
 #include "trireme/checkpoint/checkpoint_manifest.h"
 
 namespace trireme {
-namespace detail {
+namespace checkpoint_detail {
 namespace {
 
 namespace fs = std::filesystem;
@@ -112,15 +112,15 @@ void recover_folder(const std::string& folder) {
   }
 }
 
-}  // namespace detail
+}  // namespace checkpoint_detail
 
 std::vector<std::string> list_checkpoints(const std::string& folder) {
-  auto found = detail::scan(folder);
+  auto found = checkpoint_detail::scan(folder);
   std::map<std::int64_t, std::string> paths;
   // A checkpoint of both names is listed under the first: emplace() keeps what is there.
-  for (const std::string_view suffix : {std::string_view(), detail::kAsideSuffix}) {
+  for (const std::string_view suffix : {std::string_view(), checkpoint_detail::kAsideSuffix}) {
     for (const std::int64_t step : found[std::string(suffix)]) {
-      paths.emplace(step, detail::step_path(folder, step, suffix));
+      paths.emplace(step, checkpoint_detail::step_path(folder, step, suffix));
     }
   }
   std::vector<std::string> sorted;
@@ -135,12 +135,12 @@ void prune_checkpoints(const std::string& folder, std::int64_t keep) {
     throw_error<ConfigError>("cannot keep {} checkpoints in '{}': at least 1 must stay", keep,
                              folder);
   }
-  const detail::FolderLock lock(folder);
-  detail::recover_folder(folder);
-  const std::set<std::int64_t> steps = detail::scan(folder)[""];
+  const checkpoint_detail::FolderLock lock(folder);
+  checkpoint_detail::recover_folder(folder);
+  const std::set<std::int64_t> steps = checkpoint_detail::scan(folder)[""];
   auto step = steps.begin();
   for (auto left = static_cast<std::int64_t>(steps.size()); left > keep; --left, ++step) {
-    detail::remove_step(folder, *step, "");
+    checkpoint_detail::remove_step(folder, *step, "");
   }
 }
 
@@ -148,15 +148,15 @@ std::string resolve_checkpoint(const std::string& path) {
   const auto inside = [&](std::string_view name) {
     return (std::filesystem::path(path) / name).string();
   };
-  if (!detail::path_exists(path)) {
+  if (!checkpoint_detail::path_exists(path)) {
     throw_error<CheckpointError>("there is no checkpoint at '{}': no such file or folder", path);
   }
   if (std::error_code unknown; !std::filesystem::is_directory(path, unknown)) {
     throw_error<CheckpointError>(
         "'{}' is a file; a checkpoint is a folder with {} inside, or name a run's folder", path,
-        detail::kManifestName);
+        checkpoint_detail::kManifestName);
   }
-  if (detail::path_exists(inside(detail::kManifestName))) {
+  if (checkpoint_detail::path_exists(inside(checkpoint_detail::kManifestName))) {
     return path;
   }
   for (const std::string& folder : {inside("checkpoints"), path}) {
@@ -168,7 +168,7 @@ std::string resolve_checkpoint(const std::string& path) {
   throw_error<CheckpointError>(
       "there is no checkpoint at '{}': neither {} nor step-* folders, in it or in its folder "
       "'checkpoints'",
-      path, detail::kManifestName);
+      path, checkpoint_detail::kManifestName);
 }
 
 }  // namespace trireme

@@ -20,7 +20,7 @@
 
 #include "trireme/checkpoint/file_io.h"
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 
 inline constexpr std::string_view kTemporarySuffix = ".tmp";
 inline constexpr std::string_view kAsideSuffix = ".old";
@@ -46,4 +46,4 @@ void recover_folder(const std::string& folder);
 // Takes a checkpoint, or one renamed aside, out of the folder so that no half of it is ever seen.
 void remove_step(const std::string& folder, std::int64_t step, std::string_view suffix);
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail

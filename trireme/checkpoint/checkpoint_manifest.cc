@@ -10,7 +10,7 @@
 #include "trireme/base/error.h"
 #include "trireme/checkpoint/file_io.h"
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 namespace {
 
 using nlohmann::json;
@@ -153,4 +153,4 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   return manifest;
 }
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail

@@ -11,7 +11,7 @@
 
 #include "trireme/checkpoint/checkpoint.h"
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 
 inline constexpr std::string_view kManifestName = "checkpoint.json";
 // Larger manifests are neither written nor read.
@@ -33,4 +33,4 @@ Manifest parse_manifest(std::string_view text, const std::string& path);
 // Whether name can be a file inside a checkpoint: no folder, nothing special, not the manifest.
 bool is_plain_file_name(std::string_view name);
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail

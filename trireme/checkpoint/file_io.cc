@@ -20,7 +20,7 @@
 #include "trireme/base/error.h"
 #include "trireme/checkpoint/atomic_file.h"
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 namespace {
 
 // Bytes hashed and then written in one go: small enough to stay in the cache in between, large
@@ -278,4 +278,4 @@ std::string printable(std::string_view text) {
   return text.size() > kShownBytes ? shown + "..." : shown;
 }
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail

@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 
 // Throws "cannot <action> '<path>': <the system's reason for error>", with advice where there is
 // any.
@@ -114,4 +114,4 @@ bool path_exists(const std::string& path);
 // Text of a file for a message: cut to 80 bytes, control and non-ASCII bytes escaped.
 std::string printable(std::string_view text);
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail

@@ -28,13 +28,13 @@ static_assert(std::endian::native == std::endian::little,
 class Mapping {
  public:
   explicit Mapping(const std::string& path) {
-    const detail::InputFile input = detail::open_input(path);
+    const checkpoint_detail::InputFile input = checkpoint_detail::open_input(path);
     if (input.size == 0) {
       return;  // mmap refuses a length of zero
     }
     void* address = ::mmap(nullptr, input.size, PROT_READ, MAP_PRIVATE, input.file.get(), 0);
     if (address == MAP_FAILED) {
-      detail::throw_system_error("map", path, errno);
+      checkpoint_detail::throw_system_error("map", path, errno);
     }
     bytes_ = {static_cast<const std::byte*>(address), input.size};
   }
@@ -69,25 +69,25 @@ std::string_view guess_kind(std::span<const std::byte> bytes) {
 
 // The header's text; the data follow it.
 std::string_view find_header(std::span<const std::byte> bytes, const std::string& path) {
-  if (bytes.size() < detail::kLengthBytes) {
+  if (bytes.size() < checkpoint_detail::kLengthBytes) {
     throw_error<CheckpointError>(
         "'{}' is not a safetensors file: it has {} bytes, the length of the header alone takes {}",
-        path, bytes.size(), detail::kLengthBytes);
+        path, bytes.size(), checkpoint_detail::kLengthBytes);
   }
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), sizeof(length));
-  if (length > detail::kMaxHeaderBytes) {
+  if (length > checkpoint_detail::kMaxHeaderBytes) {
     throw_error<CheckpointError>(
         "'{}' is not a safetensors file: its header would have {} bytes, more than {}{}", path,
-        length, detail::kMaxHeaderBytes, guess_kind(bytes));
+        length, checkpoint_detail::kMaxHeaderBytes, guess_kind(bytes));
   }
-  if (length > bytes.size() - detail::kLengthBytes) {
+  if (length > bytes.size() - checkpoint_detail::kLengthBytes) {
     throw_error<CheckpointError>(
         "'{}' is truncated or not a safetensors file: its header should have {} bytes, {} are "
         "there{}",
-        path, length, bytes.size() - detail::kLengthBytes, guess_kind(bytes));
+        path, length, bytes.size() - checkpoint_detail::kLengthBytes, guess_kind(bytes));
   }
-  return {reinterpret_cast<const char*>(bytes.data()) + detail::kLengthBytes, length};
+  return {reinterpret_cast<const char*>(bytes.data()) + checkpoint_detail::kLengthBytes, length};
 }
 
 }  // namespace
@@ -96,17 +96,17 @@ SafetensorsWriter::SafetensorsWriter(std::string path) : path_(std::move(path)) 
 
 void SafetensorsWriter::add(const std::string& name, DType dtype, std::vector<std::int64_t> shape,
                             std::span<const std::byte> data) {
-  const std::optional<std::uint64_t> expected = detail::tensor_bytes(dtype, shape);
+  const std::optional<std::uint64_t> expected = checkpoint_detail::tensor_bytes(dtype, shape);
   if (!expected || *expected != data.size()) {
     throw_error<ShapeError>("tensor '{}' for '{}' has {} bytes, but {} [{}] takes {}", name, path_,
                             data.size(), dtype_name(dtype), fmt::join(shape, ", "),
                             expected ? std::to_string(*expected) : "no possible number");
   }
-  if (shape.size() > detail::kMaxDims) {
+  if (shape.size() > checkpoint_detail::kMaxDims) {
     throw_error<ShapeError>("tensor '{}' for '{}' has {} dims, more than {}", name, path_,
-                            shape.size(), detail::kMaxDims);
+                            shape.size(), checkpoint_detail::kMaxDims);
   }
-  if (name == detail::kMetadataKey) {
+  if (name == checkpoint_detail::kMetadataKey) {
     throw_error<ConfigError>("a tensor for '{}' cannot be called '{}'", path_, name);
   }
   if (!names_.insert(name).second) {
@@ -121,7 +121,7 @@ std::string SafetensorsWriter::write(const std::map<std::string, std::string>& m
   std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& left, const Entry& right) {
     return dtype_bytes(left.view.dtype) > dtype_bytes(right.view.dtype);
   });
-  std::vector<detail::NamedEntry> layout;
+  std::vector<checkpoint_detail::NamedEntry> layout;
   layout.reserve(entries_.size());
   std::uint64_t position = 0;
   for (const Entry& entry : entries_) {
@@ -129,16 +129,16 @@ std::string SafetensorsWriter::write(const std::map<std::string, std::string>& m
     layout.push_back({entry.name, {entry.view.dtype, entry.view.shape, position, end}});
     position = end;
   }
-  const std::string header = detail::render_header(layout, metadata);
+  const std::string header = checkpoint_detail::render_header(layout, metadata);
   const std::uint64_t length = header.size();
-  if (length > detail::kMaxHeaderBytes) {
+  if (length > checkpoint_detail::kMaxHeaderBytes) {
     throw_error<ConfigError>("the header of '{}' would have {} bytes, the format ends at {}", path_,
-                             length, detail::kMaxHeaderBytes);
+                             length, checkpoint_detail::kMaxHeaderBytes);
   }
 
-  detail::OutputFile output(path_, detail::OutputFile::Existing::kRefuse);
+  checkpoint_detail::OutputFile output(path_, checkpoint_detail::OutputFile::Existing::kRefuse);
   output.write(std::as_bytes(std::span(&length, 1)));
-  output.write(detail::as_bytes(header));
+  output.write(checkpoint_detail::as_bytes(header));
   for (const Entry& entry : entries_) {
     output.write(entry.view.bytes);
   }
@@ -157,8 +157,9 @@ struct SafetensorsFile::Impl {
 SafetensorsFile::SafetensorsFile(const std::string& path) : impl_(std::make_unique<Impl>(path)) {
   const std::span<const std::byte> bytes = impl_->mapping.bytes();
   const std::string_view text = find_header(bytes, path);
-  const std::span<const std::byte> data = bytes.subspan(detail::kLengthBytes + text.size());
-  detail::Header header = detail::parse_header(text, data.size(), path);
+  const std::span<const std::byte> data =
+      bytes.subspan(checkpoint_detail::kLengthBytes + text.size());
+  checkpoint_detail::Header header = checkpoint_detail::parse_header(text, data.size(), path);
   impl_->metadata = std::move(header.metadata);
   for (auto& [name, entry] : header.tensors) {
     impl_->tensors.emplace_hint(impl_->tensors.end(), name,
@@ -186,6 +187,8 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   return found->second;
 }
 
-std::string SafetensorsFile::digest() const { return detail::digest_of(impl_->mapping.bytes()); }
+std::string SafetensorsFile::digest() const {
+  return checkpoint_detail::digest_of(impl_->mapping.bytes());
+}
 
 }  // namespace trireme

@@ -14,7 +14,7 @@
 #include "trireme/base/error.h"
 #include "trireme/checkpoint/file_io.h"
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 namespace {
 
 using nlohmann::json;
@@ -305,4 +305,4 @@ std::string render_header(std::span<const NamedEntry> tensors,
   return text;
 }
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail

@@ -15,7 +15,7 @@
 
 #include "trireme/base/dtype.h"
 
-namespace trireme::detail {
+namespace trireme::checkpoint_detail {
 
 // A file starts with the header's length as 8 bytes, little endian.
 inline constexpr std::uint64_t kLengthBytes = 8;
@@ -59,4 +59,4 @@ struct NamedEntry {
 std::string render_header(std::span<const NamedEntry> tensors,
                           const std::map<std::string, std::string>& metadata);
 
-}  // namespace trireme::detail
+}  // namespace trireme::checkpoint_detail
