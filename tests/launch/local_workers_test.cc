@@ -333,6 +333,20 @@ TEST(LocalWorkers, FirstFailureGivesTheStatus) {
   }
 }
 
+// Both have ended when the launcher looks: rank 0 only lost the peer that found the mistake.
+TEST(LocalWorkers, OfFailuresSeenTogetherTheCauseGivesTheStatus) {
+  LauncherProcess launcher(2, "echo $$ >&9; read x <&8; [ $TRIREME_RANK = 0 ] && exit 1; exit 2",
+                           graces(kForever));
+  const std::vector<std::string> pids = launcher.lines(2);
+  launcher.send(SIGSTOP);
+  int status = 0;
+  ASSERT_EQ(waitpid(launcher.pid(), &status, WUNTRACED), launcher.pid());
+  launcher.release();
+  for (const std::string& pid : pids) ASSERT_TRUE(wait_for_end(std::stoi(pid)));
+  launcher.send(SIGCONT);
+  EXPECT_EQ(launcher.wait(), 2) << launcher.log();
+}
+
 TEST(LocalWorkers, WhatAWorkerLeavesBehindEndsWithIt) {
   LauncherProcess launcher(2, "sleep 1000 & exit 0");
   EXPECT_EQ(launcher.wait(), 0) << launcher.log();

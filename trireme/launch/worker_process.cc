@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -38,7 +39,8 @@ std::vector<std::string> worker_environment(const WorkerStart& start) {
       entries.emplace_back(text);
     }
   }
-  for (const auto& [name, value] : start.environment) entries.push_back(name + "=" + value);
+  for (const auto& [name, value] : start.environment)
+    entries.push_back(fmt::format("{}={}", name, value));
   return entries;
 }
 

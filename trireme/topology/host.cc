@@ -70,7 +70,7 @@ std::vector<std::pair<int, fs::path>> numbered_folders(const fs::path& parent,
 
 // ARM kernels give numbers instead of a name.
 std::string cpu_model(const std::map<std::string, std::string>& cpuinfo) {
-  const std::string name = field(cpuinfo, "model name");
+  std::string name = field(cpuinfo, "model name");
   const std::string part = field(cpuinfo, "CPU part");
   if (!name.empty() || part.empty()) return name;
   return fmt::format("implementer {} part {}", field(cpuinfo, "CPU implementer"), part);

@@ -44,6 +44,7 @@ std::string cores(const CpuInfo& cpu) {
 
 std::string numa(const std::vector<NumaNode>& nodes) {
   std::vector<std::string> parts;
+  parts.reserve(nodes.size());
   for (const NumaNode& node : nodes) {
     parts.push_back(
         fmt::format("node {}: {} cores, {}", node.id, node.logical_cores, gib(node.memory_bytes)));
