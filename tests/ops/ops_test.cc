@@ -9,7 +9,10 @@
 #include <cmath>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/activation.h"
 #include "trireme/ops/attention.h"
+#include "trireme/ops/embedding.h"
+#include "trireme/ops/linear.h"
 #include "trireme/ops/loss.h"
 #include "trireme/ops/norm.h"
 #include "trireme/ops/rotary.h"
@@ -127,6 +130,96 @@ TEST(Loss, IsTheMeanOfMinusLogSoftmax) {
   EXPECT_NEAR(ops::cross_entropy(logits, targets).item<double>(), expected, 1e-12);
   const auto narrow = ops::cross_entropy(logits.to(at::kBFloat16), targets);
   EXPECT_EQ(narrow.scalar_type(), at::kFloat);
+}
+
+// Whole numbers: f32 and bf16 products are exact.
+at::Tensor whole_numbers(at::IntArrayRef shape, std::int64_t modulus) {
+  std::int64_t count = 1;
+  for (const auto dim : shape) {
+    count *= dim;
+  }
+  return ((torch::arange(count, at::kLong) * 7) % modulus - modulus / 2)
+      .to(at::kDouble)
+      .view(shape);
+}
+
+at::Tensor leaf(const at::Tensor& values, at::ScalarType dtype) {
+  return values.detach().to(dtype, /*non_blocking=*/false, /*copy=*/true).requires_grad_();
+}
+
+TEST(LinearOp, EveryDtypeGivesTheProductAndItsGradients) {
+  const auto x = whole_numbers({2, 3, 5}, 5), weight = whole_numbers({7, 5}, 3),
+             bias = whole_numbers({7}, 5), y_grad = whole_numbers({2, 3, 7}, 3);
+  const auto expected = x.matmul(weight.t()) + bias;
+  const auto rows = y_grad.view({6, 7});
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto x_leaf = leaf(x, dtype), w_leaf = leaf(weight, dtype), b_leaf = leaf(bias, dtype);
+    const auto y = ops::linear(x_leaf, w_leaf, b_leaf);
+    EXPECT_EQ(y.scalar_type(), dtype);
+    EXPECT_TRUE(y.to(at::kDouble).equal(expected)) << dtype;
+    y.backward(y_grad.to(dtype));
+    EXPECT_TRUE(x_leaf.grad().to(at::kDouble).equal(y_grad.matmul(weight))) << dtype;
+    EXPECT_TRUE(w_leaf.grad().to(at::kDouble).equal(rows.t().matmul(x.view({6, 5})))) << dtype;
+    EXPECT_TRUE(b_leaf.grad().to(at::kDouble).equal(rows.sum(0))) << dtype;
+  }
+}
+
+TEST(LinearOp, TakesStridedInputsAndComputesOnlyTheGradientsAskedFor) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto x = whole_numbers({5, 6, 4}, 5).to(dtype).permute({2, 1, 0});     // columns strided
+    const auto weight = whole_numbers({14, 5}, 3).to(dtype).slice(0, 0, 14, 2);  // every other row
+    const auto frozen = weight.clone().requires_grad_();
+    EXPECT_TRUE(ops::linear(x, weight, {}).equal(at::linear(x, weight))) << dtype;
+    const auto one = ops::linear(x.narrow(0, 0, 1).narrow(1, 0, 1), frozen, {});
+    one.sum().backward();
+    EXPECT_TRUE(frozen.grad()[3].equal(x[0][0]));
+    EXPECT_FALSE(ops::linear(x, weight, {}).requires_grad());
+  }
+  EXPECT_THROW(ops::linear(torch::ones({2, 5}), torch::ones({7, 4}), {}), ShapeError);
+  EXPECT_THROW(ops::linear(torch::ones({2, 5}), torch::ones({7, 5}, at::kBFloat16), {}),
+               ShapeError);
+}
+
+// LibTorch 1.13 ends at 256 where both sums are 2000.
+TEST(Bf16, LongSumsOfGradientsAreExact) {
+  const auto ones = torch::ones({2000, 3}, at::kBFloat16);
+  const auto table = torch::zeros({5, 3}, at::kBFloat16).requires_grad_();
+  ops::embedding(table, torch::full({2000}, 4, at::kLong)).backward(ones);
+  EXPECT_EQ(table.grad()[4][2].item<float>(), 2000.0F);
+  EXPECT_EQ(table.grad()[0][0].item<float>(), 0.0F);
+  const auto x = wave({2000, 3}, 0.7).to(at::kBFloat16);
+  const auto weight = torch::ones({3}, at::kBFloat16).requires_grad_(),
+             bias = torch::zeros({3}, at::kBFloat16).requires_grad_();
+  ops::layer_norm(x, weight, bias, 1e-5).backward(ones);
+  EXPECT_EQ(bias.grad()[1].item<float>(), 2000.0F);
+}
+
+// Forward and gradients of bf16 against f64 of the same rounded inputs; 1 % is two roundings.
+TEST(Bf16, FollowsF64) {
+  const auto x = wave({6, 8}, 0.7).to(at::kBFloat16), g = wave({6, 8}, 0.3).to(at::kBFloat16);
+  const auto weight = (wave({8}, 0.9) + 1.5).to(at::kBFloat16),
+             bias = wave({8}, 0.2).to(at::kBFloat16);
+  const auto run = [&](at::ScalarType dtype, const auto& function) {
+    const auto a = leaf(x, dtype), w = leaf(weight, dtype), b = leaf(bias, dtype);
+    const auto y = function(a, w, b);
+    y.backward(g.to(dtype));
+    auto results = torch::cat({y.detach().flatten(), a.grad().flatten()});
+    for (const auto& leaf : {w, b}) {
+      results = leaf.grad().defined() ? torch::cat({results, leaf.grad()}) : results;
+    }
+    return results.to(at::kDouble);
+  };
+  const auto compare = [&](const char* what, const auto& function) {
+    EXPECT_TRUE(run(at::kBFloat16, function).allclose(run(at::kDouble, function), 0.01, 0.01))
+        << what;
+  };
+  compare("gelu", [](const auto& a, const auto&, const auto&) { return ops::gelu(a); });
+  compare("swiglu", [](const auto& a, const auto& w, const auto&) { return ops::swiglu(a, w); });
+  compare("layer_norm", [](const auto& a, const auto& w, const auto& b) {
+    return ops::layer_norm(a, w, b, 1e-5);
+  });
+  compare("rms_norm",
+          [](const auto& a, const auto& w, const auto&) { return ops::rms_norm(a, w, 1e-5); });
 }
 
 }  // namespace

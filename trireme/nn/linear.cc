@@ -4,11 +4,12 @@
 #include "trireme/nn/linear.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 
 #include <utility>
+
+#include "trireme/ops/embedding.h"
+#include "trireme/ops/linear.h"
 
 namespace trireme::nn {
 
@@ -26,9 +27,9 @@ LinearImpl::LinearImpl(const at::Tensor& tied_weight)
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   const at::Tensor input = input_hook_ ? input_hook_(x) : x;
   if (!output_hook_) {
-    return at::linear(input, weight_, bias_);
+    return ops::linear(input, weight_, bias_);
   }
-  const at::Tensor product = output_hook_(at::linear(input, weight_));
+  const at::Tensor product = output_hook_(ops::linear(input, weight_, {}));
   return bias_.defined() ? product + bias_ : product;
 }
 
@@ -46,7 +47,7 @@ EmbeddingImpl::EmbeddingImpl(std::int64_t rows, std::int64_t width) {
 }
 
 at::Tensor EmbeddingImpl::forward(const at::Tensor& indices) {
-  const at::Tensor rows = at::embedding(weight_, input_hook_ ? input_hook_(indices) : indices);
+  const at::Tensor rows = ops::embedding(weight_, input_hook_ ? input_hook_(indices) : indices);
   return output_hook_ ? output_hook_(rows) : rows;
 }
 

@@ -3,9 +3,7 @@
 
 #include "trireme/nn/mlp.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/silu.h>
+#include "trireme/ops/activation.h"
 
 namespace trireme::nn {
 
@@ -22,7 +20,7 @@ MlpImpl::MlpImpl(const ModelConfig& config) {
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
   const at::Tensor up = up_(x);
-  return gate_.is_empty() ? down_(at::gelu(up, "tanh")) : down_(at::silu(gate_(x)) * up);
+  return gate_.is_empty() ? down_(ops::gelu(up)) : down_(ops::swiglu(gate_(x), up));
 }
 
 }  // namespace trireme::nn

@@ -4,7 +4,9 @@
 #include "trireme/ops/machine_rates.h"
 
 #include <ATen/Parallel.h>
-#include <c10/util/BFloat16.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,17 +15,15 @@
 #include <iterator>
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <unordered_map>
-#include <vector>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/onednn.h"
 
 namespace trireme {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using dnnl::memory;
 
 // Rows x inner dim x columns of the products of a transformer layer: attention's projections, the
 // MLP's up and down, at two widths.
@@ -42,93 +42,56 @@ float right_value(std::int64_t inner, std::int64_t column) {
   return static_cast<float>((inner * 2 + column * 3) % 5 - 2);
 }
 
-template <class Value>
-std::vector<Value> filled(std::int64_t rows, std::int64_t columns,
-                          float (*value)(std::int64_t, std::int64_t)) {
-  std::vector<Value> matrix(static_cast<std::size_t>(rows * columns));
+at::Tensor filled(std::int64_t rows, std::int64_t columns,
+                  float (*value)(std::int64_t, std::int64_t)) {
+  at::Tensor matrix = at::empty({rows, columns}, at::kFloat);
+  float* out = matrix.data_ptr<float>();
   at::parallel_for(0, rows, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       for (std::int64_t c = 0; c < columns; ++c) {
-        matrix[static_cast<std::size_t>(r * columns + c)] = Value(value(r, c));
+        out[r * columns + c] = value(r, c);
       }
     }
   });
   return matrix;
 }
 
-// One product C = A B with its operands.
-template <class Value>
-class Product {
- public:
-  Product(const Shape& shape, memory::data_type type)
-      : shape_(shape),
-        a_(filled<Value>(shape.m, shape.k, left_value)),
-        b_(filled<Value>(shape.k, shape.n, right_value)),
-        c_(static_cast<std::size_t>(shape.m * shape.n)),
-        engine_(dnnl::engine::kind::cpu, 0),
-        stream_(engine_) {
-    const auto describe = [&](std::int64_t rows, std::int64_t columns) {
-      return memory::desc({rows, columns}, type, memory::format_tag::ab);
-    };
-    const auto a = describe(shape.m, shape.k), b = describe(shape.k, shape.n),
-               c = describe(shape.m, shape.n);
-    const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(a, b, c), engine_);
-    matmul_ = dnnl::matmul(description);
-    arguments_ = {{DNNL_ARG_SRC, memory(a, engine_, a_.data())},
-                  {DNNL_ARG_WEIGHTS, memory(b, engine_, b_.data())},
-                  {DNNL_ARG_DST, memory(c, engine_, c_.data())}};
-    run();
-    verify();
-  }
-
-  void run() {
-    matmul_.execute(stream_, arguments_);
-    stream_.wait();
-  }
-
-  double flops() const {
-    return 2.0 * static_cast<double>(shape_.m) * static_cast<double>(shape_.k) *
-           static_cast<double>(shape_.n);
-  }
-
- private:
-  // A rate of wrong results is worth nothing: compares a scattering of elements.
-  void verify() const {
-    constexpr std::int64_t kSamples = 61;
-    for (std::int64_t sample = 0; sample < kSamples; ++sample) {
-      const std::int64_t row = sample * 7919 % shape_.m, column = sample * 104729 % shape_.n;
-      float expected = 0.0F;
-      for (std::int64_t i = 0; i < shape_.k; ++i) {
-        expected += left_value(row, i) * right_value(i, column);
-      }
-      const auto got = static_cast<float>(c_[static_cast<std::size_t>(row * shape_.n + column)]);
-      TRIREME_CHECK_EQ(got, static_cast<float>(Value(expected)),
-                       "oneDNN's product of {} x {} x {} at ({}, {})", shape_.m, shape_.k, shape_.n,
-                       row, column);
+// A rate of wrong results is worth nothing: compares a scattering of elements.
+void verify(const Shape& shape, const at::Tensor& product) {
+  constexpr std::int64_t kSamples = 61;
+  for (std::int64_t sample = 0; sample < kSamples; ++sample) {
+    const std::int64_t row = sample * 7919 % shape.m, column = sample * 104729 % shape.n;
+    float expected = 0.0F;
+    for (std::int64_t i = 0; i < shape.k; ++i) {
+      expected += left_value(row, i) * right_value(i, column);
     }
+    const at::Tensor rounded = at::full({}, expected, product.options());
+    TRIREME_ASSERT(product[row][column].equal(rounded),
+                   "oneDNN's product of {} x {} x {} is {} at ({}, {}), not {}", shape.m, shape.k,
+                   shape.n, product[row][column].item<float>(), row, column, expected);
   }
+}
 
-  Shape shape_;
-  std::vector<Value> a_, b_, c_;
-  dnnl::engine engine_;
-  dnnl::stream stream_;
-  dnnl::matmul matmul_;
-  std::unordered_map<int, memory> arguments_;
-};
-
-template <class Value>
-double best_rate(memory::data_type type, std::chrono::milliseconds budget) {
+// Best rate of one product with the right matrix stored by rows, or transposed as a linear layer's
+// weight is.
+double best_rate(const Shape& shape, at::ScalarType dtype, bool transposed,
+                 std::chrono::milliseconds budget) {
+  const at::Tensor a = filled(shape.m, shape.k, left_value).to(dtype);
+  at::Tensor b = filled(shape.k, shape.n, right_value).to(dtype);
+  b = transposed ? b.t().contiguous().t() : b;
+  const at::Tensor c = at::empty({shape.m, shape.n}, a.options());
+  ops::multiply(a, b, {}, c);
+  verify(shape, c);
+  const double flops = 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.k) *
+                       static_cast<double>(shape.n);
   double best = 0.0;
-  for (const Shape& shape : kShapes) {
-    Product<Value> product(shape, type);
-    const auto end = Clock::now() + budget / std::size(kShapes);
-    do {
-      const auto start = Clock::now();
-      product.run();
-      const std::chrono::duration<double> seconds = Clock::now() - start;
-      best = std::max(best, product.flops() / seconds.count());
-    } while (Clock::now() < end);
-  }
+  const auto end = Clock::now() + budget;
+  do {
+    const auto start = Clock::now();
+    ops::multiply(a, b, {}, c);
+    const std::chrono::duration<double> seconds = Clock::now() - start;
+    best = std::max(best, flops / seconds.count());
+  } while (Clock::now() < end);
   return best;
 }
 
@@ -146,16 +109,19 @@ std::int64_t stream_elements() {
 }  // namespace
 
 double measure_gemm_flops_per_s(at::ScalarType dtype, std::chrono::milliseconds budget) {
+  if (dtype != at::kFloat && dtype != at::kBFloat16) {
+    throw_error<ShapeError>("matrix products are measured in f32 or bf16, not in {}",
+                            c10::toString(dtype));
+  }
   try {
-    switch (dtype) {
-      case at::kFloat:
-        return best_rate<float>(memory::data_type::f32, budget);
-      case at::kBFloat16:
-        return best_rate<c10::BFloat16>(memory::data_type::bf16, budget);
-      default:
-        throw_error<ShapeError>("matrix products are measured in f32 or bf16, not in {}",
-                                c10::toString(dtype));
+    double best = 0.0;
+    for (const Shape& shape : kShapes) {
+      for (const bool transposed : {false, true}) {
+        best =
+            std::max(best, best_rate(shape, dtype, transposed, budget / (2 * std::size(kShapes))));
+      }
     }
+    return best;
   } catch (const dnnl::error& error) {
     throw_error<Error>("oneDNN cannot multiply matrices of {} on this processor: {}",
                        c10::toString(dtype), error.what());

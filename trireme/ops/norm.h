@@ -9,7 +9,7 @@
 namespace trireme::ops {
 
 // (x - mean) / sqrt(variance + epsilon) x weight + bias. x: [..., C]; weight, bias: [C], x's dtype.
-// Gradient: all three.
+// Computed in f32 at least. Gradient: all three.
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight_C, const at::Tensor& bias_C,
                       double epsilon);
 

@@ -1,0 +1,99 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/ops/onednn.h"
+
+#include <fmt/ranges.h>
+
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+
+#include "trireme/base/error.h"
+
+namespace trireme::ops {
+namespace {
+
+using dnnl::memory;
+
+memory::data_type type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat ? memory::data_type::f32 : memory::data_type::bf16;
+}
+
+memory::desc describe(const at::Tensor& matrix) {
+  return {matrix.sizes().vec(), type_of(matrix), matrix.strides().vec()};
+}
+
+// As it is where rows or columns are contiguous and do not overlap, else a copy.
+at::Tensor readable(const at::Tensor& matrix) {
+  const auto rows = matrix.stride(0), columns = matrix.stride(1);
+  const bool fits =
+      (columns == 1 && rows >= matrix.size(1)) || (rows == 1 && columns >= matrix.size(0));
+  return fits ? matrix : matrix.contiguous();
+}
+
+dnnl::matmul::primitive_desc matmul_of(const dnnl::engine& engine, const memory::desc& a,
+                                       const memory::desc& b, const memory::desc* bias,
+                                       const memory::desc& out) {
+#if DNNL_VERSION_MAJOR >= 3
+  return bias == nullptr ? dnnl::matmul::primitive_desc(engine, a, b, out)
+                         : dnnl::matmul::primitive_desc(engine, a, b, *bias, out);
+#else
+  return {bias == nullptr ? dnnl::matmul::desc(a, b, out) : dnnl::matmul::desc(a, b, *bias, out),
+          engine};
+#endif
+}
+
+void check(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
+           const at::Tensor& out) {
+  const auto same = [&](const at::Tensor& t) {
+    return t.scalar_type() == a.scalar_type() && t.is_cpu();
+  };
+  const bool fits =
+      onednn_multiplies(a) && same(b) && same(out) && a.dim() == 2 && b.dim() == 2 &&
+      out.dim() == 2 && a.size(1) == b.size(0) && out.size(0) == a.size(0) &&
+      out.size(1) == b.size(1) && out.is_contiguous() && out.numel() > 0 && a.numel() > 0 &&
+      (!bias.defined() ||
+       (same(bias) && bias.dim() == 1 && bias.size(0) == b.size(1) && bias.is_contiguous()));
+  if (!fits) {
+    throw_error<ShapeError>(
+        "cannot multiply {} [{}] by {} [{}] into [{}]{}", c10::toString(a.scalar_type()),
+        fmt::join(a.sizes(), ", "), c10::toString(b.scalar_type()), fmt::join(b.sizes(), ", "),
+        fmt::join(out.sizes(), ", "),
+        bias.defined() ? fmt::format(", bias {} [{}]", c10::toString(bias.scalar_type()),
+                                     fmt::join(bias.sizes(), ", "))
+                       : "");
+  }
+}
+
+}  // namespace
+
+bool onednn_multiplies(const at::Tensor& tensor) {
+  return tensor.is_cpu() &&
+         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
+              const at::Tensor& out) {
+  check(a, b, bias, out);
+  const at::Tensor left = readable(a), right = readable(b);
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  const memory::desc left_desc = describe(left), right_desc = describe(right),
+                     out_desc({out.size(0), out.size(1)}, type_of(out), {out.size(1), 1});
+  std::unordered_map<int, memory> arguments{
+      {DNNL_ARG_SRC, memory(left_desc, engine, left.data_ptr())},
+      {DNNL_ARG_WEIGHTS, memory(right_desc, engine, right.data_ptr())},
+      {DNNL_ARG_DST, memory(out_desc, engine, out.data_ptr())}};
+  memory::desc bias_desc;
+  if (bias.defined()) {
+    bias_desc = memory::desc({1, bias.size(0)}, type_of(bias), {bias.size(0), 1});
+    arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, engine, bias.data_ptr()));
+  }
+  // oneDNN keeps compiled primitives by shape in a cache of its own.
+  dnnl::matmul(
+      matmul_of(engine, left_desc, right_desc, bias.defined() ? &bias_desc : nullptr, out_desc))
+      .execute(stream, arguments);
+  stream.wait();
+}
+
+}  // namespace trireme::ops
