@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -208,15 +210,17 @@ TEST_P(FailureTest, VanishedRankIsLost) {
 }
 
 TEST_P(FailureTest, GroupDestroyedWithWorkPendingIsToldToAll) {
+  std::atomic<bool> both_joined = false;
   run_threads(
       2,
-      [](Group& group) {
-        group.barrier();
+      [&](Group& group) {
         std::vector<float> data(1000);
         if (group.rank() == 0) {
+          while (!both_joined) std::this_thread::yield();
           const auto part = group.split("part", {0, 1});
           part->start_all_reduce(buffer_of(std::span(data)));
         } else {
+          both_joined = true;
           const std::string message = message_of<CommError>([&] { group.barrier(); });
           EXPECT_EQ(message, "rank 0 destroyed group part with work pending");
         }
