@@ -24,7 +24,7 @@ struct TokenizerBenchOptions {
   int repetitions = 7;                                 // at least 5
 };
 
-// MB/s (10^6 bytes of text), by repetition.
+// MB (10^6 bytes) of text for each second of processor time, over the repetitions.
 struct ThroughputSpread {
   double median = 0;
   double p10 = 0;
@@ -37,7 +37,7 @@ struct TokenizerBenchReport {
   std::int64_t tokens = 0;
   std::int64_t vocab_size = 0;
   std::int64_t train_bytes = 0;  // 0: the tokenizer was given
-  double train_seconds = 0;
+  double train_seconds = 0;      // of processor time
   ThroughputSpread encode;       // one thread, an Encoder without memory at the start
   ThroughputSpread encode_warm;  // the same Encoder once more
   ThroughputSpread decode;
