@@ -393,12 +393,24 @@ TEST_F(Corpus, OptionsThatCannotBeAreRefused) {
   refused([](PrepareOptions& with) { with.text = ""; });
   refused([](PrepareOptions& with) { with.output = ""; });
   refused([](PrepareOptions& with) { with.threads = 0; });
-  refused([](PrepareOptions& with) { with.validation_fraction = 0; });
+  refused([](PrepareOptions& with) { with.validation_fraction = -0.1; });
   refused([](PrepareOptions& with) { with.validation_fraction = 1; });
   refused([](PrepareOptions& with) { with.max_file_bytes = 0; });
   refused([](PrepareOptions& with) { with.tokenizer_sample_bytes = 0; });
   refused([](PrepareOptions& with) { with.train.vocab_size = 256; });
   EXPECT_FALSE(fs::exists(options().output));
+}
+
+TEST_F(Corpus, NothingIsHeldOutWhenNotAsked) {
+  for (const int files : {1, 3}) {
+    write_stories(files);
+    PrepareOptions with = options();
+    with.output += std::to_string(files);
+    with.validation_fraction = 0;
+    const PrepareReport report = prepare(with);
+    EXPECT_EQ(report.validation_tokens, 0);
+    EXPECT_GT(report.train_tokens, 0);
+  }
 }
 
 }  // namespace
