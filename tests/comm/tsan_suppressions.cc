@@ -12,7 +12,10 @@ extern "C" const char* __tsan_default_suppressions() {
   // The destructor of Gloo's buffer waits until its device thread has let go of the buffer, by the
   // reference count of a shared_ptr: atomic operations inside libgloo, which is not instrumented.
   return "race:gloo::transport::tcp::UnboundBuffer::~UnboundBuffer\n"
-         "race:std::default_delete<gloo::transport::UnboundBuffer>\n";
+         "race:std::default_delete<gloo::transport::UnboundBuffer>\n"
+         // For the same reason, the memory that the buffer stood for, once the buffer is gone.
+         "race:gloo::transport::tcp::Pair::write\n"
+         "race:gloo::transport::tcp::Pair::read\n";
 }
 
 #endif

@@ -22,8 +22,10 @@ namespace {
 // A sleeper looks at least this often whether the world still stands. Waking it is the rule, this
 // the net below.
 constexpr std::chrono::milliseconds kSlice{100};
-// Before sleeping, where every rank has a core of its own.
-constexpr std::chrono::microseconds kSpin{2};
+// Before sleeping, where every rank has a core of its own: about what going to sleep and being
+// woken costs (measured: 64 MiB all_reduce of two ranks 28 ms with 2 us, 18 ms with 20 us, no
+// better with 60 us).
+constexpr std::chrono::microseconds kSpin{20};
 
 std::string error_text() { return std::strerror(errno); }
 
