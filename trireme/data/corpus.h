@@ -9,8 +9,9 @@
 // Walks the folder in path order (symbolic links are not followed), skips what is not text and
 // counts each skip with its reason, trains a tokenizer on a sample spread over all files unless one
 // is given, encodes in parallel, ends each file with end_of_text, and writes train and validation
-// shards. Which split a file belongs to depends on the seed and the file's path alone. The result
-// does not depend on the number of threads.
+// shards. Files go to validation in the order of a number made from the seed and their path, until
+// the fraction is reached. The result does not depend on the number of threads. Some tens of
+// megabytes of text are in memory at a time.
 #pragma once
 
 #include <cstdint>
@@ -56,9 +57,11 @@ struct PrepareProgress {
 };
 
 // Blocks. Calls progress now and then, from one thread at a time. Output that was made from the
-// same options and the same files (paths, sizes, times) is reused. Throws DataError: text missing,
-// unreadable, empty, or without a single text file (with the counts of what was skipped); nothing
-// is left in output then.
+// same options and the same files (paths, sizes, times) is reused; an output folder that holds
+// anything else is never touched. Throws ConfigError on options out of range; DataError: text
+// missing, unreadable, empty, or without a single text file (with the counts of what was skipped);
+// a file that changed meanwhile; an output that cannot be written, holds something else (with what
+// differs) or is being made by another process. output does not exist then, if it did not before.
 PrepareReport prepare_tokens(const PrepareOptions& options,
                              const std::function<void(const PrepareProgress&)>& progress);
 
