@@ -66,7 +66,8 @@ class Stranger {
  public:
   Stranger(int port, std::string says) {
     std::string why;
-    std::optional<Fd> fd = connect_to("127.0.0.1", port, Deadline::after(kTestDeadline), why);
+    std::optional<FileDescriptor> fd =
+        connect_to("127.0.0.1", port, Deadline::after(kTestDeadline), why);
     if (!fd) throw std::runtime_error("a stranger cannot connect: " + why);
     fd_ = *std::move(fd);
     write_available(fd_, says);
@@ -83,7 +84,7 @@ class Stranger {
   }
 
  private:
-  Fd fd_;
+  FileDescriptor fd_;
 };
 
 TEST(World, OfOneNeedsNothing) {

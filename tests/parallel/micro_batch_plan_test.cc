@@ -117,7 +117,8 @@ TEST(GradientTree, AddsBf16InF32AndReusesBuffers) {
   for (int step = 0; step < 2; ++step) {
     for (int leaf_number = 0; leaf_number < 4; ++leaf_number) {
       for (int i = 0; i < 3; ++i) {
-        gradient.data_ptr<float>()[i] = static_cast<float>(1 + leaf_number * 64 + leaf_number / 3 + i);
+        gradient.data_ptr<float>()[i] =
+            static_cast<float>(1 + leaf_number * 64 + leaf_number / 3 + i);
       }
       tree.push(gradient.to(at::kBFloat16));
     }

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <thread>
 
 #include "tests/support/files.h"
 #include "tests/support/temporary_folder.h"
@@ -303,6 +304,26 @@ TEST(Host, ThisHost) {
   if (loopback->up) {
     EXPECT_THAT(loopback->addresses, ::testing::Contains("127.0.0.1"));
   }
+}
+
+TEST(Host, UsableCoresFollowTheAffinityMask) {
+  const int all = usable_cores();
+  EXPECT_GE(all, 1);
+  int bound = 0;
+  std::thread([&] {
+    cpu_set_t before;
+    ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+    int first = 0;
+    while (!CPU_ISSET(first, &before)) {
+      ++first;
+    }
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    bound = usable_cores();
+  }).join();
+  EXPECT_EQ(bound, 1);
 }
 
 }  // namespace

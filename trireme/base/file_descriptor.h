@@ -17,7 +17,8 @@ class FileDescriptor {
   explicit FileDescriptor(int fd) : fd_(fd) {}
   FileDescriptor(FileDescriptor&& other) noexcept : fd_(other.release()) {}
   FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
+    FileDescriptor moved(std::move(other));
+    std::swap(fd_, moved.fd_);
     return *this;
   }
   ~FileDescriptor() {
@@ -25,7 +26,7 @@ class FileDescriptor {
   }
 
   int get() const { return fd_; }
-  bool is_open() const { return fd_ >= 0; }
+  explicit operator bool() const { return fd_ >= 0; }
   int release() { return std::exchange(fd_, -1); }
 
  private:

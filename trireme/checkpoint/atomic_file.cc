@@ -22,7 +22,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
 
 void sync_folder(const std::string& path) {
   const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.is_open()) {
+  if (!folder) {
     detail::throw_system_error("open folder", path, errno);
   }
   // Some network file systems do not know fsync on folders (EINVAL); there, rename itself lasts.

@@ -74,7 +74,7 @@ std::string step_path(const std::string& folder, std::int64_t step, std::string_
 
 FolderLock::FolderLock(const std::string& folder)
     : folder_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (!folder_.is_open()) {
+  if (!folder_) {
     throw_system_error("open folder", folder, errno);
   }
   // Network file systems without locks on folders answer with other errors. There the lock is

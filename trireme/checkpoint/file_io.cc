@@ -86,7 +86,7 @@ OutputFile::OutputFile(std::string path, Existing existing) : path_(std::move(pa
   file_ = FileDescriptor(retry([&] {
     return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0666);
   }));
-  if (!file_.is_open()) {
+  if (!file_) {
     throw_system_error("create", path_, errno);
   }
 }
@@ -140,7 +140,7 @@ InputFile open_input(const std::string& path) {
                     return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
                   })),
                   0};
-  if (!input.file.is_open()) {
+  if (!input.file) {
     throw_system_error("open", path, errno);
   }
   struct stat status = {};

@@ -15,6 +15,7 @@
 #include "trireme/cli/temporary_folder.h"
 #include "trireme/comm/world.h"
 #include "trireme/ops/threads.h"
+#include "trireme/topology/host.h"
 #include "trireme/train/evaluator.h"
 #include "trireme/train/prepare_data.h"
 #include "trireme/train/saved_model.h"
@@ -39,14 +40,14 @@ PrepareReport encode(const EvalArguments& arguments, const SavedModel& saved,
   options.output = folder;
   options.tokenizer = saved.path + "/tokenizer.json";
   options.validation_fraction = 0;
-  options.threads = available_cores();
+  options.threads = usable_cores();
   const PrepareReport report = prepare_with_progress(options);
   report_preparation(options, report);
   return report;
 }
 
 int run_eval(const EvalArguments& arguments) {
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : available_cores());
+  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
   keep_memory_pages();
   SavedModel saved = load_saved_model(arguments.checkpoint);
   const TemporaryFolder folder("trireme-eval");

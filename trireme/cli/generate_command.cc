@@ -10,6 +10,7 @@
 
 #include "trireme/cli/commands.h"
 #include "trireme/ops/threads.h"
+#include "trireme/topology/host.h"
 #include "trireme/train/generator.h"
 #include "trireme/train/saved_model.h"
 
@@ -26,7 +27,7 @@ struct GenerateArguments {
 
 int run_generate(const GenerateArguments& arguments) {
   arguments.sampling.validate();
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : available_cores());
+  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
   SavedModel saved = load_saved_model(arguments.checkpoint);
   Generator generator(*saved.model, saved.tokenizer, arguments.sampling);
   std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);

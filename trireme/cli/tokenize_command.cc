@@ -7,14 +7,14 @@
 #include <memory>
 
 #include "trireme/cli/commands.h"
-#include "trireme/ops/threads.h"
+#include "trireme/topology/host.h"
 #include "trireme/train/prepare_data.h"
 
 namespace trireme::cli {
 
 void add_tokenize_command(CLI::App& app, Action& action) {
   auto options = std::make_shared<PrepareOptions>();
-  options->threads = available_cores();
+  options->threads = usable_cores();
   CLI::App* command =
       app.add_subcommand("tokenize", "turn a folder of text into token shards for training");
   command->add_option("text", options->text, "folder or file of text")->required();

@@ -21,6 +21,7 @@
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/machine_rates.h"
 #include "trireme/ops/threads.h"
+#include "trireme/topology/host.h"
 #include "trireme/train/prepare_run.h"
 #include "trireme/train/train_config.h"
 #include "trireme/train/trainer.h"
@@ -43,7 +44,7 @@ std::chrono::milliseconds to_milliseconds(double seconds) {
 
 int threads_of_worker(const TrainConfig& config, const LaunchInfo& info) {
   if (config.compute.threads > 0) return static_cast<int>(config.compute.threads);
-  return std::max(1, available_cores() / info.local_size);
+  return std::max(1, usable_cores() / info.local_size);
 }
 
 WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {

@@ -69,7 +69,7 @@ class ControlPlane {
   const int rank_;
   const std::vector<Member> members_;
   FailureLatch& latch_;
-  Fd wakeup_;
+  FileDescriptor wakeup_;
   std::vector<std::atomic<bool>> left_;  // by rank
 
   mutable std::mutex mutex_;

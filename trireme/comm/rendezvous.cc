@@ -26,7 +26,7 @@ std::string quoted(const std::string* value) {
 
 }  // namespace
 
-Meeting meet(const WorldOptions& options, Fd listener) {
+Meeting meet(const WorldOptions& options, FileDescriptor listener) {
   return options.rank == 0 ? detail::meet_as_rank_zero(options, std::move(listener))
                            : detail::meet_as_member(options);
 }

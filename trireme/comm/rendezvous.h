@@ -41,7 +41,7 @@ struct Member {
 
 // A trusted connection to one rank.
 struct Connection {
-  Fd fd;
+  FileDescriptor fd;
   FrameDecoder decoder{kMemberFrameLimit};
   std::string outbox;  // not sent yet
 };
@@ -53,10 +53,10 @@ struct Meeting {
 
 // Blocks until all ranks have met; size >= 2. listener, if any, stands for options.listen_fd.
 // Errors: see join_world().
-Meeting meet(const WorldOptions& options, Fd listener);
+Meeting meet(const WorldOptions& options, FileDescriptor listener);
 
 namespace detail {
-Meeting meet_as_rank_zero(const WorldOptions& options, Fd listener);
+Meeting meet_as_rank_zero(const WorldOptions& options, FileDescriptor listener);
 Meeting meet_as_member(const WorldOptions& options);
 
 Member describe_self(const WorldOptions& options);

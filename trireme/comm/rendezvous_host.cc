@@ -42,7 +42,7 @@ struct Guest {
 
 class Host {
  public:
-  Host(const WorldOptions& options, Fd listener)
+  Host(const WorldOptions& options, FileDescriptor listener)
       : options_(options),
         deadline_(Deadline::after(options.join_timeout)),
         listener_(listener ? adopt_listener(std::move(listener))
@@ -74,7 +74,7 @@ class Host {
 
   const WorldOptions& options_;
   Deadline deadline_;
-  Fd listener_;
+  FileDescriptor listener_;
   Guests guests_;
   std::vector<Member> members_;  // by rank
   std::vector<bool> joined_;
@@ -117,7 +117,7 @@ void Host::wait_for_events() {
 void Host::admit() {
   // Bounded, so that a flood does not keep the guests waiting.
   for (std::size_t i = 0; i < kMaxStrangers; ++i) {
-    std::optional<Fd> fd = accept_from(listener_);
+    std::optional<FileDescriptor> fd = accept_from(listener_);
     if (!fd) return;
     const auto strangers = std::count_if(guests_.begin(), guests_.end(),
                                          [](const Guest& guest) { return guest.stranger(); });
@@ -306,7 +306,7 @@ Meeting Host::welcome() {
 
 }  // namespace
 
-Meeting meet_as_rank_zero(const WorldOptions& options, Fd listener) {
+Meeting meet_as_rank_zero(const WorldOptions& options, FileDescriptor listener) {
   return Host(options, std::move(listener)).run();
 }
 

@@ -27,7 +27,7 @@ struct NoFrame {
 
 class Visit {
  public:
-  Visit(const WorldOptions& options, Fd fd, const Deadline& deadline)
+  Visit(const WorldOptions& options, FileDescriptor fd, const Deadline& deadline)
       : options_(options), deadline_(deadline) {
     connection_.fd = std::move(fd);
     connection_.decoder.set_limit(kStrangerFrameLimit);
@@ -131,7 +131,8 @@ Meeting meet_as_member(const WorldOptions& options) {
   const Deadline deadline = Deadline::after(options.join_timeout);
   std::string why = "nothing listens there";
   while (!deadline.expired()) {
-    if (std::optional<Fd> fd = connect_to(options.address, options.port, deadline, why)) {
+    if (std::optional<FileDescriptor> fd =
+            connect_to(options.address, options.port, deadline, why)) {
       Visit visit(options, *std::move(fd), deadline);
       if (visit.prove_ourselves(why)) return std::move(visit).introduce_ourselves();
     }

@@ -80,7 +80,7 @@ ShmSegment::~ShmSegment() { scope_.world->latch.unsubscribe(subscription_); }
 void ShmSegment::Unmap::operator()(RankPart* parts) const { munmap(parts, bytes); }
 
 void ShmSegment::create() {
-  fd_ = Fd(memfd_create("trireme", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  fd_ = FileDescriptor(memfd_create("trireme", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   const bool sized = fd_ && ftruncate(fd_.get(), static_cast<off_t>(bytes_)) == 0 &&
                      fallocate(fd_.get(), 0, 0, static_cast<off_t>(bytes_)) == 0 &&
                      fcntl(fd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0;
@@ -95,7 +95,7 @@ void ShmSegment::create() {
 }
 
 void ShmSegment::open(const std::string& where, int creator) {
-  const Fd fd(::open(where.c_str(), O_RDWR | O_CLOEXEC));
+  const FileDescriptor fd(::open(where.c_str(), O_RDWR | O_CLOEXEC));
   if (!fd) {
     throw_error<CommError>(
         "rank {} cannot open the shared memory of rank {} ({}): {}; do both run as the same user, "
@@ -141,7 +141,7 @@ void ShmSegment::barrier(const Signature& signature, const Deadline& deadline) {
     wait_for((scope_.rank + i) % scope_.size(), signature, deadline);
   }
   ++next_barrier_;
-  fd_ = Fd();
+  fd_ = FileDescriptor();
 }
 
 void ShmSegment::wait_for(int rank, const Signature& signature, const Deadline& deadline) {

@@ -75,7 +75,7 @@ class ShmSegment {
   const bool spin_;
   std::uint32_t next_barrier_ = 1;
   std::unique_ptr<RankPart[], Unmap> parts_{nullptr, Unmap{0}};  // size() of them
-  Fd fd_;  // creator only, until all have opened it
+  FileDescriptor fd_;  // creator only, until all have opened it
   int subscription_ = -1;
 };
 

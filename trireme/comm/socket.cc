@@ -40,7 +40,7 @@ Addresses resolve(const char* address, int port, int flags, std::string& why) {
   return {found, freeaddrinfo};
 }
 
-void send_at_once(const Fd& fd) {
+void send_at_once(const FileDescriptor& fd) {
   const int on = 1;
   setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
@@ -57,7 +57,7 @@ std::string numeric(const sockaddr_storage& address, socklen_t size) {
 
 // A connection to a free port of this host may be given that very port as its own, and TCP then
 // joins the socket to itself.
-bool connected_to_itself(const Fd& fd) {
+bool connected_to_itself(const FileDescriptor& fd) {
   sockaddr_storage own{};
   sockaddr_storage other{};
   socklen_t own_size = sizeof(own);
@@ -68,8 +68,8 @@ bool connected_to_itself(const Fd& fd) {
 }
 
 // The listening socket, or an empty one with errno's value in error.
-Fd try_listen(const addrinfo& info, int& error) {
-  Fd fd(socket(info.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+FileDescriptor try_listen(const addrinfo& info, int& error) {
+  FileDescriptor fd(socket(info.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int on = 1;
   const int off = 0;
   if (fd) {
@@ -87,17 +87,13 @@ Fd try_listen(const addrinfo& info, int& error) {
 
 }  // namespace
 
-Fd::~Fd() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 bool is_loopback(const std::string& address) {
   in_addr four{};
   return address == "localhost" || address == "::1" ||
          (address.starts_with("127.") && inet_pton(AF_INET, address.c_str(), &four) == 1);
 }
 
-Fd listen_on(const std::string& address, int port) {
+FileDescriptor listen_on(const std::string& address, int port) {
   std::string why;
   int error = 0;
   const Addresses own = resolve(address.c_str(), port, 0, why);
@@ -108,7 +104,7 @@ Fd listen_on(const std::string& address, int port) {
   // A host's own name often leads to 127.0.1.1 on that host, where no other host could connect.
   const bool usable = asked_for_loopback || !is_loopback(numeric(first, own->ai_addrlen));
   if (usable) {
-    if (Fd fd = try_listen(*own, error)) return fd;
+    if (FileDescriptor fd = try_listen(*own, error)) return fd;
     if (error != EADDRNOTAVAIL && error != EADDRINUSE) {
       throw_error<ConfigError>("rank 0 cannot listen on {}:{}: {}", address, port,
                                error_text(error));
@@ -119,7 +115,7 @@ Fd listen_on(const std::string& address, int port) {
     for (const char* any : {"::", "0.0.0.0"}) {
       const Addresses all = resolve(any, port, AI_PASSIVE | AI_NUMERICHOST, why);
       if (!all) continue;
-      if (Fd fd = try_listen(*all, error)) return fd;
+      if (FileDescriptor fd = try_listen(*all, error)) return fd;
       if (error == EADDRINUSE) break;
     }
   }
@@ -134,14 +130,14 @@ Fd listen_on(const std::string& address, int port) {
 std::string own_address(const std::string& address, std::string& why) {
   const Addresses found = resolve(address.c_str(), 0, 0, why);
   for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
-    const Fd fd(socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const FileDescriptor fd(socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (fd && bind(fd.get(), info->ai_addr, info->ai_addrlen) == 0) return local_address(fd);
     why = error_text(errno);
   }
   return {};
 }
 
-Fd adopt_listener(Fd listener) {
+FileDescriptor adopt_listener(FileDescriptor listener) {
   const int fd = listener.get();
   int listening = 0;
   socklen_t size = sizeof(listening);
@@ -153,18 +149,18 @@ Fd adopt_listener(Fd listener) {
   return listener;
 }
 
-std::optional<Fd> accept_from(const Fd& listener) {
-  Fd fd(accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+std::optional<FileDescriptor> accept_from(const FileDescriptor& listener) {
+  FileDescriptor fd(accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd) return std::nullopt;
   send_at_once(fd);
   return fd;
 }
 
-std::optional<Fd> connect_to(const std::string& address, int port, const Deadline& deadline,
-                             std::string& why) {
+std::optional<FileDescriptor> connect_to(const std::string& address, int port,
+                                         const Deadline& deadline, std::string& why) {
   const Addresses found = resolve(address.c_str(), port, 0, why);
   for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
-    Fd fd(socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    FileDescriptor fd(socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) {
       why = error_text(errno);
       continue;
@@ -189,7 +185,7 @@ std::optional<Fd> connect_to(const std::string& address, int port, const Deadlin
   return std::nullopt;
 }
 
-IoStatus read_available(const Fd& fd, std::string& bytes) {
+IoStatus read_available(const FileDescriptor& fd, std::string& bytes) {
   char chunk[16384];
   // Bounded, so that one fast sender does not keep the others waiting.
   for (int i = 0; i < 16; ++i) {
@@ -206,7 +202,7 @@ IoStatus read_available(const Fd& fd, std::string& bytes) {
   return IoStatus::kOk;
 }
 
-IoStatus write_available(const Fd& fd, std::string& bytes) {
+IoStatus write_available(const FileDescriptor& fd, std::string& bytes) {
   while (!bytes.empty()) {
     const ssize_t n = send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (n >= 0) {
@@ -218,14 +214,14 @@ IoStatus write_available(const Fd& fd, std::string& bytes) {
   return IoStatus::kOk;
 }
 
-std::string peer_address(const Fd& fd) {
+std::string peer_address(const FileDescriptor& fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
   if (getpeername(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";
   return numeric(address, size);
 }
 
-std::string local_address(const Fd& fd) {
+std::string local_address(const FileDescriptor& fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
   if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";

@@ -44,7 +44,8 @@ std::vector<int> elsewhere(const std::vector<Member>& members) {
   return ranks;
 }
 
-void join(WorldState& world, const WorldOptions& options, const Deadline& deadline, Fd listener) {
+void join(WorldState& world, const WorldOptions& options, const Deadline& deadline,
+          FileDescriptor listener) {
   Meeting meeting = meet(options, std::move(listener));
   world.members = meeting.members;
   world.control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch);
@@ -66,7 +67,7 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
 
 std::unique_ptr<Group> join_world(const WorldOptions& options) {
   // Taken over whatever happens, and of no use to a world of one.
-  Fd listener(options.rank == 0 ? options.listen_fd : -1);
+  FileDescriptor listener(options.rank == 0 ? options.listen_fd : -1);
   validate(options);
   const Deadline deadline = Deadline::after(options.join_timeout);
   GroupScope scope;

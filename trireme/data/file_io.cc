@@ -23,7 +23,7 @@ std::string system_reason(int error_number) {
 std::string read_data_file(const std::string& path) {
   const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status {};
-  if (!file.is_open() || ::fstat(file.get(), &status) != 0) {
+  if (!file || ::fstat(file.get(), &status) != 0) {
     throw_error<DataError>("cannot read {}: {}", path, system_reason(errno));
   }
   std::string content(static_cast<std::size_t>(status.st_size), '\0');
@@ -66,7 +66,7 @@ void sync_data_file(int fd, const std::string& path) {
 
 void sync_data_folder(const std::string& path) {
   const FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.is_open()) {
+  if (!folder) {
     throw_error<DataError>("cannot open folder {}: {}", path, system_reason(errno));
   }
   // Some file systems cannot sync folders (EINVAL); their renames last by themselves.
@@ -80,7 +80,7 @@ void write_data_file(const std::string& path, std::string_view content) {
   try {
     const FileDescriptor file(
         ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!file.is_open()) {
+    if (!file) {
       throw_error<DataError>("cannot create {}: {}", temporary, system_reason(errno));
     }
     write_bytes(file.get(), content, temporary);

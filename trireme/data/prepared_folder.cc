@@ -85,7 +85,7 @@ PartialFolder::PartialFolder(std::string output)
     throw_error<DataError>("cannot create folder {}: {}", partial_, error.message());
   }
   lock_ = FileDescriptor(::open(partial_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!lock_.is_open()) {
+  if (!lock_) {
     throw_error<DataError>("cannot open folder {}: {}", partial_, system_reason(errno));
   }
   if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {

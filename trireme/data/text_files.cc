@@ -142,7 +142,7 @@ std::optional<std::string> read_text_file(const std::string& root, const TextFil
   const FileDescriptor opened(
       ::open((root + "/" + file.path).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat status {};
-  if (!opened.is_open() || ::fstat(opened.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+  if (!opened || ::fstat(opened.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     return std::nullopt;
   }
   std::string content(static_cast<std::size_t>(std::min<std::int64_t>(status.st_size, limit)),

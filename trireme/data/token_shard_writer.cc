@@ -77,7 +77,7 @@ struct TokenShardWriter::Impl {
     }
     shard.file = FileDescriptor(
         ::open(temporary(shard).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!shard.file.is_open()) {
+    if (!shard.file) {
       throw_error<DataError>("cannot create {}: {}", temporary(shard),
                              detail::system_reason(errno));
     }

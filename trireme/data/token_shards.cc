@@ -32,7 +32,7 @@ class MappedShard {
   explicit MappedShard(const std::string& path) : path_(path) {
     const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     struct stat status {};
-    if (!file.is_open() || ::fstat(file.get(), &status) != 0) {
+    if (!file || ::fstat(file.get(), &status) != 0) {
       throw_error<DataError>("cannot read token shard {}: {}", path, detail::system_reason(errno));
     }
     size_ = static_cast<std::size_t>(status.st_size);

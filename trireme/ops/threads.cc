@@ -10,20 +10,15 @@
 #include <dlfcn.h>
 #include <malloc.h>
 #include <omp.h>
-#include <sched.h>
 #include <torch/version.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
-#include <fstream>
-#include <iterator>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <vector>
 
 #include "trireme/base/check.h"
-#include "trireme/ops/cpu_quota.h"
 
 namespace trireme {
 namespace {
@@ -32,29 +27,6 @@ namespace {
 template <class Function>
 Function* find_function(const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
-}
-
-int affinity_cores() {
-  for (int capacity = 1024; capacity <= (1 << 20); capacity *= 2) {
-    cpu_set_t* set = CPU_ALLOC(capacity);
-    const std::size_t bytes = CPU_ALLOC_SIZE(capacity);
-    const int status = sched_getaffinity(0, bytes, set);
-    const int error = errno;
-    const int count = status == 0 ? CPU_COUNT_S(bytes, set) : 0;
-    CPU_FREE(set);
-    if (status == 0) {
-      return std::max(1, count);
-    }
-    if (error != EINVAL) {  // EINVAL: the kernel's mask is larger
-      break;
-    }
-  }
-  return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
-}
-
-std::string read_file(const char* path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 // The vector units of LibTorch's own kernels: ATEN_CPU_CAPABILITY, else its choice for the
@@ -81,14 +53,6 @@ std::string openblas_name(const char* config) {
 }
 
 }  // namespace
-
-int available_cores() {
-  const int cores = affinity_cores();
-  const auto quota = detail::cpu_quota(read_file("/proc/self/cgroup"), "/sys/fs/cgroup");
-  // Rounded down: a thread above the quota makes all of them wait when the period's time is used
-  // up.
-  return quota ? std::clamp(static_cast<int>(std::floor(*quota)), 1, cores) : cores;
-}
 
 void set_compute_threads(int threads) {
   TRIREME_CHECK_LE(1, threads, "compute threads");

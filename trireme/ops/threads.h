@@ -8,9 +8,6 @@
 
 namespace trireme {
 
-// Processors that this process may run on (its affinity mask and its cgroup's CPU quota).
-int available_cores();
-
 // Sets every pool to threads >= 1. Call once, before the first tensor operation.
 void set_compute_threads(int threads);
 

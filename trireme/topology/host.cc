@@ -106,7 +106,8 @@ CpuInfo read_cpu(const fs::path& root, const detail::CgroupLimits& limits) {
   cpu.quota_cores = limits.quota_cores;
   cpu.usable_cores = cpu.allowed_cores > 0 ? cpu.allowed_cores : cpu.logical_cores;
   if (cpu.quota_cores) {
-    cpu.usable_cores = std::min(cpu.usable_cores, static_cast<int>(std::ceil(*cpu.quota_cores)));
+    cpu.usable_cores =
+        std::clamp(static_cast<int>(std::floor(*cpu.quota_cores)), 1, cpu.usable_cores);
   }
   return cpu;
 }
@@ -229,6 +230,11 @@ HostInfo read_host(const fs::path& root) {
   host.limits = read_limits(root);
   host.interfaces = read_interfaces(root);
   return host;
+}
+
+int usable_cores() {
+  const fs::path root = "/";
+  return std::max(1, read_cpu(root, detail::read_cgroup_limits(root)).usable_cores);
 }
 
 HostInfo this_host() {

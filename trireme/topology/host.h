@@ -29,8 +29,8 @@ struct CpuInfo {
   int allowed_cores = 0;  // of these, what this process may run on (taskset, cpuset)
   // Processor time that the cgroup grants, in cores; nothing where it sets no limit.
   std::optional<double> quota_cores;
-  // What threads are worth starting for: the allowed ones, or the quota rounded up where that is
-  // less.
+  // What threads are worth starting for: the allowed ones, or the quota rounded down where that is
+  // less (a thread above the quota makes all of them wait when the period's time is used up).
   int usable_cores = 0;
 };
 
@@ -84,6 +84,9 @@ HostInfo read_host(const std::filesystem::path& root);
 
 // read_host("/") with the addresses of the interfaces.
 HostInfo this_host();
+
+// this_host().cpu.usable_cores, without reading the rest.
+int usable_cores();
 
 // One pair per line to print: what, and its value in words.
 std::vector<std::pair<std::string, std::string>> describe(const HostInfo& host);

@@ -39,7 +39,7 @@ double measure_torch_mm_flops_per_s() {
 
 MachineFacts measure_facts() {
   MachineFacts facts;
-  facts.cores = available_cores();
+  facts.cores = usable_cores();
   facts.cores_of_machine = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
   set_compute_threads(facts.cores);
   facts.vector_units = vector_units();
@@ -60,12 +60,15 @@ std::vector<std::string> machine_advice(const MachineFacts& facts) {
   constexpr double kUsefulBf16 = 1.2;  // times the f32 rate
   std::vector<std::string> advice;
   if (facts.blas_f32_flops_per_s < kSlowBlas * facts.f32_flops_per_s) {
-    advice.push_back(
-        fmt::format("LibTorch's f32 matrix products run at {} on '{}', {:.0f} % of what oneDNN "
-                    "reaches: install "
-                    "libopenblas0-openmp",
-                    gflops(facts.blas_f32_flops_per_s), facts.blas,
-                    100 * facts.blas_f32_flops_per_s / facts.f32_flops_per_s));
+    // OpenBLAS older than the processor falls back to kernels of a much older one.
+    const bool openblas = facts.blas.starts_with("OpenBLAS");
+    const char* kernels = facts.vector_units.starts_with("AVX512") ? "SkylakeX" : "Haswell";
+    advice.push_back(fmt::format(
+        "LibTorch's f32 matrix products run at {} on {}, {:.0f} % of what oneDNN reaches: {}",
+        gflops(facts.blas_f32_flops_per_s), facts.blas,
+        100 * facts.blas_f32_flops_per_s / facts.f32_flops_per_s,
+        openblas ? fmt::format("export OPENBLAS_CORETYPE={}", kernels)
+                 : "install libopenblas0-openmp"));
   }
   if (facts.bf16_flops_per_s < kUsefulBf16 * facts.f32_flops_per_s) {
     advice.push_back(

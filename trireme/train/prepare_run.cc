@@ -13,8 +13,8 @@
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/data/corpus.h"
 #include "trireme/data/sampler.h"
-#include "trireme/ops/threads.h"
 #include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/topology/host.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/prepare_data.h"
 
@@ -73,7 +73,7 @@ void make_tokens(const TrainConfig& config) {
   options.validation_fraction = config.data.validation_fraction;
   options.max_file_bytes = config.data.max_file_bytes;
   options.seed = static_cast<std::uint64_t>(config.seed);
-  options.threads = available_cores();
+  options.threads = usable_cores();
   report_preparation(options, prepare_with_progress(options));
 }
 

@@ -73,15 +73,14 @@ void RunLog::summary(Fields facts, const Evaluation& evaluation) {
   progress_.finish();
   const double rate = tokens_per_s(steps_, seconds_);
   Fields fields = std::move(facts);
-  fields.insert(fields.end(),
-                {{"training_seconds", seconds_},
-                 {"tokens_per_s", rate},
-                 {"limit_gflop_per_s", options_.limit_flops_per_s / 1e9},
-                 {"share_of_limit", share_of_limit(rate)},
-                 {"validation_tokens", evaluation.tokens},
-                 {"validation_loss", evaluation.loss},
-                 {"unigram_entropy", evaluation.unigram_entropy},
-                 {"gain_nats", evaluation.unigram_entropy - evaluation.loss}});
+  fields.insert(fields.end(), {{"training_seconds", seconds_},
+                               {"tokens_per_s", rate},
+                               {"limit_gflop_per_s", options_.limit_flops_per_s / 1e9},
+                               {"share_of_limit", share_of_limit(rate)},
+                               {"validation_tokens", evaluation.tokens},
+                               {"validation_loss", evaluation.loss},
+                               {"unigram_entropy", evaluation.unigram_entropy},
+                               {"gain_nats", evaluation.unigram_entropy - evaluation.loss}});
   write_summary(folder_.summary(), fields);
   std::fputs(format_table(fields).c_str(), stdout);
   std::fflush(stdout);
