@@ -287,13 +287,8 @@ std::string Tokenizer::to_json() const {
                           quoted(to_chars(parts.tokens[merge.right])));
   }
   constexpr std::string_view kByteLevel =
-<<<<<<< HEAD
       R"({"type": "ByteLevel", "add_prefix_space": false, )"
       R"("trim_offsets": true, "use_regex": true})";
-=======
-      R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true)"
-      R"(, "use_regex": true})";
->>>>>>> data
   return fmt::format(R"({{
   "version": "1.0",
   "truncation": null,
