@@ -8,15 +8,14 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 #include <sched.h>
-#include <stdlib.h>
 
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <set>
 #include <string>
 #include <thread>
 
+#include "tests/support/temporary_folder.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/cpu_quota.h"
 
@@ -28,21 +27,15 @@ namespace fs = std::filesystem;
 // A folder in which a test makes the files of control groups.
 class CpuQuota : public ::testing::Test {
  protected:
-  CpuQuota() {
-    std::string pattern = (fs::temp_directory_path() / "trireme_quota_XXXXXX").string();
-    root_ = mkdtemp(pattern.data());
-  }
-  ~CpuQuota() override { fs::remove_all(root_); }
-
   void file(const std::string& path, const std::string& text) {
-    fs::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text << "\n";
+    fs::create_directories((folder_ / path).parent_path());
+    std::ofstream(folder_ / path) << text << "\n";
   }
   std::optional<double> quota(const std::string& membership) {
-    return detail::cpu_quota(membership, root_.string());
+    return detail::cpu_quota(membership, folder_.path().string());
   }
 
-  fs::path root_;
+  testing::TemporaryFolder folder_;
 };
 
 TEST_F(CpuQuota, NoneWithoutFiles) {
