@@ -11,6 +11,7 @@
 //   }
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 namespace trireme {
@@ -20,7 +21,12 @@ class Deadline {
  public:
   using Clock = std::chrono::steady_clock;
 
-  static Deadline after(std::chrono::milliseconds time) { return Deadline(Clock::now() + time); }
+  // A negative time counts as none, one beyond the clock's range as its end.
+  static Deadline after(std::chrono::milliseconds time) {
+    const Clock::time_point now = Clock::now();
+    const auto most = std::chrono::floor<std::chrono::milliseconds>(Clock::time_point::max() - now);
+    return Deadline(now + std::clamp(time, std::chrono::milliseconds(0), most));
+  }
 
   bool expired() const { return Clock::now() >= at_; }
   // Never negative.

@@ -21,6 +21,10 @@ constexpr std::uint32_t kWeyl0 = 0x9E3779B9;
 constexpr std::uint32_t kWeyl1 = 0xBB67AE85;
 constexpr int kRounds = 10;
 
+// Four rounds suffice for a pseudo-random permutation (Luby and Rackoff 1988) of a large domain;
+// two more for the small ones.
+constexpr std::uint64_t kFeistelRounds = 6;
+
 constexpr std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
 constexpr std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
 
@@ -75,11 +79,11 @@ RandomPermutation::RandomPermutation(std::uint64_t size, std::uint64_t seed, std
 
 std::uint64_t RandomPermutation::operator()(std::uint64_t index) const {
   TRIREME_CHECK_LT(index, size_, "index of a permutation");
-  constexpr std::uint64_t kFeistelRounds =
-      6;  // 4 suffice for a pseudo-random permutation (Luby, Rackoff 1988)
   const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
   std::uint64_t value = index;
-  do {  // at most 4 x size values in the network's domain: about 4 walks at worst, on average
+  // The network permutes fewer than 4 x size values (or four), so that a walk to one below size
+  // takes less than 4 steps on average.
+  do {
     std::uint64_t left = value >> half_bits_;
     std::uint64_t right = value & mask;
     for (std::uint64_t round = 0; round < kFeistelRounds; ++round) {

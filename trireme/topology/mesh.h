@@ -13,7 +13,8 @@
 // Pure: opens nothing, knows no process. comm/ turns a list of ranks into a Group.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,11 +30,15 @@ struct Axis {
 // Constant after construction; any thread may call it.
 class Mesh {
  public:
-  // Throws ConfigError: an unknown or repeated name, a size below 1, a product above 2^31 - 1.
+  // No axes make a world of one. Throws ConfigError: an unknown or repeated name, a size below 1, a
+  // product above 2^31 - 1.
   explicit Mesh(std::vector<Axis> axes);
 
   int size() const { return size_; }
   const std::vector<Axis>& axes() const { return axes_; }
+
+  // All below throw ConfigError for an axis name that no mesh has, and for a rank or coordinate
+  // that lies outside this one.
 
   // Size of the axis; 1 for a known name that this mesh does not list.
   int axis_size(std::string_view axis) const;
@@ -47,16 +52,22 @@ class Mesh {
   // "fsdp").
   std::vector<int> group_ranks(int rank, std::string_view axis) const;
   std::vector<int> group_ranks(int rank, const std::vector<std::string>& axes) const;
-  // All groups of the axis; together they hold every rank once.
+  std::vector<int> group_ranks(int rank, std::initializer_list<std::string_view> axes) const;
+  // All groups of the axis, by their first rank; together they hold every rank once.
   std::vector<std::vector<int>> all_groups(std::string_view axis) const;
 
-  // "pp 2 x dp 3 x tp 2".
+  // "pp 2 x dp 3 x tp 2"; "1 rank" without axes.
   std::string to_string() const;
 
  private:
+  // Position in axes_; axes_.size() for a known name that this mesh does not list.
   std::size_t axis_index(std::string_view axis) const;
+  void check_rank(int rank) const;
+  std::vector<int> ranks_along(int rank, const std::vector<bool>& moving) const;
+
+  // Constant after construction.
   std::vector<Axis> axes_;
-  std::vector<int> strides_;
+  std::vector<int> strides_;  // ranks between neighbours on each axis
   int size_ = 1;
 };
 
