@@ -40,7 +40,7 @@ tsan asan ubsan: setup
 parity: build
 	@tools/setup.sh apt-packages-parity.txt
 	@cmake --build $(BUILD) --target numerics_test -j $(JOBS)
-	@/usr/bin/python3 tools/make_parity_golden.py --check $(BUILD)
+	@/usr/bin/python3 tools/make_parity_golden.py --check tests/golden --program $(BUILD)/tests/numerics_test
 
 format:
 	@tools/format.sh --fix

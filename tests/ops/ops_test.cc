@@ -180,6 +180,31 @@ TEST(LinearOp, TakesStridedInputsAndComputesOnlyTheGradientsAskedFor) {
                ShapeError);
 }
 
+TEST(BatchedProduct, EveryDtypeGivesTheProductsAndTheirGradients) {
+  const auto a = whole_numbers({3, 4, 5}, 5), b = whole_numbers({3, 5, 2}, 3),
+             y_grad = whole_numbers({3, 4, 2}, 3);
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto a_leaf = leaf(a, dtype), b_leaf = leaf(b, dtype);
+    const auto y = ops::batched_product(a_leaf, b_leaf);
+    EXPECT_TRUE(y.to(at::kDouble).equal(a.bmm(b))) << dtype;
+    y.backward(y_grad.to(dtype));
+    EXPECT_TRUE(a_leaf.grad().to(at::kDouble).equal(y_grad.bmm(b.transpose(1, 2)))) << dtype;
+    EXPECT_TRUE(b_leaf.grad().to(at::kDouble).equal(a.transpose(1, 2).bmm(y_grad))) << dtype;
+  }
+}
+
+TEST(BatchedProduct, ReadsStridedViews) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto a = whole_numbers({3, 5, 4}, 5).to(dtype).transpose(1, 2);
+    const auto b = whole_numbers({3, 9, 2}, 3).to(dtype).narrow(1, 2, 5);
+    const auto same = whole_numbers({1, 5, 2}, 3).to(dtype).expand({3, 5, 2});
+    EXPECT_TRUE(ops::batched_product(a, b).equal(at::bmm(a, b))) << dtype;
+    EXPECT_TRUE(ops::batched_product(a, same).equal(at::bmm(a, same))) << dtype;
+  }
+  EXPECT_THROW(ops::batched_product(torch::ones({3, 4, 5}), torch::ones({2, 5, 2})), ShapeError);
+  EXPECT_THROW(ops::batched_product(torch::ones({3, 4, 5}), torch::ones({3, 4, 2})), ShapeError);
+}
+
 // LibTorch 1.13 ends at 256 where both sums are 2000.
 TEST(Bf16, LongSumsOfGradientsAreExact) {
   const auto ones = torch::ones({2000, 3}, at::kBFloat16);

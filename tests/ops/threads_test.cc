@@ -8,12 +8,10 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 #include <sched.h>
-#include <stdlib.h>
 
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <set>
 #include <string>
 #include <thread>
 

@@ -97,7 +97,8 @@ TEST(AdamW, AgreesWithTorch) {
     adamw.step(weights, gradients, 3e-3, 1.0, {});
     reference.mutable_grad() = gradients;
     torch_adamw.step();
-    ASSERT_LT((weights - reference.detach()).abs().max().item<double>(), 1e-6) << "step " << step;
+    // Weights up to 4, whose last bit is 2.4e-7 and may differ in each step.
+    ASSERT_LT((weights - reference.detach()).abs().max().item<double>(), 1e-5) << "step " << step;
   }
 }
 

@@ -4,8 +4,7 @@
 #include "trireme/ops/attention.h"
 
 #include <ATen/ops/_softmax.h>
-#include <ATen/ops/baddbmm.h>
-#include <ATen/ops/bmm.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/full.h>
 #include <fmt/ranges.h>
 
@@ -13,6 +12,7 @@
 #include <limits>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/linear.h"
 
 namespace trireme::ops {
 namespace {
@@ -41,7 +41,7 @@ at::Tensor causal_mask(std::int64_t groups, std::int64_t queries, std::int64_t k
 
 // The heads of a group share their keys, so the group's queries are stacked into one matrix of G T
 // rows: grouped-query attention becomes K larger products instead of H small ones, and no key is
-// repeated. Mask and scale ride in the first product.
+// repeated.
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
                             const at::Tensor& v_BKSD) {
   check_shapes(q_BTHD, k_BKSD, v_BKSD);
@@ -53,8 +53,8 @@ at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
   const auto k = k_BKSD.reshape({B * K, S, D});
   const auto v = v_BKSD.reshape({B * K, S, D});
   const auto mask = causal_mask(G, T, S, q.options()).unsqueeze(0);
-  const auto scores = at::baddbmm(mask, q, k.transpose(1, 2), 1.0, scale);
-  const auto out = at::bmm(at::_softmax(scores, -1, false), v);
+  const auto scores = at::add(mask, batched_product(q, k.transpose(1, 2)), scale);
+  const auto out = batched_product(at::_softmax(scores, -1, false), v);
   return out.view({B, H, T, D}).transpose(1, 2).contiguous();
 }
 

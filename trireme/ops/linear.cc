@@ -3,6 +3,7 @@
 
 #include "trireme/ops/linear.h"
 
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <fmt/ranges.h>
@@ -18,7 +19,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
-  at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options().requires_grad(false));
+  auto shape = a.sizes().vec();
+  shape.back() = b.size(-1);
+  at::Tensor out = at::empty(shape, a.options().requires_grad(false));
   multiply(a, b, bias, out);
   return out;
 }
@@ -53,6 +56,26 @@ struct OnednnLinear : torch::autograd::Function<OnednnLinear> {
   }
 };
 
+struct OnednnBatchedProduct : torch::autograd::Function<OnednnBatchedProduct> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& a, const at::Tensor& b) {
+    context->save_for_backward({a, b});
+    return product(a, b, {});
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &a = saved[0], &b = saved[1], &gradient = gradients[0];
+    at::Tensor a_grad, b_grad;
+    if (context->needs_input_grad(0)) {
+      a_grad = product(gradient, b.transpose(1, 2), {});
+    }
+    if (context->needs_input_grad(1)) {
+      b_grad = product(a.transpose(1, 2), gradient, {});
+    }
+    return {a_grad, b_grad};
+  }
+};
+
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_NK, const at::Tensor& bias_N) {
@@ -68,6 +91,11 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_NK, const at::Te
     return OnednnLinear::apply(x, weight_NK, bias);
   }
   return at::linear(x, weight_NK, bias_N);
+}
+
+at::Tensor batched_product(const at::Tensor& a_BMK, const at::Tensor& b_BKN) {
+  return onednn_multiplies(a_BMK) ? OnednnBatchedProduct::apply(a_BMK, b_BKN)
+                                  : at::bmm(a_BMK, b_BKN);
 }
 
 }  // namespace trireme::ops

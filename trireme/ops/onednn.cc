@@ -23,12 +23,13 @@ memory::desc describe(const at::Tensor& matrix) {
   return {matrix.sizes().vec(), type_of(matrix), matrix.strides().vec()};
 }
 
-// As it is where rows or columns are contiguous and do not overlap, else a copy.
-at::Tensor readable(const at::Tensor& matrix) {
-  const auto rows = matrix.stride(0), columns = matrix.stride(1);
-  const bool fits =
-      (columns == 1 && rows >= matrix.size(1)) || (rows == 1 && columns >= matrix.size(0));
-  return fits ? matrix : matrix.contiguous();
+// As it is where rows or columns are contiguous and nothing overlaps, else a copy.
+at::Tensor readable(const at::Tensor& matrices) {
+  const auto rows = matrices.stride(-2), columns = matrices.stride(-1);
+  const bool by_rows = columns == 1 && rows >= matrices.size(-1);
+  const bool by_columns = rows == 1 && columns >= matrices.size(-2);
+  const bool apart = matrices.dim() == 2 || matrices.stride(0) > 0;
+  return (by_rows || by_columns) && apart ? matrices : matrices.contiguous();
 }
 
 dnnl::matmul::primitive_desc matmul_of(const dnnl::engine& engine, const memory::desc& a,
@@ -48,12 +49,14 @@ void check(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
   const auto same = [&](const at::Tensor& t) {
     return t.scalar_type() == a.scalar_type() && t.is_cpu();
   };
-  const bool fits =
-      onednn_multiplies(a) && same(b) && same(out) && a.dim() == 2 && b.dim() == 2 &&
-      out.dim() == 2 && a.size(1) == b.size(0) && out.size(0) == a.size(0) &&
-      out.size(1) == b.size(1) && out.is_contiguous() && out.numel() > 0 && a.numel() > 0 &&
-      (!bias.defined() ||
-       (same(bias) && bias.dim() == 1 && bias.size(0) == b.size(1) && bias.is_contiguous()));
+  const bool batched = a.dim() == 3;
+  const bool fits = onednn_multiplies(a) && same(b) && same(out) && (a.dim() == 2 || batched) &&
+                    b.dim() == a.dim() && out.dim() == a.dim() && a.size(-1) == b.size(-2) &&
+                    out.size(-2) == a.size(-2) && out.size(-1) == b.size(-1) &&
+                    (!batched || (a.size(0) == b.size(0) && a.size(0) == out.size(0))) &&
+                    out.is_contiguous() && out.numel() > 0 && a.numel() > 0 &&
+                    (!bias.defined() || (same(bias) && bias.dim() == 1 &&
+                                         bias.size(0) == b.size(-1) && bias.is_contiguous()));
   if (!fits) {
     throw_error<ShapeError>(
         "cannot multiply {} [{}] by {} [{}] into [{}]{}", c10::toString(a.scalar_type()),
@@ -79,14 +82,15 @@ void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
   const memory::desc left_desc = describe(left), right_desc = describe(right),
-                     out_desc({out.size(0), out.size(1)}, type_of(out), {out.size(1), 1});
+                     out_desc = describe(out);
   std::unordered_map<int, memory> arguments{
       {DNNL_ARG_SRC, memory(left_desc, engine, left.data_ptr())},
       {DNNL_ARG_WEIGHTS, memory(right_desc, engine, right.data_ptr())},
       {DNNL_ARG_DST, memory(out_desc, engine, out.data_ptr())}};
   memory::desc bias_desc;
   if (bias.defined()) {
-    bias_desc = memory::desc({1, bias.size(0)}, type_of(bias), {bias.size(0), 1});
+    const at::Tensor row = bias.unsqueeze(0);
+    bias_desc = describe(out.dim() == 2 ? row : row.unsqueeze(0));
     arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, engine, bias.data_ptr()));
   }
   // oneDNN keeps compiled primitives by shape in a cache of its own.
