@@ -22,6 +22,7 @@
 
 #include "tests/support/ranks.h"
 #include "trireme/base/error.h"
+#include "trireme/comm/handshake.h"
 #include "trireme/comm/rendezvous.h"
 #include "trireme/comm/socket.h"
 
@@ -70,7 +71,21 @@ class Stranger {
         connect_to("127.0.0.1", port, Deadline::after(kTestDeadline), why);
     if (!fd) throw std::runtime_error("a stranger cannot connect: " + why);
     fd_ = *std::move(fd);
-    write_available(fd_, says);
+    say(std::move(says));
+  }
+  void say(std::string bytes) { write_available(fd_, bytes); }
+  Frame hear_frame() {
+    FrameDecoder decoder(kStrangerFrameLimit);
+    for (;;) {
+      if (const auto frame = decoder.next()) return *frame;
+      pollfd ready{fd_.get(), POLLIN, 0};
+      poll(&ready, 1, static_cast<int>(kTestDeadline.count()));
+      std::string bytes;
+      if (read_available(fd_, bytes) == IoStatus::kClosed || bytes.empty()) {
+        throw std::runtime_error("rank 0 hung up");
+      }
+      decoder.feed(bytes);
+    }
   }
   // Blocks until rank 0 has hung up. Returns what it said before.
   std::string wait_for_end() {
@@ -263,6 +278,30 @@ TEST(World, StrangersAreRefusedWhileOthersJoin) {
     for (Stranger& stranger : silent) EXPECT_EQ(stranger.wait_for_end(), "");
     bothered = true;
   });
+}
+
+// Knows the protocol but not the secret: guesses a proof, or sends rank 0's own back.
+TEST(World, WrongProofsAreRefused) {
+  for (const bool reflected : {false, true}) {
+    const Listener listener = listen_on_free_port();
+    const auto options = world_options(2, listener);
+    std::atomic<bool> refused = false;
+    run_rank_threads(3, [&](int thread) {
+      if (thread < 2) {
+        while (thread == 1 && !refused) std::this_thread::yield();
+        join_world(options[static_cast<std::size_t>(thread)])->close();
+        return;
+      }
+      Stranger impostor(listener.port,
+                        encode_frame(FrameType::kHello, encode_hello({1, 2, make_nonce()})));
+      const std::string challenge = impostor.hear_frame().payload;
+      ASSERT_EQ(challenge.size(), kNonceBytes + kProofBytes);
+      impostor.say(encode_frame(FrameType::kProof, reflected ? challenge.substr(kNonceBytes)
+                                                             : std::string(kProofBytes, 'p')));
+      EXPECT_EQ(impostor.wait_for_end(), "");
+      refused = true;
+    });
+  }
 }
 
 // Members are served while all places are taken by strangers who say nothing.
