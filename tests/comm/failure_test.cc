@@ -18,6 +18,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "tests/support/ranks.h"
@@ -36,12 +37,17 @@ using testing::run_threads;
 using testing::start_processes;
 using ::testing::StartsWith;
 
-// Reduces until something ends it. Says "running" when all ranks are in the loop.
-std::string reduce_forever(const WorldOptions& options) {
+// Reduces until something ends it. Says "running" when all ranks are in the loop; the options'
+// timeout holds from then on.
+std::string reduce_forever(WorldOptions options) {
+  const auto timeout = std::exchange(options.timeout, testing::kTestDeadline);
   const auto group = join_world(options);
   std::vector<float> data(200003, 1.0F);
   for (int i = 0;; ++i) {
-    if (i == 5) RankProcess::say("running");
+    if (i == 5) {
+      group->set_timeout(timeout);
+      RankProcess::say("running");
+    }
     group->all_reduce(buffer_of(std::span(data)), ReduceOp::kMax);
   }
 }
@@ -70,7 +76,7 @@ TEST_P(DeathTest, SurvivorsNameTheKilledRank) {
 
 TEST_P(DeathTest, SurvivorsNameTheStoppedRankAtTheDeadline) {
   const auto impatient = [](WorldOptions& options) {
-    options.timeout = std::chrono::milliseconds(700);
+    options.timeout = std::chrono::milliseconds(1500);
   };
   auto ranks = start_processes(3, reduce_forever, engine(), impatient);
   for (RankProcess& rank : ranks) ASSERT_TRUE(rank.wait_to_hear("running"));

@@ -18,6 +18,9 @@ namespace {
 constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
 // What a rank sent before its goodbye may come after it, on another connection.
 constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
+// For ranks that time out in the same operation to say so: their deadlines differ by as much as
+// they came to it at different times.
+constexpr std::chrono::milliseconds kHearTime{300};
 // Long enough for a message that is there, short for one that is not.
 constexpr std::chrono::milliseconds kProbeTime{1};
 
@@ -121,7 +124,9 @@ void GlooFlight::fail(std::size_t at, const Signature& signature, const Deadline
   const int peer = messages_[at].peer;
   scope.world->latch.throw_if_failed();
   if (scope.has_left(peer)) left_error(scope, signature, peer);
-  if (deadline.expired()) timeout_error(scope, signature, missing_from(at));
+  if (deadline.expired()) {
+    timeout_error(scope, signature, without_those_who_wait(missing_from(at), signature));
+  }
   scope.world->latch.wait_for(kCauseTime);
   scope.world->latch.throw_if_failed();
   const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
@@ -147,6 +152,38 @@ std::vector<int> GlooFlight::missing_from(std::size_t at) {
   }
   std::sort(missing.begin(), missing.end());
   return missing;
+}
+
+// Who waits for a third rank is silent, too. Ranks that time out say so on the control plane; those
+// from whom we hear there are alive and in the operation. When we do not even hear ourselves, rank
+// 0, through whom it goes, is the one that is stuck.
+std::vector<int> GlooFlight::without_those_who_wait(const std::vector<int>& silent,
+                                                    const Signature& signature) {
+  const GroupScope& scope = port_.scope_;
+  ControlPlane& control = *scope.world->control;
+  const auto key = [&](int world_rank) {
+    return fmt::format("late/{:016x}/{}/{}", scope.id, signature.sequence, world_rank);
+  };
+  const auto heard_from = [&](int world_rank, const Deadline& deadline) {
+    try {
+      control.get(key(world_rank), deadline, "a sign of life");
+      return true;
+    } catch (const TimeoutError&) {
+      scope.world->latch.throw_if_failed();
+      return false;
+    }
+  };
+  control.put(key(scope.world->rank), "waits");
+  if (silent.size() < 2) return silent;
+  const bool rank_zero_lives = heard_from(scope.world->rank, Deadline::after(kHearTime));
+  std::vector<int> stuck;
+  const Deadline deadline = Deadline::after(kHearTime);
+  for (const int peer : silent) {
+    const int world_rank = scope.world_ranks[static_cast<std::size_t>(peer)];
+    const bool waits = rank_zero_lives ? heard_from(world_rank, deadline) : world_rank != 0;
+    if (!waits) stuck.push_back(peer);
+  }
+  return stuck.empty() ? silent : stuck;
 }
 
 }  // namespace trireme

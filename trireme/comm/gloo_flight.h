@@ -77,6 +77,8 @@ class GlooFlight {
   [[noreturn]] void fail(std::size_t at, const Signature& signature, const Deadline& deadline,
                          const char* why);
   std::vector<int> missing_from(std::size_t at);
+  std::vector<int> without_those_who_wait(const std::vector<int>& silent,
+                                          const Signature& signature);
 
   GlooPort& port_;
   std::vector<Message> messages_;
