@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/frame.h"
+#include "trireme/comm/meeting/frame.h"
 
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "trireme/comm/handshake.h"
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/handshake.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme {
 namespace {

@@ -22,9 +22,9 @@
 
 #include "tests/support/ranks.h"
 #include "trireme/base/error.h"
-#include "trireme/comm/handshake.h"
-#include "trireme/comm/rendezvous.h"
-#include "trireme/comm/socket.h"
+#include "trireme/comm/meeting/handshake.h"
+#include "trireme/comm/meeting/rendezvous.h"
+#include "trireme/comm/meeting/socket.h"
 
 namespace trireme {
 namespace {

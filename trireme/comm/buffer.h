@@ -1,8 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// A span of elements that travels: memory that the caller owns, with its dtype. No LibTorch here;
-// parallel/tensor_buffer.h makes one from a tensor.
+// A span of elements that travels: memory that the caller owns, with its dtype and where it lies. No
+// LibTorch here; parallel/tensor_buffer.h makes one from a tensor.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,13 @@
 
 namespace trireme {
 
+constexpr int kHostMemory = -1;
+
 struct Buffer {
   void* data = nullptr;
   std::int64_t count = 0;  // elements
   DType dtype = DType::kF32;
+  int cuda_device = kHostMemory;  // the device's number; only the nccl engine takes such memory
 
   std::size_t bytes() const { return static_cast<std::size_t>(count) * dtype_bytes(dtype); }
 };
@@ -25,10 +28,13 @@ struct ConstBuffer {
   const void* data = nullptr;
   std::int64_t count = 0;  // elements
   DType dtype = DType::kF32;
+  int cuda_device = kHostMemory;
 
   ConstBuffer() = default;
-  ConstBuffer(const void* d, std::int64_t n, DType t) : data(d), count(n), dtype(t) {}
-  ConstBuffer(const Buffer& b) : data(b.data), count(b.count), dtype(b.dtype) {}  // NOLINT
+  ConstBuffer(const void* d, std::int64_t n, DType t, int device = kHostMemory)
+      : data(d), count(n), dtype(t), cuda_device(device) {}
+  ConstBuffer(const Buffer& b)  // NOLINT
+      : data(b.data), count(b.count), dtype(b.dtype), cuda_device(b.cuda_device) {}
 
   std::size_t bytes() const { return static_cast<std::size_t>(count) * dtype_bytes(dtype); }
 };

@@ -10,12 +10,19 @@
 //   ...                                           // compute meanwhile; leave bucket alone
 //   work.wait();                                  // the sum is there, or this throws
 //
-// Collective contract, for every operation: all ranks of the group call the same operations in the
-// same order with the same counts, dtypes and roots. Ranks that differ get a CommError that shows
-// both sides. Several groups may work at the same time.
+// Collective contract: all ranks of the group call the same collectives in the same order with the
+// same counts, dtypes and roots. Ranks that differ get a CommError that shows both sides. Several
+// groups may work at the same time. Messages (send, recv, send_recv) are not part of that order:
+// they are matched by pair of ranks and tag, and run beside collectives and one another.
 //
-// Sums are associated in one fixed binary tree by rank, whatever the engine: ranks [a, b) are split
-// at a + the largest power of two below b - a, left plus right. bf16 and f16 add up in f32.
+// A vector of blocks is one buffer that holds a block for each rank, in rank order and without
+// gaps; blocks of zero elements are fine. Where counts are given they are the elements of each
+// rank's block, size() of them, the same on every rank; without them all blocks are equal.
+//
+// Reductions are associated in one fixed binary tree by rank, whatever the engine and the
+// algorithm: ranks [a, b) are split at a + the largest power of two below b - a, left combined with
+// right. bf16 and f16 are combined in f32 and rounded once. Integers wrap around; a mean of
+// integers is refused. Min and max are NaN where an input is NaN.
 //
 // Errors: TimeoutError at the deadline (names the ranks that have not arrived, the operation and
 // its sequence number), PeerLostError when a peer is gone (names it), CommError otherwise;
@@ -23,12 +30,15 @@
 // group that failed, every other group of that world and every rank throw its first cause from then
 // on. Ranks are named as ranks of the world.
 //
-// Threads: one thread at a time per Group.
+// Costs are per rank, for n ranks, where all share a host or none do; docs/collectives.md has the
+// rest. Threads: one thread at a time per Group; Works may be waited for on any thread.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,12 +47,14 @@
 
 namespace trireme {
 
+class Mesh;
+
 enum class ReduceOp : std::uint8_t { kSum, kMean, kMin, kMax, kProduct };
 
 class GroupImpl;
 
 // One operation under way. Movable; dropping it without wait() is allowed and does not cancel it,
-// but its buffers must outlive it.
+// but its buffers must outlive it. Any thread.
 class Work {
  public:
   Work();
@@ -51,10 +63,14 @@ class Work {
   ~Work();
 
   // Blocks until the operation is done, then its buffers are the caller's again. Throws what ended
-  // it.
+  // it; the group's timeout, counted from the start of the operation, is the latest end.
   void wait();
+  // The same for at most the given time. False when the operation is still under way.
+  bool wait_for(std::chrono::milliseconds time);
   // True once wait() would return, or throw, at once. Never blocks.
-  bool test();
+  bool test() const;
+  // What ended the operation; null while it is under way and after it succeeded. Never blocks.
+  std::exception_ptr error() const;
 
   struct State;
   explicit Work(std::shared_ptr<State> state);
@@ -62,6 +78,8 @@ class Work {
  private:
   std::shared_ptr<State> state_;
 };
+
+using Counts = std::span<const std::int64_t>;
 
 class Group {
  public:
@@ -73,7 +91,7 @@ class Group {
   const std::string& name() const;
   int rank() const;
   int size() const;
-  // "shm", "gloo" or "self" (a group of one).
+  // "shm", "gloo", "mpi", "nccl", "shm+gloo" (ranks on several hosts with several on one), "self".
   std::string_view engine() const;
   // Ranks of the world, by rank of this group.
   const std::vector<int>& world_ranks() const;
@@ -81,35 +99,95 @@ class Group {
   // Deadline of every later operation, from its start. Default 5 minutes.
   void set_timeout(std::chrono::milliseconds timeout);
 
-  // data becomes the reduction of all ranks' data, in place. Any dtype; mean of integers is
-  // refused. Cost per rank: 2 (n - 1) / n x bytes, two exchanges.
+  // data becomes the reduction of all ranks' data, in place. Cost: 2 (n - 1) / n x bytes, two
+  // exchanges.
   void all_reduce(Buffer data, ReduceOp op = ReduceOp::kSum);
   Work start_all_reduce(Buffer data, ReduceOp op = ReduceOp::kSum);
+  // Several buffers of one dtype as one operation: one latency instead of many, the same bits.
+  // Buffers are copied once each way.
+  void all_reduce(std::span<const Buffer> data, ReduceOp op = ReduceOp::kSum);
+  Work start_all_reduce(std::span<const Buffer> data, ReduceOp op = ReduceOp::kSum);
 
-  // output (size() x input.count elements) becomes the inputs of all ranks, in rank order. input
-  // may be this rank's part of output. Cost per rank: (n - 1) / n x output bytes.
-  void all_gather(ConstBuffer input, Buffer output);
-  Work start_all_gather(ConstBuffer input, Buffer output);
+  // output becomes this rank's block of the reduction of all ranks' inputs, each a vector of
+  // blocks. output may be this rank's block of input itself. Cost: (n - 1) / n x input bytes.
+  void reduce_scatter(ConstBuffer input, Buffer output, ReduceOp op = ReduceOp::kSum,
+                      Counts counts = {});
+  Work start_reduce_scatter(ConstBuffer input, Buffer output, ReduceOp op = ReduceOp::kSum,
+                            Counts counts = {});
 
-  // data becomes the root's data.
+  // output, a vector of blocks, becomes the inputs of all ranks. input may be this rank's block of
+  // output. Cost: (n - 1) x input bytes.
+  void all_gather(ConstBuffer input, Buffer output, Counts counts = {});
+  Work start_all_gather(ConstBuffer input, Buffer output, Counts counts = {});
+
+  // data becomes the root's data. Cost: at most bytes for large data, log n or one exchange.
   void broadcast(Buffer data, int root);
   Work start_broadcast(Buffer data, int root);
+  // Several buffers of one dtype as one operation.
+  void broadcast(std::span<const Buffer> data, int root);
+  Work start_broadcast(std::span<const Buffer> data, int root);
+
+  // The root's data becomes the reduction of all ranks' data; the others' stays as it is. Cost: at
+  // most 2 x bytes, two exchanges.
+  void reduce(Buffer data, int root, ReduceOp op = ReduceOp::kSum);
+  Work start_reduce(Buffer data, int root, ReduceOp op = ReduceOp::kSum);
+
+  // The root's output, a vector of blocks, becomes the inputs of all ranks; output is not looked at
+  // elsewhere. Cost: input bytes.
+  void gather(ConstBuffer input, Buffer output, int root, Counts counts = {});
+  Work start_gather(ConstBuffer input, Buffer output, int root, Counts counts = {});
+
+  // output becomes this rank's block of the root's input, a vector of blocks; input is not looked
+  // at elsewhere. Cost: root: input bytes, others: nothing.
+  void scatter(ConstBuffer input, Buffer output, int root, Counts counts = {});
+  Work start_scatter(ConstBuffer input, Buffer output, int root, Counts counts = {});
+
+  // input and output are vectors of blocks: block j of input goes to rank j, block i of output
+  // comes from rank i. They must not overlap. send_counts[j] elements leave for rank j and
+  // receive_counts[i] come from rank i; these differ between ranks, and what i sends to j must be
+  // what j receives from i (a CommError shows both). Cost: input bytes less the own block's.
+  void all_to_all(ConstBuffer input, Buffer output);
+  Work start_all_to_all(ConstBuffer input, Buffer output);
+  void all_to_all(ConstBuffer input, Buffer output, Counts send_counts, Counts receive_counts);
+  Work start_all_to_all(ConstBuffer input, Buffer output, Counts send_counts,
+                        Counts receive_counts);
 
   // Returns once every rank has called it.
   void barrier();
+  Work start_barrier();
+
+  // Messages. The k-th send to a rank under a tag meets that rank's k-th recv from here under that
+  // tag; counts and dtypes must be the same (a CommError shows both). A send may return before its
+  // message is received; do not rely on it. Any number may be under way. tag >= 0.
+  void send(ConstBuffer data, int to, int tag = 0);
+  Work start_send(ConstBuffer data, int to, int tag = 0);
+  void recv(Buffer data, int from, int tag = 0);
+  Work start_recv(Buffer data, int from, int tag = 0);
+  // Both at once, so that neighbours may exchange in any order. The buffers must not overlap.
+  void send_recv(ConstBuffer out, int to, Buffer in, int from, int tag = 0);
 
   // A group of the given ranks of this one (ascending, this rank among them), with this one's
   // timeout. Collective over the ranks listed; name must be the same on each and new within this
   // group. Moves no bytes; memory is taken at the part's first operation. Throws ConfigError.
   std::unique_ptr<Group> split(const std::string& name, const std::vector<int>& ranks);
+  // One group for each colour, of the ranks that gave it, named name/colour. A negative colour is
+  // in no group and gets null. Collective over this group, one small all_gather.
+  std::unique_ptr<Group> split_by_color(const std::string& name, int color);
+  // The group of this rank along an axis of the mesh, named by the axis; several axes give the
+  // group of their product ("dp+fsdp"). Collective over it, moves no bytes. Throws ConfigError,
+  // also when the mesh is not of size() ranks.
+  std::unique_ptr<Group> split(const Mesh& mesh, std::string_view axis);
+  std::unique_ptr<Group> split(const Mesh& mesh, const std::vector<std::string>& axes);
 
-  // Bytes that this rank has sent to other ranks since construction, payload only.
+  // Bytes that this rank has sent to other ranks since construction, payload only, and those of
+  // them that went to ranks on other hosts.
   std::int64_t bytes_sent() const;
+  std::int64_t bytes_sent_between_hosts() const;
 
   // Waits for pending work, then leaves. Idempotent. Other ranks see a clean goodbye, not a lost
   // peer; one that still waits for this rank gets a CommError. Closing the world closes its parts.
   // Rank 0 carries the control plane, so its close() returns when all others have closed or failed,
-  // at the latest after the timeout; on the gloo engine the others stay up to 2 s for last bytes.
+  // at the latest after the timeout; between hosts the others stay up to 2 s for last bytes.
   void close();
 
  private:

@@ -10,7 +10,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
-#include "trireme/comm/gloo_mesh.h"
+#include "trireme/comm/gloo/gloo_mesh.h"
 #include "trireme/comm/group_impl.h"
 
 namespace trireme {

@@ -4,15 +4,21 @@
 #include "trireme/comm/world_state.h"
 
 #include "trireme/base/error.h"
-#include "trireme/comm/gloo_mesh.h"
+#include "trireme/comm/gloo/gloo_mesh.h"
 
 namespace trireme {
 namespace {
 
 std::string place(const GroupScope& scope, int group_rank) {
-  const int rank = scope.world_ranks[static_cast<std::size_t>(group_rank)];
-  return fmt::format("rank {} on {}", rank,
-                     scope.world->members[static_cast<std::size_t>(rank)].host_name);
+  const Member& member = scope.member(group_rank);
+  return fmt::format("rank {} on {}", member.rank, member.host_name);
+}
+
+std::string describe_message(const GroupScope& scope, const MessageKey& key, bool sends,
+                             std::int64_t count, DType dtype) {
+  return fmt::format("{}({} x {} {} rank {}, tag {})", sends ? "send" : "recv", count,
+                     dtype_name(dtype), sends ? "to" : "from", scope.member(key.peer).rank,
+                     key.tag);
 }
 
 }  // namespace
@@ -22,6 +28,33 @@ WorldState::~WorldState() = default;
 
 bool GroupScope::has_left(int group_rank) const {
   return world->control->has_left(world_ranks[static_cast<std::size_t>(group_rank)]);
+}
+
+const Member& GroupScope::member(int group_rank) const {
+  const int world_rank = world_ranks[static_cast<std::size_t>(group_rank)];
+  return world->members[static_cast<std::size_t>(world_rank)];
+}
+
+bool GroupScope::is_local(int group_rank) const {
+  return member(group_rank).host_id == member(rank).host_id;
+}
+
+std::string OperationName::text(const GroupScope& scope) const {
+  if (const auto* signature = std::get_if<Signature>(&what_)) {
+    return fmt::format("operation {}, {}", signature->sequence, describe(*signature));
+  }
+  const Message& message = std::get<Message>(what_);
+  return fmt::format(
+      "message {}, {}", message.key.sequence,
+      describe_message(scope, message.key, message.sends, message.count, message.dtype));
+}
+
+std::string OperationName::key() const {
+  if (const auto* signature = std::get_if<Signature>(&what_)) {
+    return fmt::format("{}", signature->sequence);
+  }
+  const MessageKey& key = std::get<Message>(what_).key;
+  return fmt::format("message/{}/{}", key.tag, key.sequence);
 }
 
 void mismatch_error(const GroupScope& scope, const Signature& mine, int peer,
@@ -34,26 +67,39 @@ void mismatch_error(const GroupScope& scope, const Signature& mine, int peer,
           : fmt::format("{} as its number {}", describe(theirs), theirs.sequence));
 }
 
-void timeout_error(const GroupScope& scope, const Signature& mine,
-                   const std::vector<int>& missing) {
-  std::vector<int> ranks;
-  for (const int group_rank : missing) {
-    ranks.push_back(scope.world_ranks[static_cast<std::size_t>(group_rank)]);
-  }
-  const std::string hosts =
-      ranks.size() == 1
-          ? " on " + scope.world->members[static_cast<std::size_t>(ranks[0])].host_name
-          : "";
-  throw_error<TimeoutError>(
-      "group {}: {}{} did not arrive at operation {}, {}, before its deadline (seen by rank {}); "
-      "look at what they were doing, or raise the timeout",
-      scope.name, detail::name_ranks(ranks), hosts, mine.sequence, describe(mine),
-      scope.world->rank);
+void message_mismatch_error(const GroupScope& scope, const MessageKey& key, bool this_rank_sends,
+                            const ConstBuffer& mine, std::int64_t their_count, DType their_dtype) {
+  throw_error<CommError>(
+      "group {}: the two ends of message {} differ: {} calls {}, {} calls {}", scope.name,
+      key.sequence, place(scope, scope.rank),
+      describe_message(scope, key, this_rank_sends, mine.count, mine.dtype), place(scope, key.peer),
+      describe_message(scope, {scope.rank, key.tag, key.sequence}, !this_rank_sends, their_count,
+                       their_dtype));
 }
 
-void left_error(const GroupScope& scope, const Signature& mine, int peer) {
-  throw_error<CommError>("group {}: {} has left, and operation {}, {}, waits for it", scope.name,
-                         place(scope, peer), mine.sequence, describe(mine));
+void pair_mismatch_error(const GroupScope& scope, const Signature& signature, int from, int to,
+                         std::int64_t sent, std::int64_t expected) {
+  throw_error<CommError>(
+      "group {}: counts differ in operation {}, {}: {} sends {} elements to {}, which expects {}",
+      scope.name, signature.sequence, describe(signature), place(scope, from), sent,
+      place(scope, to), expected);
+}
+
+void timeout_error(const GroupScope& scope, const OperationName& mine,
+                   const std::vector<int>& missing) {
+  std::vector<int> ranks;
+  for (const int group_rank : missing) ranks.push_back(scope.member(group_rank).rank);
+  const std::string hosts =
+      ranks.size() == 1 ? " on " + scope.member(missing[0]).host_name : std::string();
+  throw_error<TimeoutError>(
+      "group {}: {}{} did not arrive at {}, before its deadline (seen by rank {}); look at what "
+      "they were doing, or raise the timeout",
+      scope.name, detail::name_ranks(ranks), hosts, mine.text(scope), scope.world->rank);
+}
+
+void left_error(const GroupScope& scope, const OperationName& mine, int peer) {
+  throw_error<CommError>("group {}: {} has left, and {}, waits for it", scope.name,
+                         place(scope, peer), mine.text(scope));
 }
 
 }  // namespace trireme

@@ -8,12 +8,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "trireme/comm/collective.h"
-#include "trireme/comm/control_plane.h"
+#include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/failure.h"
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme {
 
@@ -23,7 +24,7 @@ class GlooMesh;
 // neither control plane nor mesh.
 struct WorldState {
   int rank = 0;
-  std::string engine;  // as asked for: "auto", "shm", "gloo"
+  std::string engine;  // as asked for: "auto", "shm", "gloo", "mpi", "nccl", "shm+mpi"
   std::vector<Member> members;
   FailureLatch latch;
   std::unique_ptr<ControlPlane> control;
@@ -43,15 +44,49 @@ struct GroupScope {
 
   int size() const { return static_cast<int>(world_ranks.size()); }
   bool has_left(int group_rank) const;
+  const Member& member(int group_rank) const;
+  // Ranks with equal host_id share a host.
+  bool is_local(int group_rank) const;
+};
+
+// An operation under way as errors call it. Cheap to make: the words are put together on demand.
+class OperationName {
+ public:
+  explicit OperationName(const Signature& signature) : what_(signature) {}
+  OperationName(const MessageKey& key, bool sends, std::int64_t count, DType dtype)
+      : what_(Message{key, sends, count, dtype}) {}
+
+  // "operation 12, all_reduce(sum of 3 x f32)"; "message 0, send(8 x f32 to rank 2, tag 7)".
+  std::string text(const GroupScope& scope) const;
+  // Equal on all ranks that wait for one another in this operation, different for every other of
+  // the group.
+  std::string key() const;
+
+ private:
+  struct Message {
+    MessageKey key;
+    bool sends;
+    std::int64_t count;
+    DType dtype;
+  };
+  std::variant<Signature, Message> what_;
 };
 
 // Throws: both signatures, with the ranks that asked for them (ranks of the group).
 [[noreturn]] void mismatch_error(const GroupScope& scope, const Signature& mine, int peer,
                                  const Signature& theirs);
+// Throws: what the two ends of a message say it is.
+[[noreturn]] void message_mismatch_error(const GroupScope& scope, const MessageKey& key,
+                                         bool this_rank_sends, const ConstBuffer& mine,
+                                         std::int64_t their_count, DType their_dtype);
+// Throws: what rank `from` sends to rank `to` in an all_to_all, and what `to` expects of it, both
+// ranks of the group.
+[[noreturn]] void pair_mismatch_error(const GroupScope& scope, const Signature& signature, int from,
+                                      int to, std::int64_t sent, std::int64_t expected);
 // Throws: names the ranks of the group that have not arrived.
-[[noreturn]] void timeout_error(const GroupScope& scope, const Signature& mine,
+[[noreturn]] void timeout_error(const GroupScope& scope, const OperationName& mine,
                                 const std::vector<int>& missing);
 // Throws: the peer said goodbye while this operation waits for it.
-[[noreturn]] void left_error(const GroupScope& scope, const Signature& mine, int peer);
+[[noreturn]] void left_error(const GroupScope& scope, const OperationName& mine, int peer);
 
 }  // namespace trireme

@@ -12,8 +12,8 @@
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
-#include "trireme/comm/handshake.h"
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/handshake.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme::detail {
 namespace {

@@ -29,7 +29,7 @@
 
 #include "trireme/comm/engine.h"
 #include "trireme/comm/reduction_tree.h"
-#include "trireme/comm/shm_segment.h"
+#include "trireme/comm/shm/shm_segment.h"
 
 namespace trireme {
 namespace {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "trireme/base/deadline.h"
-#include "trireme/comm/gloo_mesh.h"
+#include "trireme/comm/gloo/gloo_mesh.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {

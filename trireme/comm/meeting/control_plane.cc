@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/control_plane.h"
+#include "trireme/comm/meeting/control_plane.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>

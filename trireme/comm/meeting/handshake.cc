@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/handshake.h"
+#include "trireme/comm/meeting/handshake.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -9,7 +9,7 @@
 #include <openssl/rand.h>
 
 #include "trireme/base/error.h"
-#include "trireme/comm/frame.h"
+#include "trireme/comm/meeting/frame.h"
 
 namespace trireme {
 namespace {

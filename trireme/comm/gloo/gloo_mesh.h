@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "trireme/base/deadline.h"
-#include "trireme/comm/control_plane.h"
+#include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/failure.h"
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 namespace gloo::transport {
 class Context;

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/gloo_flight.h"
+#include "trireme/comm/gloo/gloo_flight.h"
 
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>

@@ -21,8 +21,8 @@
 #include <vector>
 
 #include "trireme/comm/failure.h"
-#include "trireme/comm/frame.h"
-#include "trireme/comm/socket.h"
+#include "trireme/comm/meeting/frame.h"
+#include "trireme/comm/meeting/socket.h"
 #include "trireme/comm/world.h"
 
 namespace trireme {

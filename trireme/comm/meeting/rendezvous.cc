@@ -1,14 +1,14 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 #include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
 
-#include "trireme/comm/host_identity.h"
+#include "trireme/comm/meeting/host_identity.h"
 
 namespace trireme {
 namespace {

@@ -23,7 +23,7 @@
 
 #include "trireme/base/deadline.h"
 #include "trireme/comm/collective.h"
-#include "trireme/comm/socket.h"
+#include "trireme/comm/meeting/socket.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {

@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "trireme/base/error.h"
-#include "trireme/comm/handshake.h"
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/handshake.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme::detail {
 namespace {

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/socket.h"
+#include "trireme/comm/meeting/socket.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/host_identity.h"
+#include "trireme/comm/meeting/host_identity.h"
 
 #include <fmt/core.h>
 #include <sys/stat.h>

@@ -24,9 +24,9 @@
 #include <vector>
 
 #include "trireme/comm/engine.h"
-#include "trireme/comm/gloo_flight.h"
+#include "trireme/comm/gloo/gloo_flight.h"
 #include "trireme/comm/reduction_tree.h"
-#include "trireme/comm/sigpipe.h"
+#include "trireme/comm/gloo/sigpipe.h"
 
 namespace trireme {
 namespace {

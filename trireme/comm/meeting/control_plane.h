@@ -19,7 +19,7 @@
 
 #include "trireme/base/deadline.h"
 #include "trireme/comm/failure.h"
-#include "trireme/comm/rendezvous.h"
+#include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme {
 

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/frame.h"
+#include "trireme/comm/meeting/frame.h"
 
 namespace trireme {
 namespace {

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/gloo_mesh.h"
+#include "trireme/comm/gloo/gloo_mesh.h"
 
 #include <gloo/common/error.h>
 #include <gloo/transport/address.h>
@@ -13,8 +13,8 @@
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
-#include "trireme/comm/sigpipe.h"
-#include "trireme/comm/socket.h"
+#include "trireme/comm/gloo/sigpipe.h"
+#include "trireme/comm/meeting/socket.h"
 
 namespace trireme {
 namespace {

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/shm_segment.h"
+#include "trireme/comm/shm/shm_segment.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "trireme/base/error.h"
-#include "trireme/comm/futex.h"
+#include "trireme/comm/shm/futex.h"
 
 namespace trireme {
 namespace {
