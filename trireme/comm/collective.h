@@ -83,7 +83,8 @@ std::uint64_t digest_of(Counts counts);
 
 // "all_reduce"
 std::string kind_name(CollectiveKind kind);
-// "all_reduce(sum of 1024 x f32)", "broadcast(4 x i64 from rank 2)", "barrier()"
+// "all_reduce(sum of 1024 x f32)", "broadcast(4 x i64 from rank 2)", "barrier()". The root is a
+// rank of the group.
 std::string describe(const Signature& signature);
 
 // One message between two ranks. The sequence counts the messages between the same ranks in the

@@ -86,6 +86,14 @@ class GlooEngine final : public Engine {
 
   std::string_view name() const override { return "gloo"; }
   std::int64_t bytes_sent() const override { return bytes_sent_.load(std::memory_order_relaxed); }
+  std::int64_t bytes_sent_between_hosts() const override { return 0; }
+  void send(const MessageKey&, const ConstBuffer&, const Deadline&) override { unfinished(); }
+  void receive(const MessageKey&, const Buffer&, const Deadline&) override { unfinished(); }
+  void exchange(const MessageKey&, const ConstBuffer&, const MessageKey&, const Buffer&,
+                const Deadline&) override {
+    unfinished();
+  }
+  static void unfinished() { throw InternalError("not there yet"); }
   void run(const Collective& collective, const Deadline& deadline) override;
 
  private:
@@ -132,7 +140,7 @@ class GlooEngine final : public Engine {
 void GlooEngine::run(const Collective& collective, const Deadline& deadline) {
   const NoSigpipe no_sigpipe;
   signature_ = collective.signature;
-  const Buffer& data = collective.data;
+  const Buffer& data = collective.output;
   const std::size_t own_bytes =
       signature_.kind == CollectiveKind::kAllGather ? collective.input.bytes() : data.bytes();
   const bool small = own_bytes <= kSmallBytes;
@@ -162,6 +170,8 @@ void GlooEngine::run(const Collective& collective, const Deadline& deadline) {
       if (!small) return broadcast(data, deadline);
       if (!has_data) copy_bytes(data.data, greeting_data(signature_.root), own_bytes);
       return;
+    default:
+      unfinished();
   }
 }
 

@@ -109,7 +109,7 @@ void GlooFlight::wait_for(const Message& message, const Signature& signature,
     const auto time = std::max(end.remaining(), kProbeTime);
     if (port_.wait_once(*message.buffer, message.receive, time)) return;
     scope.world->latch.throw_if_failed();
-    if (left && end.expired()) left_error(scope, signature, message.peer);
+    if (left && end.expired()) left_error(scope, OperationName(signature), message.peer);
     if (!left && scope.has_left(message.peer)) {
       left = true;
       const Deadline grace = Deadline::after(kLastWordsTime);
@@ -123,9 +123,9 @@ void GlooFlight::fail(std::size_t at, const Signature& signature, const Deadline
   const GroupScope& scope = port_.scope_;
   const int peer = messages_[at].peer;
   scope.world->latch.throw_if_failed();
-  if (scope.has_left(peer)) left_error(scope, signature, peer);
+  if (scope.has_left(peer)) left_error(scope, OperationName(signature), peer);
   if (deadline.expired()) {
-    timeout_error(scope, signature, without_those_who_wait(missing_from(at), signature));
+    timeout_error(scope, OperationName(signature), without_those_who_wait(missing_from(at), signature));
   }
   scope.world->latch.wait_for(kCauseTime);
   scope.world->latch.throw_if_failed();
