@@ -4,8 +4,10 @@
 #include "trireme/comm/world.h"
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -20,8 +22,13 @@ void validate(const WorldOptions& options) {
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
     throw_error<ConfigError>("rank {} is not one of a world of {}", options.rank, options.size);
   }
-  if (options.engine != "auto" && options.engine != "shm" && options.engine != "gloo") {
-    throw_error<ConfigError>("there is no engine '{}'; use auto, shm or gloo", options.engine);
+  constexpr std::string_view kEngines[] = {"auto", "shm",     "gloo",    "mpi",
+                                           "nccl", "shm+mpi", "shm+gloo"};
+  if (std::find(std::begin(kEngines), std::end(kEngines), options.engine) == std::end(kEngines)) {
+    throw_error<ConfigError>(
+        "there is no engine '{}'; use auto, shm, gloo, mpi, nccl, shm+gloo or "
+        "shm+mpi",
+        options.engine);
   }
   if (options.size == 1) return;
   const bool adopts = options.rank == 0 && options.listen_fd >= 0;
@@ -56,7 +63,9 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
         "gloo",
         detail::name_ranks(far), options.size);
   }
-  if (options.engine == "gloo" || !far.empty()) {
+  const bool only_mpi = options.engine == "mpi" || options.engine == "shm+mpi";
+  const bool always_gloo = options.engine == "gloo" || options.engine == "nccl";
+  if (always_gloo || (!far.empty() && !only_mpi)) {
     world.mesh = std::make_shared<GlooMesh>(options.rank, world.members, options.address,
                                             options.network_interface, *world.control, world.latch,
                                             deadline);
