@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <string_view>
@@ -49,6 +50,25 @@ std::vector<int> elsewhere(const std::vector<Member>& members) {
     if (member.host_id != members[0].host_id) ranks.push_back(member.rank);
   }
   return ranks;
+}
+
+// "ranks 0, 1 on alpha by shm, rank 2 on beta, between hosts by gloo": what carries bytes between
+// which ranks.
+std::string describe_engines(const WorldState& world) {
+  const bool by_host = world.engine == "auto" || world.engine.starts_with("shm");
+  if (!by_host) return "all by " + world.engine;
+  std::map<std::string, std::vector<int>> hosts;
+  for (const Member& member : world.members) hosts[member.host_id].push_back(member.rank);
+  std::string text;
+  for (const auto& [id, ranks] : hosts) {
+    const Member& member = world.members[static_cast<std::size_t>(ranks[0])];
+    text += fmt::format("{}{} on {}{}", text.empty() ? "" : ", ", detail::name_ranks(ranks),
+                        member.host_name, ranks.size() > 1 ? " by shm" : "");
+  }
+  const bool several = hosts.size() > 1;
+  return text + (!several                    ? ""
+                 : world.engine == "shm+mpi" ? ", between hosts by mpi"
+                                             : ", between hosts by gloo");
 }
 
 void join(WorldState& world, const WorldOptions& options, const Deadline& deadline,
@@ -96,8 +116,14 @@ std::unique_ptr<Group> join_world(const WorldOptions& options) {
     auto world = std::make_unique<GroupImpl>(scope, deadline.remaining());
     world->run({});
     world->set_timeout(options.timeout);
-    log_info("{} ranks have met at {}:{}, engine {}", options.size, options.address, options.port,
-             world->engine().name());
+    const std::string met =
+        fmt::format("{} ranks have met at {}:{}: {}", options.size, options.address, options.port,
+                    describe_engines(*scope.world));
+    if (options.rank == 0) {
+      log_info("{}", met);
+    } else {
+      log_debug("{}", met);
+    }
     return std::make_unique<Group>(std::move(world));
   } catch (const std::exception& error) {
     // So that the others do not only see this rank vanish.
