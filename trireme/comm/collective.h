@@ -73,6 +73,11 @@ struct Collective {
   std::vector<Block> send_blocks;  // by rank; kAllToAll only
   // kReduceScatter inside a larger tree; see reduction_tree.h. Outlives the call.
   const PartialReduction* partial = nullptr;
+  // What the user called, where this is one step of it. Outlives the call.
+  const Signature* origin = nullptr;
+
+  // What ranks compare and what errors name.
+  const Signature& identity() const { return origin != nullptr ? *origin : signature; }
 };
 
 // n equal blocks of count elements; blocks of the given counts. Without gaps.

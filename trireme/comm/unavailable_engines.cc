@@ -10,8 +10,5 @@ std::unique_ptr<Engine> make_mpi_engine(const GroupScope&) { throw InternalError
 std::unique_ptr<Engine> make_nccl_engine(const GroupScope&) {
   throw InternalError("not there yet");
 }
-std::unique_ptr<Engine> make_hierarchical_engine(const GroupScope& scope, EngineFactory between) {
-  return between(scope);
-}
 
 }  // namespace trireme

@@ -86,14 +86,14 @@ void broadcast(MessageState& state, const Collective& collective, const Deadline
     state.greetings.give_all_the_same();
     state.for_each_peer([&](int peer) { state.count_sent(peer, all.size()); });
   }
-  state.greetings.meet(signature, deadline);
+  state.greetings.meet(collective.identity(), deadline);
   if (small) {
     if (rank != root) {
       state.memory->copy(all.data(), state.greetings.from(root).data, all.size());
     }
     return;
   }
-  const OperationName name(signature);
+  const OperationName name(collective.identity());
   const std::size_t others = static_cast<std::size_t>(state.scope.size()) - 1;
   if (others > 1 && all.size() * others > kDirectBytes) {
     return broadcast_slices(state, collective.output, root, name, deadline);

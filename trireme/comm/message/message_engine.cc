@@ -46,7 +46,7 @@ class MessageEngine final : public Engine {
 void MessageEngine::run(const Collective& collective, const Deadline& deadline) {
   switch (collective.signature.kind) {
     case CollectiveKind::kBarrier:
-      return state_.greetings.meet(collective.signature, deadline);
+      return state_.greetings.meet(collective.identity(), deadline);
     case CollectiveKind::kAllReduce:
     case CollectiveKind::kReduce:
     case CollectiveKind::kReduceScatter:

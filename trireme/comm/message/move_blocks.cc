@@ -102,8 +102,8 @@ void move_blocks(MessageState& state, const Collective& collective, const Deadli
   const bool has_counts = signature.kind == CollectiveKind::kAllToAll;
   enclose(state, collective, moves);
   if (has_counts) tell_counts(state, moves);
-  state.greetings.meet(signature, deadline);
-  if (has_counts) compare_counts(state, signature, moves);
+  state.greetings.meet(collective.identity(), deadline);
+  if (has_counts) compare_counts(state, collective.identity(), moves);
 
   auto* output = static_cast<std::byte*>(collective.output.data);
   const std::size_t element = dtype_bytes(collective.output.dtype);
@@ -131,7 +131,7 @@ void move_blocks(MessageState& state, const Collective& collective, const Deadli
   const auto own_out =
       bytes_of(collective.input, moves.out[static_cast<std::size_t>(state.scope.rank)]);
   state.memory->copy(own.data(), own_out.data(), own.size());
-  flight->wait(OperationName(signature), deadline);
+  flight->wait(OperationName(collective.identity()), deadline);
 }
 
 }  // namespace trireme

@@ -171,7 +171,7 @@ void Reduction::run_small(const Deadline& deadline) {
       }
     });
   }
-  state_.greetings.meet(collective_->signature, deadline);
+  state_.greetings.meet(collective_->identity(), deadline);
   if (kind == CollectiveKind::kReduce && !wants_result(rank)) return;
   const Block own = block_for(rank);
   reduce(
@@ -184,8 +184,8 @@ void Reduction::run_small(const Deadline& deadline) {
 }
 
 void Reduction::run_slices(const Deadline& deadline) {
-  state_.greetings.meet(collective_->signature, deadline);
-  const OperationName name(collective_->signature);
+  state_.greetings.meet(collective_->identity(), deadline);
+  const OperationName name(collective_->identity());
   const std::int64_t longest =
       std::min(slices_.longest_slice(), slices_.block(state_.scope.rank).count);
   const std::size_t incoming_bytes = bytes_of(longest, in_.dtype) * inputs_.size();
