@@ -86,8 +86,7 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
   const bool only_mpi = options.engine == "mpi" || options.engine == "shm+mpi";
   const bool always_gloo = options.engine == "gloo" || options.engine == "nccl";
   if (always_gloo || (!far.empty() && !only_mpi)) {
-    world.mesh = std::make_shared<GlooMesh>(options.rank, world.members, options.address,
-                                            options.network_interface, *world.control, world.latch,
+    world.mesh = std::make_shared<GlooMesh>(options, world.members, *world.control, world.latch,
                                             deadline);
   }
 }
