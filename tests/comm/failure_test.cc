@@ -125,6 +125,8 @@ std::string seen_without_rank_zero(const std::function<std::string(Group&)>& las
     if (!rank.wait_to_hear("running")) return "a rank did not start";
   }
   ranks[0].signal(SIGSTOP);
+  int status = 0;
+  if (waitpid(ranks[0].pid(), &status, WUNTRACED) < 0 || !WIFSTOPPED(status)) return "no stop";
   const Deadline deadline = Deadline::after(std::chrono::seconds(5));
   if (::write(go[1], "x", 1) != 1) return "no byte";
   const std::string seen = ranks[1].result(deadline);
