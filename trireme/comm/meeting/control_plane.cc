@@ -267,10 +267,10 @@ void ControlPlane::send_to_all_but(int rank, FrameType type, std::string_view pa
 }
 
 void ControlPlane::keep_value(const std::string& key, std::string value) {
-  const auto [kept, added] = values_.emplace(key, std::move(value));
+  const std::string& kept = values_.emplace(key, std::move(value)).first->second;
   std::erase_if(waiters_, [&](const Waiter& waiter) {
     if (waiter.key != key) return false;
-    send(waiter.rank, FrameType::kValue, FieldWriter().text(key).text(kept->second).bytes());
+    send(waiter.rank, FrameType::kValue, FieldWriter().text(key).text(kept).bytes());
     return true;
   });
   changed_.notify_all();
