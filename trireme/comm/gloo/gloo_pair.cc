@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -23,6 +24,10 @@
 
 namespace trireme {
 namespace {
+
+// Within this process; longer than any scheduling. Gloo waits five times a context's timeout.
+constexpr std::chrono::milliseconds kConnectTime = std::chrono::seconds(20);
+constexpr int kGlooConnectFactor = 5;
 
 std::uint16_t port_of(const sockaddr_storage& address) {
   // At the same place for both families.
@@ -50,7 +55,9 @@ GlooPairs::GlooPairs(gloo::transport::Context& context, gloo::transport::tcp::De
                      const std::string& address)
     : context_(context),
       device_(device),
-      silent_(listen_on(address.find(':') == std::string::npos ? "127.0.0.1" : "::1", 0)) {}
+      silent_(listen_on(address.find(':') == std::string::npos ? "127.0.0.1" : "::1", 0)) {
+  context.setTimeout(kConnectTime / kGlooConnectFactor);
+}
 
 void GlooPairs::add(int peer, FileDescriptor connection) {
   sockaddr_storage silent{};
@@ -70,7 +77,8 @@ void GlooPairs::add(int peer, FileDescriptor connection) {
   } catch (const gloo::Exception& error) {
     throw_error<CommError>("gloo cannot connect over the loopback interface: {}", error.what());
   }
-  accept_from(silent_);  // and drop it
+  bool exhausted = false;
+  accept_from(silent_, exhausted);  // and drop it
 }
 
 // The one whose other end is the silent socket.

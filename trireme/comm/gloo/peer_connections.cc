@@ -68,8 +68,8 @@ int poll_time(const Deadline& deadline) {
 
 class Handshakes {
  public:
-  Handshakes(const PeerConnections& peers, const FileDescriptor& listener, const FailureLatch& latch,
-          const Deadline& deadline)
+  Handshakes(const PeerConnections& peers, const FileDescriptor& listener,
+             const FailureLatch& latch, const Deadline& deadline)
       : peers_(peers), listener_(listener), latch_(latch), deadline_(deadline) {}
 
   std::map<int, FileDescriptor> run() {
@@ -179,12 +179,13 @@ void Handshakes::accept_some() {
 void Handshakes::admit() {
   // Bounded, so that a flood does not keep the guests waiting.
   for (std::size_t i = 0; i < kMaxStrangers; ++i) {
-    std::optional<FileDescriptor> fd = accept_from(listener_);
-    if (!fd) return;
-    if (guests_.size() >= kMaxStrangers) {
+    bool exhausted = false;
+    std::optional<FileDescriptor> fd = accept_from(listener_, exhausted);
+    if (!guests_.empty() && (exhausted || guests_.size() >= kMaxStrangers)) {
       refuse(guests_.front(), "too many strangers");
       guests_.pop_front();
     }
+    if (!fd) return;
     Guest& guest = guests_.emplace_back();
     guest.address = peer_address(*fd);
     guest.line.fd = *std::move(fd);
