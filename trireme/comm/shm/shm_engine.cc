@@ -72,12 +72,13 @@ class ShmEngine final : public Engine {
 }  // namespace
 
 void ShmOperation::meet() {
-  if (!compared_) segment_.own().signature = signature();
-  segment_.barrier(signature(), deadline_);
+  const Signature& mine = collective_.identity();
+  if (!compared_) segment_.own().signature = mine;
+  segment_.barrier(mine, deadline_);
   if (compared_) return;
   for (int rank = 0; rank < size(); ++rank) {
     const Signature theirs = segment_.published(rank).signature;
-    if (theirs != signature()) mismatch_error(scope_, signature(), rank, theirs);
+    if (theirs != mine) mismatch_error(scope_, mine, rank, theirs);
   }
   compared_ = true;
 }

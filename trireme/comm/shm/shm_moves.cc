@@ -227,7 +227,7 @@ void Move::check_counts() const {
       const std::int64_t sent = pair_count(from, to).sends;
       const std::int64_t expected = pair_count(to, from).expects;
       if (sent != expected) {
-        pair_mismatch_error(operation_.scope(), operation_.signature(), from, to, sent, expected);
+        pair_mismatch_error(operation_.scope(), collective_.identity(), from, to, sent, expected);
       }
     }
   }
