@@ -449,9 +449,9 @@ TEST(World, EngineFollowsTheHosts) {
     return engines;
   };
   auto ranks = start_processes(3, two_hosts);
-  EXPECT_EQ(ranks[0].result(), "gloo shm gloo 6.000000");
-  EXPECT_EQ(ranks[1].result(), "gloo shm gloo 6.000000");
-  EXPECT_EQ(ranks[2].result(), "gloo self gloo 6.000000");
+  EXPECT_EQ(ranks[0].result(), "shm+gloo shm shm+gloo 6.000000");
+  EXPECT_EQ(ranks[1].result(), "shm+gloo shm shm+gloo 6.000000");
+  EXPECT_EQ(ranks[2].result(), "shm+gloo self shm+gloo 6.000000");
 
   auto refused = start_processes(3, two_hosts, "shm");
   for (RankProcess& rank : refused) {
