@@ -29,7 +29,7 @@ using testing::RankProcess;
 using ::testing::StartsWith;
 
 // Two hosts with two ranks each: ranks 0 and 1 on host 0, 2 and 3 on host 1.
-class TwoHosts : public ::testing::Test {
+class TwoHosts : public ::testing::TestWithParam<std::string> {
  protected:
   using Body = std::function<std::string(const WorldOptions&)>;
 
@@ -47,6 +47,7 @@ class TwoHosts : public ::testing::Test {
       options.rank = rank;
       options.size = 4;
       options.address = net_.address(0);
+      options.engine = GetParam();
       options.secret = "a secret of this test";
       options.join_timeout = testing::kTestDeadline;
       options.timeout = timeout;
@@ -76,7 +77,7 @@ std::string wrong(const char* what, std::size_t i) {
   return std::string(what) + " is wrong at " + std::to_string(i);
 }
 
-TEST_F(TwoHosts, Compute) {
+TEST_P(TwoHosts, Compute) {
   constexpr std::size_t kCount = 100019;
   auto ranks = start(
       [](const WorldOptions& options) -> std::string {
@@ -101,12 +102,15 @@ TEST_F(TwoHosts, Compute) {
         const auto here = world->split(
             "here", options.rank < 2 ? std::vector<int>{0, 1} : std::vector<int>{2, 3});
         here->barrier();
-        const std::string engine(here->engine());
+        const std::string engines =
+            std::string(world->engine()) + " " + std::string(here->engine());
         world->close();
-        return engine;
+        return engines;
       },
       testing::kTestDeadline);
-  for (RankProcess& rank : ranks) EXPECT_EQ(rank.result(), "shm");
+  for (RankProcess& rank : ranks) {
+    EXPECT_EQ(rank.result(), GetParam() == "gloo" ? "gloo gloo" : "shm+gloo shm");
+  }
 }
 
 // Long against any scheduling: 64 MiB over a link of 100 Mbit/s take more than 5 s.
@@ -119,7 +123,7 @@ std::string reduce_for_long(const WorldOptions& options) {
 }
 
 // Nobody's connection ends: there is only silence. The contract is five seconds.
-TEST_F(TwoHosts, ACutLinkIsALostPeerWithinFiveSeconds) {
+TEST_P(TwoHosts, ACutLinkIsALostPeerWithinFiveSeconds) {
   const std::string unpaced = net_.pace(1, 100'000'000);
   if (!unpaced.empty()) std::printf("the link is not paced: %s\n", unpaced.c_str());
   auto ranks = start(reduce_for_long, std::chrono::minutes(5));
@@ -140,7 +144,7 @@ TEST_F(TwoHosts, ACutLinkIsALostPeerWithinFiveSeconds) {
 }
 
 // A whole host of stopped processes answers through its kernel: it is late, not lost.
-TEST_F(TwoHosts, AStoppedHostIsLateNotLost) {
+TEST_P(TwoHosts, AStoppedHostIsLateNotLost) {
   auto ranks = start(
       [](WorldOptions options) -> std::string {
         const auto world = join_world(options);
@@ -161,6 +165,9 @@ TEST_F(TwoHosts, AStoppedHostIsLateNotLost) {
                             HasSubstr("2, 3"))));
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Engines, TwoHosts, ::testing::Values("auto", "gloo"),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace trireme

@@ -50,12 +50,12 @@ void ControlPlane::watch_processes() {
     if (!here || member.pid == self.pid) continue;
     std::string why;
     std::unique_ptr<PeerProcess> process = PeerProcess::watch(member, why);
-    if (process == nullptr) {
+    if (process != nullptr) {
+      processes_.push_back(std::move(process));
+    } else if (!why.empty()) {
       log_warn("rank {} cannot watch process {} of rank {} ({}): only rank 0 sees its end", rank_,
                member.pid, member.rank, why);
-      continue;
     }
-    processes_.push_back(std::move(process));
   }
 }
 

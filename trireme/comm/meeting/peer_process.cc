@@ -48,17 +48,14 @@ LastWordsMapping open_page(const Member& member, std::string& why) {
       open(member.last_words.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   struct stat status {};
   if (!fd || fstat(fd.get(), &status) != 0) {
-    why = fmt::format("{}: {}", member.last_words, error_text());
+    if (errno != ENOENT) why = fmt::format("{}: {}", member.last_words, error_text());
     return nullptr;
   }
   LastWordsMapping page;
   if (S_ISREG(status.st_mode) && status.st_size == sizeof(LastWordsPage)) {
     page = map_page(fd, PROT_READ);
   }
-  if (page == nullptr || page->token != member.last_words_token) {
-    why = fmt::format("{} is not what it was", member.last_words);
-    return nullptr;
-  }
+  if (page != nullptr && page->token != member.last_words_token) page.reset();
   return page;
 }
 
@@ -100,7 +97,7 @@ std::unique_ptr<PeerProcess> PeerProcess::watch(const Member& member, std::strin
   // The process first: the page then proves that it is the right one.
   FileDescriptor process(static_cast<int>(syscall(SYS_pidfd_open, member.pid, 0)));
   if (!process) {
-    why = fmt::format("pidfd_open: {}", error_text());
+    if (errno != ESRCH) why = fmt::format("pidfd_open: {}", error_text());
     return nullptr;
   }
   LastWordsMapping page = open_page(member, why);

@@ -51,8 +51,8 @@ class LastWords {
 
 class PeerProcess {
  public:
-  // Null, and why, where the system does not allow it or the process is no more. Member's process
-  // space must be this process's.
+  // Null when the process is no more, or, with why, where the system does not allow it. Member's
+  // process space must be this process's.
   static std::unique_ptr<PeerProcess> watch(const Member& member, std::string& why);
 
   int rank() const { return rank_; }
