@@ -36,7 +36,7 @@ class ReduceScatter {
       : operation_(operation), collective_(operation.collective()), partial_(partial) {
     for (const auto& nodes : partial.inputs) most_ = std::max(most_, nodes.size());
     const std::size_t places = std::max<std::size_t>(1, operation.others() * most_);
-    place_bytes_ = round_down_to_line(ShmHalf::kBytes / places);
+    place_bytes_ = round_down_to_line(std::min(ShmHalf::kBytes / places, kMostPlaceBytes));
     cut();
     line_up_inputs();
   }

@@ -44,7 +44,8 @@ class Cuts {
       : ranks_(ranks),
         element_bytes_(static_cast<std::int64_t>(dtype_bytes(data.dtype))),
         total_(data.count),
-        place_bytes_(round_down_to_line(ShmHalf::kBytes / static_cast<std::size_t>(ranks))) {
+        place_bytes_(round_down_to_line(
+            std::min(ShmHalf::kBytes / static_cast<std::size_t>(ranks), kMostPlaceBytes))) {
     // Segments of one size, so that the last is not a crumb that costs a barrier.
     const std::int64_t largest = static_cast<std::int64_t>(place_bytes_) / element_bytes_ * ranks;
     segments_ = std::max<std::int64_t>(1, (total_ + largest - 1) / largest);
