@@ -18,6 +18,8 @@ constexpr std::size_t kEncodedBlock = sizeof(float) + kElements;
 constexpr float kLevels = 127.0F;
 // Below it 127 / magnitude would not be finite, or magnitude / 127 not normal.
 constexpr float kSmallest = 0x1.0p-119F;
+// The largest scale of which 127 are finite.
+constexpr float kLargestScale = 0x1.020406p121F;
 // An f32 between 2^23 and 2^24 has no fraction: adding 1.5 x 2^23 rounds to an integer, to nearest
 // even, and leaves it in the low bits. Every vector unit adds; not every one rounds.
 constexpr float kRounder = 0x1.8p23F;
@@ -41,7 +43,7 @@ TRIREME_INLINE void quantize(Block& block) {
     block.scale = is_finite ? 0.0F : std::numeric_limits<float>::quiet_NaN();
     return;
   }
-  block.scale = magnitude / kLevels;
+  block.scale = std::min(magnitude / kLevels, kLargestScale);
   const float inverse = kLevels / magnitude;
   for (std::size_t i = 0; i < kElements; ++i) {
     const float rounded = block.values[i] * inverse + kRounder;
