@@ -1,8 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// A span of elements that travels: memory that the caller owns, with its dtype and where it lies. No
-// LibTorch here; parallel/tensor_buffer.h makes one from a tensor.
+// A span of elements that travels: memory that the caller owns, with its dtype and where it lies.
+// No LibTorch here; parallel/tensor_buffer.h makes one from a tensor.
 #pragma once
 
 #include <cstddef>

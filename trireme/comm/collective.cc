@@ -4,6 +4,9 @@
 #include "trireme/comm/collective.h"
 
 #include <fmt/core.h>
+#include <xxhash.h>
+
+#include <algorithm>
 
 namespace trireme {
 namespace {
@@ -26,35 +29,75 @@ std::string_view reduce_name(ReduceOp op) {
 
 }  // namespace
 
+std::vector<Block> equal_blocks(int n, std::int64_t count) {
+  std::vector<Block> blocks(static_cast<std::size_t>(n));
+  std::int64_t offset = 0;
+  for (Block& block : blocks) {
+    block = {offset, count};
+    offset += count;
+  }
+  return blocks;
+}
+
+std::vector<Block> blocks_of(Counts counts) {
+  std::vector<Block> blocks;
+  blocks.reserve(counts.size());
+  std::int64_t offset = 0;
+  for (const std::int64_t count : counts) {
+    blocks.push_back({offset, count});
+    offset += count;
+  }
+  return blocks;
+}
+
+std::uint64_t digest_of(Counts counts) {
+  const bool equal =
+      std::adjacent_find(counts.begin(), counts.end(), std::not_equal_to<>()) == counts.end();
+  return equal ? 0 : XXH3_64bits(counts.data(), counts.size_bytes()) | 1;
+}
+
 std::string kind_name(CollectiveKind kind) {
   switch (kind) {
     case CollectiveKind::kBarrier:
       return "barrier";
     case CollectiveKind::kAllReduce:
       return "all_reduce";
+    case CollectiveKind::kReduceScatter:
+      return "reduce_scatter";
     case CollectiveKind::kAllGather:
       return "all_gather";
     case CollectiveKind::kBroadcast:
       return "broadcast";
+    case CollectiveKind::kReduce:
+      return "reduce";
+    case CollectiveKind::kGather:
+      return "gather";
+    case CollectiveKind::kScatter:
+      return "scatter";
+    case CollectiveKind::kAllToAll:
+      return "all_to_all";
   }
   return "?";
 }
 
 std::string describe(const Signature& signature) {
-  const std::string name = kind_name(signature.kind);
-  const std::string_view dtype = dtype_name(signature.dtype);
-  switch (signature.kind) {
-    case CollectiveKind::kBarrier:
-      return name + "()";
-    case CollectiveKind::kAllReduce:
-      return fmt::format("{}({} of {} x {})", name, reduce_name(signature.op), signature.count,
-                         dtype);
-    case CollectiveKind::kAllGather:
-      return fmt::format("{}({} x {})", name, signature.count, dtype);
-    case CollectiveKind::kBroadcast:
-      return fmt::format("{}({} x {} from rank {})", name, signature.count, dtype, signature.root);
+  if (signature.kind == CollectiveKind::kBarrier) return "barrier()";
+  std::string text = kind_name(signature.kind) + "(";
+  const bool reduces = signature.kind == CollectiveKind::kAllReduce ||
+                       signature.kind == CollectiveKind::kReduceScatter ||
+                       signature.kind == CollectiveKind::kReduce;
+  if (reduces) text += fmt::format("{} of ", reduce_name(signature.op));
+  if (signature.count >= 0) text += fmt::format("{} x ", signature.count);
+  text += dtype_name(signature.dtype);
+  if (signature.counts_digest != 0) {
+    text += fmt::format(" in blocks of digest {:016x}", signature.counts_digest);
   }
-  return name;
+  if (signature.root >= 0) {
+    const bool from =
+        signature.kind == CollectiveKind::kBroadcast || signature.kind == CollectiveKind::kScatter;
+    text += fmt::format(" {} rank {}", from ? "from" : "to", signature.root);
+  }
+  return text + ")";
 }
 
 }  // namespace trireme

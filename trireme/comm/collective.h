@@ -73,6 +73,11 @@ struct Collective {
   std::vector<Block> send_blocks;  // by rank; kAllToAll only
   // kReduceScatter inside a larger tree; see reduction_tree.h. Outlives the call.
   const PartialReduction* partial = nullptr;
+  // What the user called, where this is one step of it. Outlives the call.
+  const Signature* origin = nullptr;
+
+  // What ranks compare and what errors name.
+  const Signature& identity() const { return origin != nullptr ? *origin : signature; }
 };
 
 // n equal blocks of count elements; blocks of the given counts. Without gaps.
@@ -83,7 +88,8 @@ std::uint64_t digest_of(Counts counts);
 
 // "all_reduce"
 std::string kind_name(CollectiveKind kind);
-// "all_reduce(sum of 1024 x f32)", "broadcast(4 x i64 from rank 2)", "barrier()"
+// "all_reduce(sum of 1024 x f32)", "broadcast(4 x i64 from rank 2)", "barrier()". The root is a
+// rank of the group.
 std::string describe(const Signature& signature);
 
 // One message between two ranks. The sequence counts the messages between the same ranks in the

@@ -14,11 +14,11 @@
 //   left.
 // - After a throw the engine is only destroyed.
 //
-// Contract of send() and receive(): any number of threads at once, beside run(). A message is
-// identified by peer, tag and sequence, and matched by these alone: messages of one pair may be
-// received in another order than sent. Counts and dtypes of both sides are compared; a difference
-// is a CommError with both. Errors and deadlines as for run(). Both return when the buffer is the
-// caller's again. A rank never sends to itself through an engine.
+// Contract of send(), receive() and exchange(): any number of threads at once, beside run(). A
+// message is identified by peer, tag and sequence, and matched by these alone: messages of one pair
+// may be received in another order than sent. Counts and dtypes of both sides are compared; a
+// difference is a CommError with both. Errors and deadlines as for run(). Both return when the
+// buffer is the caller's again. A rank never sends to itself through an engine.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,9 @@ class Engine {
   virtual void run(const Collective& collective, const Deadline& deadline) = 0;
   virtual void send(const MessageKey& key, const ConstBuffer& data, const Deadline& deadline) = 0;
   virtual void receive(const MessageKey& key, const Buffer& data, const Deadline& deadline) = 0;
+  // Both at once.
+  virtual void exchange(const MessageKey& out_key, const ConstBuffer& out, const MessageKey& in_key,
+                        const Buffer& in, const Deadline& deadline) = 0;
 
   // Payload that this rank has given to other ranks, counted once per receiver. Any thread.
   virtual std::int64_t bytes_sent() const = 0;

@@ -171,7 +171,8 @@ class Group {
   // group. Moves no bytes; memory is taken at the part's first operation. Throws ConfigError.
   std::unique_ptr<Group> split(const std::string& name, const std::vector<int>& ranks);
   // One group for each colour, of the ranks that gave it, named name/colour. A negative colour is
-  // in no group and gets null. Collective over this group, one small all_gather.
+  // in no group and gets null. Collective over this group, through the control plane: for setting
+  // up, not for every step. Throws TimeoutError; ConfigError.
   std::unique_ptr<Group> split_by_color(const std::string& name, int color);
   // The group of this rank along an axis of the mesh, named by the axis; several axes give the
   // group of their product ("dp+fsdp"). Collective over it, moves no bytes. Throws ConfigError,

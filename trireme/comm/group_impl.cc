@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "trireme/base/check.h"
@@ -18,21 +19,33 @@ namespace {
 // For the network engine's last bytes to be taken by ranks that are slower to leave.
 constexpr std::chrono::milliseconds kFlushTime = std::chrono::seconds(2);
 
-bool share_a_host(const GroupScope& scope) {
-  const auto host = [&](int rank) -> const std::string& {
-    return scope.world->members[static_cast<std::size_t>(rank)].host_id;
-  };
-  return std::all_of(scope.world_ranks.begin(), scope.world_ranks.end(),
-                     [&](int rank) { return host(rank) == host(scope.world_ranks[0]); });
+enum class Placement { kOneHost, kHostEach, kMixed };
+
+Placement placement_of(const GroupScope& scope) {
+  std::set<std::string> hosts;
+  for (int rank = 0; rank < scope.size(); ++rank) hosts.insert(scope.member(rank).host_id);
+  if (hosts.size() == 1) return Placement::kOneHost;
+  return hosts.size() == static_cast<std::size_t>(scope.size()) ? Placement::kHostEach
+                                                                : Placement::kMixed;
 }
 
 std::unique_ptr<Engine> choose_engine(const GroupScope& scope) {
-  if (scope.size() == 1) return make_self_engine();
   const std::string& asked = scope.world->engine;
+  if (asked == "nccl") return make_nccl_engine(scope);
+  if (scope.size() == 1) return make_self_engine();
   if (asked == "gloo") return make_gloo_engine(scope);
-  if (share_a_host(scope)) return make_shm_engine(scope);
-  TRIREME_ASSERT(asked == "auto", "shm was asked for and its ranks were found on several hosts");
-  return make_gloo_engine(scope);
+  if (asked == "mpi") return make_mpi_engine(scope);
+  const EngineFactory between = asked == "shm+mpi" ? make_mpi_engine : make_gloo_engine;
+  switch (placement_of(scope)) {
+    case Placement::kOneHost:
+      return make_shm_engine(scope);
+    case Placement::kHostEach:
+      return between(scope);
+    case Placement::kMixed:
+      break;
+  }
+  TRIREME_ASSERT(asked != "shm", "shm was asked for and its ranks were found on several hosts");
+  return make_hierarchical_engine(scope, between);
 }
 
 std::uint64_t subgroup_id(std::uint64_t parent, const std::string& name,
@@ -46,22 +59,22 @@ std::uint64_t subgroup_id(std::uint64_t parent, const std::string& name,
 
 void Work::State::finish(std::optional<Failure> outcome) {
   const std::lock_guard lock(mutex);
-  done = true;
   failure = std::move(outcome);
+  done.store(true, std::memory_order_release);
   changed.notify_all();
 }
 
 GroupImpl::GroupImpl(GroupScope scope, std::chrono::milliseconds timeout)
-    : scope_(std::move(scope)), engine_(choose_engine(scope_)), timeout_(timeout) {
+    : scope_(std::move(scope)), engine_(choose_engine(scope_)), timeout_(timeout), self_(scope_) {
   log_debug("group {}: rank {} of {}, engine {}", scope_.name, scope_.rank, scope_.size(),
             engine_->name());
 }
 
 GroupImpl::~GroupImpl() {
-  bool pending = false;
+  bool pending = !messengers_.idle();
   {
     const std::lock_guard lock(mutex_);
-    pending = working_ || !tasks_.empty();
+    pending |= working_ || !tasks_.empty();
   }
   if (pending) {
     fail_world({Failure::Kind::kComm, -1,
@@ -72,25 +85,66 @@ GroupImpl::~GroupImpl() {
 }
 
 void GroupImpl::run(Collective collective) {
-  check_open();
-  number(collective);
+  prepare(collective);
+  run_task({std::move(collective), {}, timeout_, nullptr});
+}
+
+Work GroupImpl::start(Collective collective) {
+  prepare(collective);
+  return start_task({std::move(collective), {}, timeout_, nullptr});
+}
+
+void GroupImpl::run_task(Task task) {
   bool idle = true;
   if (worker_.joinable()) {
     const std::lock_guard lock(mutex_);
     idle = !working_ && tasks_.empty();
   }
-  if (idle) return execute(collective, timeout_);
-  Work(enqueue(std::move(collective))).wait();
+  if (idle) return execute(task);
+  Work(enqueue(std::move(task))).wait();
 }
 
-Work GroupImpl::start(Collective collective) {
-  check_open();
-  number(collective);
+Work GroupImpl::start_task(Task task) {
   if (!worker_.joinable()) worker_ = std::thread([this] { work_off(); });
-  return Work(enqueue(std::move(collective)));
+  return Work(enqueue(std::move(task)));
 }
 
-void GroupImpl::number(Collective& collective) { collective.signature.sequence = ++sequence_; }
+// Device memory is not the host's to copy: there the buffers go one after the other.
+void GroupImpl::run_coalesced(std::span<const Buffer> buffers, const InPlace& make) {
+  const bool on_device = !buffers.empty() && buffers[0].cuda_device != kHostMemory;
+  if (!on_device) return run_task(coalesced_task(buffers, make));
+  for (const Buffer& buffer : buffers) run(make(buffer));
+}
+
+Work GroupImpl::start_coalesced(std::span<const Buffer> buffers, const InPlace& make) {
+  const bool on_device = !buffers.empty() && buffers[0].cuda_device != kHostMemory;
+  if (!on_device) return start_task(coalesced_task(buffers, make));
+  Work last;
+  for (const Buffer& buffer : buffers) last = start(make(buffer));
+  return last;
+}
+
+GroupImpl::Task GroupImpl::coalesced_task(std::span<const Buffer> buffers, const InPlace& make) {
+  std::vector<std::int64_t> counts;
+  // Of any address: execute() puts the packed data in its place.
+  Buffer all{this, 0, buffers.empty() ? DType::kF32 : buffers[0].dtype};
+  for (const Buffer& buffer : buffers) {
+    counts.push_back(buffer.count);
+    all.count += buffer.count;
+  }
+  Task task{make(all), {buffers.begin(), buffers.end()}, timeout_, nullptr};
+  task.collective.signature.counts_digest =
+      XXH3_64bits(counts.data(), counts.size() * sizeof(std::int64_t)) | 1;
+  prepare(task.collective);
+  return task;
+}
+
+void GroupImpl::prepare(Collective& collective) {
+  check_open();
+  check_memory(collective.input);
+  check_memory(collective.output);
+  collective.signature.sequence = ++sequence_;
+}
 
 void GroupImpl::check_open() const {
   scope_.world->latch.throw_if_failed();
@@ -99,18 +153,56 @@ void GroupImpl::check_open() const {
   if (closed_ || world_left) throw_error<CommError>("group {} is closed", scope_.name);
 }
 
-// Whatever ends an operation ends the world: its other ranks may be anywhere inside the operation.
-void GroupImpl::execute(const Collective& collective, std::chrono::milliseconds timeout) {
+void GroupImpl::check_memory(const ConstBuffer& buffer) const {
+  const bool on_device = buffer.cuda_device != kHostMemory;
+  const bool wants_device = scope_.world->engine == "nccl";
+  if (on_device == wants_device || buffer.data == nullptr) return;
+  if (on_device) {
+    throw_error<ShapeError>(
+        "group {}: a buffer on CUDA device {} cannot travel by engine {}; join the world with "
+        "engine nccl, or copy it to the host",
+        scope_.name, buffer.cuda_device, engine_->name());
+  }
+  throw_error<ShapeError>(
+      "group {}: a buffer in host memory cannot travel by engine nccl; join a world with engine "
+      "auto for it, or copy it to the device",
+      scope_.name);
+}
+
+void GroupImpl::execute(const Task& task) {
+  const auto what = [&] { return OperationName(task.collective.signature).text(scope_); };
+  const Deadline deadline = Deadline::after(task.timeout);
+  if (task.coalesced.empty()) {
+    return guard([&] { engine_->run(task.collective, deadline); }, what);
+  }
+  Collective packed = task.collective;
+  packed_.resize(packed.output.bytes());
+  packed.output.data = packed_.data();
+  std::byte* at = packed_.data();
+  for (const Buffer& buffer : task.coalesced) {
+    if (buffer.count > 0) std::memcpy(at, buffer.data, buffer.bytes());
+    at += buffer.bytes();
+  }
+  guard([&] { engine_->run(packed, deadline); }, what);
+  at = packed_.data();
+  for (const Buffer& buffer : task.coalesced) {
+    if (buffer.count > 0) std::memcpy(buffer.data, at, buffer.bytes());
+    at += buffer.bytes();
+  }
+}
+
+// Other ranks may be anywhere inside the operation: there is nothing to go on from.
+void GroupImpl::guard(const std::function<void()>& operation,
+                      const std::function<std::string()>& what) {
   FailureLatch& latch = scope_.world->latch;
   latch.throw_if_failed();
   try {
-    engine_->run(collective, Deadline::after(timeout));
+    operation();
   } catch (const std::exception& error) {
     Failure failure = Failure::of(error);
     if (dynamic_cast<const CommError*>(&error) == nullptr) {
-      failure.message = fmt::format("group {}: rank {} failed in operation {}, {}: {}", scope_.name,
-                                    scope_.world->rank, collective.signature.sequence,
-                                    describe(collective.signature), error.what());
+      failure.message = fmt::format("group {}: rank {} failed in {}: {}", scope_.name,
+                                    scope_.world->rank, what(), error.what());
     }
     fail_world(failure);
     latch.throw_if_failed();
@@ -125,10 +217,11 @@ void GroupImpl::fail_world(const Failure& failure) {
   }
 }
 
-std::shared_ptr<Work::State> GroupImpl::enqueue(Collective collective) {
+std::shared_ptr<Work::State> GroupImpl::enqueue(Task task) {
   auto state = std::make_shared<Work::State>();
+  task.state = state;
   const std::lock_guard lock(mutex_);
-  tasks_.push_back({std::move(collective), timeout_, state});
+  tasks_.push_back(std::move(task));
   changed_.notify_all();
   return state;
 }
@@ -144,7 +237,7 @@ void GroupImpl::work_off() {
     lock.unlock();
     std::optional<Failure> failure;
     try {
-      execute(task.collective, task.timeout);
+      execute(task);
     } catch (const std::exception& error) {
       failure = Failure::of(error);
     }
@@ -155,7 +248,96 @@ void GroupImpl::work_off() {
   }
 }
 
+MessageKey GroupImpl::next_message(Direction direction, int peer, int tag) {
+  return {peer, tag, messages_[{direction, peer, tag}]++};
+}
+
+std::function<void()> GroupImpl::send_of(const ConstBuffer& data, const MessageKey& key) {
+  const Deadline deadline = Deadline::after(timeout_);
+  return [=, this] {
+    if (key.peer == scope_.rank) return self_.send(key, data);
+    engine_->send(key, data, deadline);
+  };
+}
+
+std::function<void()> GroupImpl::receive_of(const Buffer& data, const MessageKey& key) {
+  const Deadline deadline = Deadline::after(timeout_);
+  return [=, this] {
+    if (key.peer == scope_.rank) return self_.receive(key, data, deadline);
+    engine_->receive(key, data, deadline);
+  };
+}
+
+void GroupImpl::run_message(const std::function<void()>& message, const OperationName& name) {
+  guard(message, [&] { return name.text(scope_); });
+}
+
+Work GroupImpl::start_message(std::function<void()> message, const OperationName& name) {
+  auto state = std::make_shared<Work::State>();
+  messengers_.start([this, state, name, message = std::move(message)] {
+    std::optional<Failure> failure;
+    try {
+      run_message(message, name);
+    } catch (const std::exception& error) {
+      failure = Failure::of(error);
+    }
+    state->finish(std::move(failure));
+  });
+  return Work(state);
+}
+
+void GroupImpl::send(const ConstBuffer& data, int to, int tag) {
+  check_open();
+  check_memory(data);
+  const MessageKey key = next_message(Direction::kSend, to, tag);
+  run_message(send_of(data, key), OperationName(key, true, data.count, data.dtype));
+}
+
+Work GroupImpl::start_send(const ConstBuffer& data, int to, int tag) {
+  check_open();
+  check_memory(data);
+  const MessageKey key = next_message(Direction::kSend, to, tag);
+  return start_message(send_of(data, key), OperationName(key, true, data.count, data.dtype));
+}
+
+void GroupImpl::receive(const Buffer& data, int from, int tag) {
+  check_open();
+  check_memory(data);
+  const MessageKey key = next_message(Direction::kReceive, from, tag);
+  run_message(receive_of(data, key), OperationName(key, false, data.count, data.dtype));
+}
+
+Work GroupImpl::start_receive(const Buffer& data, int from, int tag) {
+  check_open();
+  check_memory(data);
+  const MessageKey key = next_message(Direction::kReceive, from, tag);
+  return start_message(receive_of(data, key), OperationName(key, false, data.count, data.dtype));
+}
+
+void GroupImpl::exchange(const ConstBuffer& out, int to, const Buffer& in, int from, int tag) {
+  check_open();
+  check_memory(out);
+  check_memory(in);
+  const MessageKey out_key = next_message(Direction::kSend, to, tag);
+  const MessageKey in_key = next_message(Direction::kReceive, from, tag);
+  const OperationName name(in_key, false, in.count, in.dtype);
+  // A message to oneself never waits for its receiver.
+  if (to == scope_.rank || from == scope_.rank) {
+    const auto sends = send_of(out, out_key);
+    const auto receives = receive_of(in, in_key);
+    if (to == scope_.rank) {
+      run_message(sends, name);
+      return run_message(receives, name);
+    }
+    run_message(receives, name);
+    return run_message(sends, name);
+  }
+  const Deadline deadline = Deadline::after(timeout_);
+  run_message([&] { engine_->exchange(out_key, out, in_key, in, deadline); }, name);
+}
+
 void GroupImpl::wait_until_idle() {
+  messengers_.wait_until_idle();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !working_ && tasks_.empty(); });
 }
@@ -168,6 +350,25 @@ void GroupImpl::stop_worker() {
     changed_.notify_all();
   }
   worker_.join();
+}
+
+std::vector<int> GroupImpl::tell_all(const std::string& topic, int value) {
+  check_open();
+  if (scope_.size() == 1) return {value};
+  ControlPlane& control = *scope_.world->control;
+  const auto key = [&](int rank) {
+    return fmt::format("{}/{:016x}/{}", topic, scope_.id, scope_.member(rank).rank);
+  };
+  const Deadline deadline = Deadline::after(timeout_);
+  control.put(key(scope_.rank), std::to_string(value));
+  std::vector<int> values;
+  for (int rank = 0; rank < scope_.size(); ++rank) {
+    const std::string what =
+        fmt::format("rank {} on {} to say its {} in group {}", scope_.member(rank).rank,
+                    scope_.member(rank).host_name, topic, scope_.name);
+    values.push_back(std::stoi(control.get(key(rank), deadline, what)));
+  }
+  return values;
 }
 
 std::unique_ptr<GroupImpl> GroupImpl::split(const std::string& name,

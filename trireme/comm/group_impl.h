@@ -1,38 +1,46 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// A group's order of operations. A blocking call runs on the thread that made it, unless operations
-// were started before it and are not done: then it waits its turn behind them. Started operations
-// run one after the other on the group's own thread, which exists from the first of them on.
+// A group's order of operations. A blocking collective runs on the thread that made it, unless
+// collectives were started before it and are not done: then it waits its turn behind them. Started
+// collectives run one after the other on the group's own thread, which exists from the first of
+// them on. Messages are numbered by pair and tag when they are called and then each run by
+// themselves: the blocking ones on the caller's thread, started ones on a thread of the pool.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "trireme/comm/engine.h"
 #include "trireme/comm/group.h"
+#include "trireme/comm/self_mailbox.h"
+#include "trireme/comm/task_pool.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {
 
 // Shared by a Work and the group that runs it.
 struct Work::State {
-  std::mutex mutex;
+  std::atomic<bool> done = false;
+  mutable std::mutex mutex;
   std::condition_variable changed;
-  // Guarded by mutex.
-  bool done = false;
-  std::optional<Failure> failure;
+  std::optional<Failure> failure;  // guarded by mutex
 
   void finish(std::optional<Failure> outcome);
 };
@@ -50,25 +58,53 @@ class GroupImpl {
 
   void run(Collective collective);
   Work start(Collective collective);
+  // One collective on several buffers of one dtype, in place; make describes it for one buffer.
+  using InPlace = std::function<Collective(const Buffer&)>;
+  void run_coalesced(std::span<const Buffer> buffers, const InPlace& make);
+  Work start_coalesced(std::span<const Buffer> buffers, const InPlace& make);
+
+  void send(const ConstBuffer& data, int to, int tag);
+  Work start_send(const ConstBuffer& data, int to, int tag);
+  void receive(const Buffer& data, int from, int tag);
+  Work start_receive(const Buffer& data, int from, int tag);
+  void exchange(const ConstBuffer& out, int to, const Buffer& in, int from, int tag);
+
+  // Every rank's value, by rank, through the control plane. topic is new within the group.
+  std::vector<int> tell_all(const std::string& topic, int value);
   std::unique_ptr<GroupImpl> split(const std::string& name, const std::vector<int>& ranks);
   void close();
 
  private:
   struct Task {
     Collective collective;
+    std::vector<Buffer> coalesced;  // what collective.output is packed from and unpacked to
     std::chrono::milliseconds timeout;
     std::shared_ptr<Work::State> state;
   };
+  enum class Direction : std::uint8_t { kSend, kReceive };
 
-  void number(Collective& collective);
+  void prepare(Collective& collective);
   void check_open() const;
-  void execute(const Collective& collective, std::chrono::milliseconds timeout);
+  void check_memory(const ConstBuffer& buffer) const;
+  Task coalesced_task(std::span<const Buffer> buffers, const InPlace& make);
+  void run_task(Task task);
+  Work start_task(Task task);
+  void execute(const Task& task);
+  // Runs the operation; whatever ends it ends the world. what names it, for errors of other kinds
+  // than CommError.
+  void guard(const std::function<void()>& operation, const std::function<std::string()>& what);
   void fail_world(const Failure& failure);
-  std::shared_ptr<Work::State> enqueue(Collective collective);
+  std::shared_ptr<Work::State> enqueue(Task task);
   void work_off();
   void wait_until_idle();
   void stop_worker();
   void leave_world();
+
+  MessageKey next_message(Direction direction, int peer, int tag);
+  Work start_message(std::function<void()> message, const OperationName& name);
+  void run_message(const std::function<void()>& message, const OperationName& name);
+  std::function<void()> send_of(const ConstBuffer& data, const MessageKey& key);
+  std::function<void()> receive_of(const Buffer& data, const MessageKey& key);
 
   // Constant after construction.
   const GroupScope scope_;
@@ -77,6 +113,7 @@ class GroupImpl {
   // Used by the caller's thread only.
   std::chrono::milliseconds timeout_;
   std::uint64_t sequence_ = 0;
+  std::map<std::tuple<Direction, int, int>, std::uint64_t> messages_;  // by peer and tag
   std::set<std::string> split_names_;
   bool closed_ = false;
 
@@ -87,7 +124,10 @@ class GroupImpl {
   bool working_ = false;
   bool stopping_ = false;
 
-  std::thread worker_;  // from the first start() on
+  SelfMailbox self_;
+  std::vector<std::byte> packed_;  // used by whoever runs a collective
+  std::thread worker_;             // from the first start() on
+  TaskPool messengers_;            // last: its tasks use all of the above
 };
 
 }  // namespace trireme

@@ -52,6 +52,7 @@ DType accumulation_dtype(DType dtype);
 
 // A reduce_scatter of values that are nodes of a larger tree. Rank r of the group brings
 // inputs[r].size() vectors, one node each; together the inputs are every leaf of each output once.
+// The nodes of one output may lie with any ranks: combining them needs them in order of leaves.
 struct PartialReduction {
   int leaves = 0;                             // of the whole tree
   std::vector<std::vector<TreeNode>> inputs;  // by rank

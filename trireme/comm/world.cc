@@ -4,8 +4,11 @@
 #include "trireme/comm/world.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -20,8 +23,13 @@ void validate(const WorldOptions& options) {
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
     throw_error<ConfigError>("rank {} is not one of a world of {}", options.rank, options.size);
   }
-  if (options.engine != "auto" && options.engine != "shm" && options.engine != "gloo") {
-    throw_error<ConfigError>("there is no engine '{}'; use auto, shm or gloo", options.engine);
+  constexpr std::string_view kEngines[] = {"auto", "shm",     "gloo",    "mpi",
+                                           "nccl", "shm+mpi", "shm+gloo"};
+  if (std::find(std::begin(kEngines), std::end(kEngines), options.engine) == std::end(kEngines)) {
+    throw_error<ConfigError>(
+        "there is no engine '{}'; use auto, shm, gloo, mpi, nccl, shm+gloo or "
+        "shm+mpi",
+        options.engine);
   }
   if (options.size == 1) return;
   const bool adopts = options.rank == 0 && options.listen_fd >= 0;
@@ -44,6 +52,25 @@ std::vector<int> elsewhere(const std::vector<Member>& members) {
   return ranks;
 }
 
+// "ranks 0, 1 on alpha by shm, rank 2 on beta, between hosts by gloo": what carries bytes between
+// which ranks.
+std::string describe_engines(const WorldState& world) {
+  const bool by_host = world.engine == "auto" || world.engine.starts_with("shm");
+  if (!by_host) return "all by " + world.engine;
+  std::map<std::string, std::vector<int>> hosts;
+  for (const Member& member : world.members) hosts[member.host_id].push_back(member.rank);
+  std::string text;
+  for (const auto& [id, ranks] : hosts) {
+    const Member& member = world.members[static_cast<std::size_t>(ranks[0])];
+    text += fmt::format("{}{} on {}{}", text.empty() ? "" : ", ", detail::name_ranks(ranks),
+                        member.host_name, ranks.size() > 1 ? " by shm" : "");
+  }
+  const bool several = hosts.size() > 1;
+  return text + (!several                    ? ""
+                 : world.engine == "shm+mpi" ? ", between hosts by mpi"
+                                             : ", between hosts by gloo");
+}
+
 void join(WorldState& world, const WorldOptions& options, const Deadline& deadline,
           FileDescriptor listener) {
   Meeting meeting = meet(options, std::move(listener));
@@ -56,7 +83,9 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
         "gloo",
         detail::name_ranks(far), options.size);
   }
-  if (options.engine == "gloo" || !far.empty()) {
+  const bool only_mpi = options.engine == "mpi" || options.engine == "shm+mpi";
+  const bool always_gloo = options.engine == "gloo" || options.engine == "nccl";
+  if (always_gloo || (!far.empty() && !only_mpi)) {
     world.mesh = std::make_shared<GlooMesh>(options.rank, world.members, options.address,
                                             options.network_interface, *world.control, world.latch,
                                             deadline);
@@ -87,8 +116,14 @@ std::unique_ptr<Group> join_world(const WorldOptions& options) {
     auto world = std::make_unique<GroupImpl>(scope, deadline.remaining());
     world->run({});
     world->set_timeout(options.timeout);
-    log_info("{} ranks have met at {}:{}, engine {}", options.size, options.address, options.port,
-             world->engine().name());
+    const std::string met =
+        fmt::format("{} ranks have met at {}:{}: {}", options.size, options.address, options.port,
+                    describe_engines(*scope.world));
+    if (options.rank == 0) {
+      log_info("{}", met);
+    } else {
+      log_debug("{}", met);
+    }
     return std::make_unique<Group>(std::move(world));
   } catch (const std::exception& error) {
     // So that the others do not only see this rank vanish.

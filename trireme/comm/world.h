@@ -36,10 +36,13 @@ struct WorldOptions {
   int listen_fd = -1;
   // Shared by the ranks of one job. May be empty only while address is a loopback address.
   std::string secret;
-  // "auto" (shm for groups whose ranks share a host, else gloo), "shm", "gloo". Ranks share a host
-  // when they have one kernel, process and network namespace; the environment variable
-  // TRIREME_HOST_ID, where set, is a host's identity instead.
+  // What carries the bytes. "auto": shared memory between ranks of one host, gloo between hosts; the
+  // same as "shm+gloo". "shm+mpi": MPI between hosts. "shm", "gloo", "mpi": that one between all
+  // ranks. "nccl": buffers are CUDA memory, and NCCL carries them between all ranks.
   std::string engine = "auto";
+  // Ranks with equal ids share a host. Empty: the environment variable TRIREME_HOST_ID or, where that
+  // is not set, one kernel, process and network namespace.
+  std::string host_id;
   // Interface or address that the gloo engine binds to; empty: the one that reaches address.
   std::string network_interface;
   // Name and value pairs that all ranks must agree on. A difference is a ConfigError that names the

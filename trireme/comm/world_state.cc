@@ -69,12 +69,12 @@ void mismatch_error(const GroupScope& scope, const Signature& mine, int peer,
 
 void message_mismatch_error(const GroupScope& scope, const MessageKey& key, bool this_rank_sends,
                             const ConstBuffer& mine, std::int64_t their_count, DType their_dtype) {
-  throw_error<CommError>(
-      "group {}: the two ends of message {} differ: {} calls {}, {} calls {}", scope.name,
-      key.sequence, place(scope, scope.rank),
-      describe_message(scope, key, this_rank_sends, mine.count, mine.dtype), place(scope, key.peer),
-      describe_message(scope, {scope.rank, key.tag, key.sequence}, !this_rank_sends, their_count,
-                       their_dtype));
+  throw_error<CommError>("group {}: the two ends of message {} differ: {} calls {}, {} calls {}",
+                         scope.name, key.sequence, place(scope, scope.rank),
+                         describe_message(scope, key, this_rank_sends, mine.count, mine.dtype),
+                         place(scope, key.peer),
+                         describe_message(scope, {scope.rank, key.tag, key.sequence},
+                                          !this_rank_sends, their_count, their_dtype));
 }
 
 void pair_mismatch_error(const GroupScope& scope, const Signature& signature, int from, int to,

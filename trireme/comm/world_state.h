@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "trireme/comm/collective.h"
-#include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/failure.h"
+#include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme {

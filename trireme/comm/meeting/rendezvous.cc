@@ -36,7 +36,7 @@ namespace detail {
 Member describe_self(const WorldOptions& options) {
   Member self;
   self.rank = options.rank;
-  self.host_id = host_identity();
+  self.host_id = options.host_id.empty() ? host_identity() : options.host_id;
   self.host_name = host_name();
   self.pid = getpid();
   self.fingerprint = options.fingerprint;

@@ -20,7 +20,7 @@ namespace trireme {
 struct Lane {
   enum class Purpose : std::uint8_t { kMeet, kScatter, kGather, kMessage };
   Purpose purpose = Purpose::kMeet;
-  int tag = 0;                 // kMessage only, as its sequence
+  int tag = 0;  // kMessage only, as its sequence
   std::uint64_t sequence = 0;
 };
 

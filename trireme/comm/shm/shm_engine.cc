@@ -98,6 +98,14 @@ class ShmEngine final : public Engine {
 
   std::string_view name() const override { return "shm"; }
   std::int64_t bytes_sent() const override { return bytes_sent_.load(std::memory_order_relaxed); }
+  std::int64_t bytes_sent_between_hosts() const override { return 0; }
+  void send(const MessageKey&, const ConstBuffer&, const Deadline&) override { unfinished(); }
+  void receive(const MessageKey&, const Buffer&, const Deadline&) override { unfinished(); }
+  void exchange(const MessageKey&, const ConstBuffer&, const MessageKey&, const Buffer&,
+                const Deadline&) override {
+    unfinished();
+  }
+  static void unfinished() { throw InternalError("not there yet"); }
 
   void run(const Collective& collective, const Deadline& deadline) override {
     if (!segment_) segment_ = std::make_unique<ShmSegment>(scope_, deadline);
@@ -107,12 +115,14 @@ class ShmEngine final : public Engine {
       case CollectiveKind::kBarrier:
         return meet(deadline);
       case CollectiveKind::kAllReduce:
-        return collective.data.bytes() <= kSmallBytes ? small_all_reduce(collective.data, deadline)
-                                                      : all_reduce(collective.data, deadline);
+        return collective.output.bytes() <= kSmallBytes ? small_all_reduce(collective.output, deadline)
+                                                      : all_reduce(collective.output, deadline);
       case CollectiveKind::kAllGather:
-        return all_gather(collective.input, collective.data, deadline);
+        return all_gather(collective.input, collective.output, deadline);
       case CollectiveKind::kBroadcast:
-        return broadcast(collective.data, deadline);
+        return broadcast(collective.output, deadline);
+      default:
+        unfinished();
     }
   }
 

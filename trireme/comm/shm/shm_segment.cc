@@ -166,10 +166,10 @@ void ShmSegment::wait_for(int rank, const Signature& signature, const Deadline& 
     if (arrived(rank)) return;
     scope_.world->latch.throw_if_failed();
     // It arrives before it says goodbye.
-    if (left) left_error(scope_, signature, rank);
+    if (left) left_error(scope_, OperationName(signature), rank);
     if (deadline.expired()) {
       const std::vector<int> late = missing();
-      if (!late.empty()) timeout_error(scope_, signature, late);
+      if (!late.empty()) timeout_error(scope_, OperationName(signature), late);
     }
   }
 }

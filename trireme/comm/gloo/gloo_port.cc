@@ -1,15 +1,17 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/gloo/gloo_flight.h"
+#include "trireme/comm/gloo/gloo_port.h"
 
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "trireme/base/error.h"
+#include "trireme/comm/gloo/sigpipe.h"
 
 namespace trireme {
 namespace {
@@ -31,17 +33,28 @@ GlooPort::GlooPort(const GroupScope& scope)
 
 GlooPort::~GlooPort() { scope_.world->latch.unsubscribe(subscription_); }
 
+std::unique_ptr<Flight> GlooPort::make_flight() { return std::make_unique<GlooFlight>(*this); }
+
+std::uint64_t GlooPort::slot(const Lane& lane) const {
+  const std::uint64_t words[] = {scope_.id, static_cast<std::uint64_t>(lane.purpose),
+                                 static_cast<std::uint64_t>(lane.tag), lane.sequence};
+  return XXH3_64bits(words, sizeof(words));
+}
+
 bool GlooPort::wait_once(gloo::transport::UnboundBuffer& buffer, bool receive,
                          std::chrono::milliseconds time) {
-  const auto watch = [&](gloo::transport::UnboundBuffer* watched) {
-    const std::lock_guard lock(mutex_);
-    waiting_for_ = watched;
-  };
-  watch(&buffer);
-  struct Unwatch {
-    decltype(watch)& f;
-    ~Unwatch() { f(nullptr); }
-  } unwatch{watch};
+  struct Watch {
+    Watch(GlooPort& owner, gloo::transport::UnboundBuffer* what) : port(owner), watched(what) {
+      const std::lock_guard lock(port.mutex_);
+      port.waiting_for_.insert(watched);
+    }
+    ~Watch() {
+      const std::lock_guard lock(port.mutex_);
+      port.waiting_for_.erase(watched);
+    }
+    GlooPort& port;
+    gloo::transport::UnboundBuffer* watched;
+  } const watch(*this, &buffer);
   // The latch may have fallen before the wake could find the buffer.
   if (scope_.world->latch.failed()) return false;
   return receive ? buffer.waitRecv(time) : buffer.waitSend(time);
@@ -49,57 +62,59 @@ bool GlooPort::wait_once(gloo::transport::UnboundBuffer& buffer, bool receive,
 
 void GlooPort::interrupt() {
   const std::lock_guard lock(mutex_);
-  if (waiting_for_ == nullptr) return;
-  waiting_for_->abortWaitRecv();
-  waiting_for_->abortWaitSend();
+  for (gloo::transport::UnboundBuffer* buffer : waiting_for_) {
+    buffer->abortWaitRecv();
+    buffer->abortWaitSend();
+  }
 }
 
 GlooFlight::GlooFlight(GlooPort& port) : port_(port) {}
 GlooFlight::~GlooFlight() = default;
 
-void GlooFlight::send(int peer, GlooPort::Purpose purpose, const void* data, std::size_t bytes) {
+void GlooFlight::send(int peer, const Lane& lane, const void* data, std::size_t bytes) {
   // Gloo's buffers serve both directions and so are not const.
-  add(peer, false, purpose, const_cast<void*>(data), bytes);
+  add(peer, false, lane, const_cast<void*>(data), bytes);
 }
 
-void GlooFlight::receive(int peer, GlooPort::Purpose purpose, void* data, std::size_t bytes) {
-  add(peer, true, purpose, data, bytes);
+void GlooFlight::receive(int peer, const Lane& lane, void* data, std::size_t bytes) {
+  add(peer, true, lane, data, bytes);
 }
 
-void GlooFlight::add(int peer, bool receive, GlooPort::Purpose purpose, void* data,
+void GlooFlight::add(int peer, bool receive, const Lane& lane, void* data,
                      std::size_t bytes) {
   if (bytes == 0) return;
+  const NoSigpipe no_sigpipe;
   const GroupScope& scope = port_.scope_;
   const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
   Message& message =
       messages_.emplace_back(Message{peer, receive, scope.world->mesh->buffer(data, bytes), {}});
   try {
     if (receive) {
-      message.buffer->recv(rank, port_.slot(purpose), 0, bytes);
+      message.buffer->recv(rank, port_.slot(lane), 0, bytes);
     } else {
-      message.buffer->send(rank, port_.slot(purpose), 0, bytes);
+      message.buffer->send(rank, port_.slot(lane), 0, bytes);
     }
   } catch (const std::exception& error) {
     message.refusal = error.what();
   }
 }
 
-void GlooFlight::wait(const Signature& signature, const Deadline& deadline) {
+void GlooFlight::wait(const OperationName& what, const Deadline& deadline) {
   // What arrives first: a peer that does not send is not there, one that does not receive may only
   // be behind.
   std::stable_partition(messages_.begin(), messages_.end(),
                         [](const Message& message) { return message.receive; });
   for (std::size_t i = 0; i < messages_.size(); ++i) {
     try {
-      wait_for(messages_[i], signature, deadline);
+      wait_for(messages_[i], what, deadline);
     } catch (const gloo::Exception& error) {
-      fail(i, signature, deadline, error.what());
+      fail(i, what, deadline, error.what());
     }
   }
   messages_.clear();
 }
 
-void GlooFlight::wait_for(const Message& message, const Signature& signature,
+void GlooFlight::wait_for(const Message& message, const OperationName& what,
                           const Deadline& deadline) {
   const GroupScope& scope = port_.scope_;
   if (!message.refusal.empty()) throw gloo::IoException(message.refusal);
@@ -109,7 +124,7 @@ void GlooFlight::wait_for(const Message& message, const Signature& signature,
     const auto time = std::max(end.remaining(), kProbeTime);
     if (port_.wait_once(*message.buffer, message.receive, time)) return;
     scope.world->latch.throw_if_failed();
-    if (left && end.expired()) left_error(scope, signature, message.peer);
+    if (left && end.expired()) left_error(scope, what, message.peer);
     if (!left && scope.has_left(message.peer)) {
       left = true;
       const Deadline grace = Deadline::after(kLastWordsTime);
@@ -118,23 +133,23 @@ void GlooFlight::wait_for(const Message& message, const Signature& signature,
   }
 }
 
-void GlooFlight::fail(std::size_t at, const Signature& signature, const Deadline& deadline,
+void GlooFlight::fail(std::size_t at, const OperationName& what, const Deadline& deadline,
                       const char* why) {
   const GroupScope& scope = port_.scope_;
   const int peer = messages_[at].peer;
   scope.world->latch.throw_if_failed();
-  if (scope.has_left(peer)) left_error(scope, signature, peer);
+  if (scope.has_left(peer)) left_error(scope, what, peer);
   if (deadline.expired()) {
-    timeout_error(scope, signature, without_those_who_wait(missing_from(at), signature));
+    timeout_error(scope, what, without_those_who_wait(missing_from(at), what));
   }
   scope.world->latch.wait_for(kCauseTime);
   scope.world->latch.throw_if_failed();
   const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
   throw PeerLostError(
       rank,
-      fmt::format("group {}: the gloo connection to rank {} on {} broke in operation {}, {}: {}",
+      fmt::format("group {}: the gloo connection to rank {} on {} broke in {}: {}",
                   scope.name, rank, scope.world->members[static_cast<std::size_t>(rank)].host_name,
-                  signature.sequence, describe(signature), why));
+                  what.text(scope), why));
 }
 
 std::vector<int> GlooFlight::missing_from(std::size_t at) {
@@ -158,11 +173,11 @@ std::vector<int> GlooFlight::missing_from(std::size_t at) {
 // from whom we hear there are alive and in the operation. When we do not even hear ourselves, rank
 // 0, through whom it goes, is the one that is stuck.
 std::vector<int> GlooFlight::without_those_who_wait(const std::vector<int>& silent,
-                                                    const Signature& signature) {
+                                                    const OperationName& what) {
   const GroupScope& scope = port_.scope_;
   ControlPlane& control = *scope.world->control;
   const auto key = [&](int world_rank) {
-    return fmt::format("late/{:016x}/{}/{}", scope.id, signature.sequence, world_rank);
+    return fmt::format("late/{:016x}/{}/{}", scope.id, what.key(), world_rank);
   };
   const auto heard_from = [&](int world_rank, const Deadline& deadline) {
     try {

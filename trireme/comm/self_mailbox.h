@@ -1,0 +1,46 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Messages of a rank to itself: kept here from their send to their recv.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "trireme/base/deadline.h"
+#include "trireme/comm/collective.h"
+#include "trireme/comm/world_state.h"
+
+namespace trireme {
+
+// Any thread may call any function. Host memory only.
+class SelfMailbox {
+ public:
+  // scope must outlive it.
+  explicit SelfMailbox(const GroupScope& scope);
+  ~SelfMailbox();
+
+  void send(const MessageKey& key, const ConstBuffer& data);
+  // Blocks until the message is there. Errors: Engine::receive().
+  void receive(const MessageKey& key, const Buffer& data, const Deadline& deadline);
+
+ private:
+  struct Letter {
+    std::int64_t count;
+    DType dtype;
+    std::vector<std::byte> bytes;
+  };
+
+  const GroupScope& scope_;
+  int subscription_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::pair<int, std::uint64_t>, Letter> letters_;  // guarded by mutex_
+};
+
+}  // namespace trireme

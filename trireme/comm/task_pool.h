@@ -1,0 +1,44 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Threads for blocking calls that must not wait for one another: every task runs at once, on a
+// thread that is idle or on a new one.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace trireme {
+
+// Any thread may call any function.
+class TaskPool {
+ public:
+  TaskPool() = default;
+  // Waits for all tasks.
+  ~TaskPool();
+  TaskPool(const TaskPool&) = delete;
+  TaskPool& operator=(const TaskPool&) = delete;
+
+  // The task must not throw.
+  void start(std::function<void()> task);
+  bool idle() const;
+  void wait_until_idle();
+
+ private:
+  void work_off();
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_.
+  std::deque<std::function<void()>> tasks_;
+  std::vector<std::thread> threads_;
+  std::size_t resting_ = 0;  // threads without a task
+  std::size_t running_ = 0;
+  bool stopping_ = false;
+};
+
+}  // namespace trireme
