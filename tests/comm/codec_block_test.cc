@@ -1,8 +1,6 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/codec/block_codecs.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include "tests/support/codec_values.h"
 #include "tests/support/reference_tree.h"
 #include "trireme/base/error.h"
+#include "trireme/comm/codec/block_codecs.h"
 
 namespace trireme {
 namespace {
@@ -164,8 +163,8 @@ TEST(BlockCodecs, WhatIsNotFiniteDecodesToWhatIsNotFinite) {
 TEST(BlockCodecs, BytesAreTheSameEverywhere) {
   std::vector<float> values(5003);
   for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = std::ldexp(static_cast<float>((i * 7919) % 10007) - 5003.0F,
-                           static_cast<int>(i % 11) - 20);
+    values[i] =
+        std::ldexp(static_cast<float>((i * 7919) % 10007) - 5003.0F, static_cast<int>(i % 11) - 20);
   }
   Bf16Codec bf16;
   Int8Codec int8;

@@ -1,8 +1,6 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/codec/error_feedback.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include "tests/support/codec_values.h"
 #include "trireme/base/error.h"
 #include "trireme/comm/codec/block_codecs.h"
+#include "trireme/comm/codec/error_feedback.h"
 #include "trireme/comm/codec/low_rank_codec.h"
 #include "trireme/comm/codec/top_k_codec.h"
 
@@ -45,8 +44,8 @@ std::vector<float> values_of_step(int step) {
   return values;
 }
 
-// The norm of what was given less what was decoded, summed over the steps so far: the largest of the
-// last 50 of the given number of steps, in units of one step's norm.
+// The norm of what was given less what was decoded, summed over the steps so far: the largest of
+// the last 50 of the given number of steps, in units of one step's norm.
 double owed(Codec& codec, int steps, bool with_feedback) {
   double largest = 0;
   ErrorFeedback feedback(kCount);

@@ -1,8 +1,6 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/comm/codec/top_k_codec.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,6 +12,7 @@
 
 #include "tests/support/codec_values.h"
 #include "trireme/base/error.h"
+#include "trireme/comm/codec/top_k_codec.h"
 
 namespace trireme {
 namespace {
