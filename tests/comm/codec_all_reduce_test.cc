@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/support/codec_values.h"
@@ -169,30 +170,36 @@ TEST(CompressedAllReduce, LowRankFindsTheSumOfTheRanks) {
       "gloo");
 }
 
-// Norm of the sum over steps of what should have arrived less what did, after so many steps.
-double missing_after(int steps, const CompressionOptions& options) {
-  constexpr std::size_t kCount = 1601;
+// Norm of the sum over steps of what should have arrived less what did: the largest after steps
+// 30 to 40 and after steps 70 to 80.
+std::pair<double, double> missing(const CompressionOptions& options) {
+  constexpr std::size_t kCount = 801;
   constexpr int kRanks = 3;
-  const auto results = results_of(kRanks, kCount, options, ReduceOp::kMean, steps);
-  std::vector<double> missing(kCount);
-  for (int step = 0; step < steps; ++step) {
+  constexpr int kSteps = 80;
+  const auto results = results_of(kRanks, kCount, options, ReduceOp::kMean, kSteps);
+  std::vector<double> difference(kCount);
+  std::pair<double, double> largest;
+  for (int step = 0; step < kSteps; ++step) {
     ByRank inputs;
     for (int rank = 0; rank < kRanks; ++rank) inputs.push_back(values_of(rank, step, kCount));
     const Values expected = tree_sum(inputs, ReduceOp::kMean);
     const Values& arrived = results[static_cast<std::size_t>(step)][0];
-    for (std::size_t i = 0; i < kCount; ++i) missing[i] += double{expected[i]} - arrived[i];
+    for (std::size_t i = 0; i < kCount; ++i) difference[i] += double{expected[i]} - arrived[i];
+    const double norm = testing::norm(Values(difference.begin(), difference.end()));
+    if (step >= 30 && step < 40) largest.first = std::max(largest.first, norm);
+    if (step >= 70) largest.second = std::max(largest.second, norm);
   }
-  return testing::norm(Values(missing.begin(), missing.end()));
+  return largest;
 }
 
 TEST(CompressedAllReduce, EverythingArrivesWithFeedbackOnly) {
   for (CompressionOptions options : kAllCodecs) {
-    const double with = missing_after(200, options);
-    EXPECT_LT(with, missing_after(100, options) * 1.5);
+    const auto with = missing(options);
+    EXPECT_LT(with.second, with.first * 1.25);
     options.error_feedback = false;
-    const double without = missing_after(200, options);
-    EXPECT_GT(without, missing_after(100, options) * 1.2);
-    EXPECT_GT(without, with * 2);
+    const auto without = missing(options);
+    EXPECT_GT(without.second, without.first * 1.25);
+    EXPECT_GT(without.second, with.second * 2);
   }
 }
 
@@ -213,7 +220,7 @@ double distance_after_descent(bool error_feedback) {
             {.codec = TopKCompression{.fraction = 0.01}, .error_feedback = error_feedback});
         Values x(kCount);
         Values gradient(kCount);
-        for (int step = 0; step < 8000; ++step) {
+        for (int step = 0; step < 5000; ++step) {
           for (std::size_t i = 0; i < kCount; ++i) {
             gradient[i] = (1 + static_cast<float>(i % 3)) * (x[i] - own[i]);
           }
@@ -229,8 +236,10 @@ double distance_after_descent(bool error_feedback) {
 }
 
 TEST(CompressedAllReduce, DescentWithOnePercentReachesTheMinimumWithFeedbackOnly) {
-  EXPECT_LT(distance_after_descent(true), 0.02);
-  EXPECT_GT(distance_after_descent(false), 0.5);
+  const double with = distance_after_descent(true);
+  const double without = distance_after_descent(false);
+  EXPECT_LT(with, 0.05);
+  EXPECT_GT(without, 0.5);
 }
 
 TEST(CompressedAllReduce, SendsAsManyBytesLessAsItSays) {
