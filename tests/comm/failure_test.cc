@@ -5,6 +5,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,8 +16,11 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <set>
 #include <span>
+#include <sstream>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -99,6 +104,62 @@ INSTANTIATE_TEST_SUITE_P(Engines, DeathTest,
                            return std::get<0>(test.param) + "_rank_" +
                                   std::to_string(std::get<1>(test.param));
                          });
+
+// What rank 1 sees, who waits for rank 2, when rank 0, through whom news pass, is stopped and rank
+// 2 then does something and ends.
+std::string seen_without_rank_zero(const std::function<std::string(Group&)>& last_act) {
+  int go[2];
+  if (pipe(go) != 0) return "no pipe";
+  const auto body = [&](const WorldOptions& options) -> std::string {
+    const auto world = join_world(options);
+    const auto part = options.rank == 0 ? nullptr : world->split("part", {1, 2});
+    if (part != nullptr) part->barrier();
+    RankProcess::say("running");
+    char byte = 0;
+    if (options.rank == 2) return ::read(go[0], &byte, 1) == 1 ? last_act(*world) : "no byte";
+    (part != nullptr ? *part : *world).barrier();
+    return "passed";
+  };
+  auto ranks = start_processes(3, body);
+  for (RankProcess& rank : ranks) {
+    if (!rank.wait_to_hear("running")) return "a rank did not start";
+  }
+  ranks[0].signal(SIGSTOP);
+  int status = 0;
+  if (waitpid(ranks[0].pid(), &status, WUNTRACED) < 0 || !WIFSTOPPED(status)) return "no stop";
+  const Deadline deadline = Deadline::after(std::chrono::seconds(5));
+  if (::write(go[1], "x", 1) != 1) return "no byte";
+  const std::string seen = ranks[1].result(deadline);
+  ::close(go[0]);
+  ::close(go[1]);
+  return seen;
+}
+
+TEST(WithoutRankZero, AKilledRankOfTheSameHostIsLost) {
+  const std::string seen = seen_without_rank_zero([](Group&) -> std::string {
+    ::kill(getpid(), SIGKILL);
+    return {};
+  });
+  EXPECT_THAT(seen, AllOf(StartsWith("PeerLostError 2: rank 2 on "), HasSubstr("is lost")));
+}
+
+TEST(WithoutRankZero, AGoodbyeIsNotTakenForALoss) {
+  const std::string seen = seen_without_rank_zero([](Group& world) {
+    world.close();
+    return std::string("left");
+  });
+  EXPECT_THAT(seen,
+              AllOf(StartsWith("CommError: "), HasSubstr("rank 2 on "), HasSubstr(" has left")));
+}
+
+TEST(WithoutRankZero, ARankThatGaveUpIsNotTheCause) {
+  const std::string seen = seen_without_rank_zero([](Group& world) {
+    std::vector<float> data(1000);
+    world.split("pending", {0, 1, 2})->start_all_reduce(buffer_of(std::span(data)));
+    return std::string("gave up");
+  });
+  EXPECT_EQ(seen, "CommError: rank 2 destroyed group pending with work pending");
+}
 
 class FailureTest : public ::testing::TestWithParam<std::string> {};
 
@@ -271,6 +332,43 @@ TEST_P(FailureTest, NothingLeaks) {
   run_threads(3, use, GetParam());
   EXPECT_EQ(descriptors(), before);
   EXPECT_FALSE(mapped());
+}
+
+// The inodes of the shared memory that a process of ours has mapped or open.
+std::set<std::string> shared_memory_of(const std::string& process) {
+  std::set<std::string> inodes;
+  std::ifstream maps("/proc/" + process + "/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("/memfd:trireme") == std::string::npos) continue;
+    std::istringstream words(line);
+    std::string range, access, offset, device, inode;
+    words >> range >> access >> offset >> device >> inode;
+    inodes.insert(inode);
+  }
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + process + "/fd", none)) {
+    struct stat status {};
+    const std::string target = std::filesystem::read_symlink(entry.path(), none).string();
+    if (target.starts_with("/memfd:trireme") && stat(entry.path().c_str(), &status) == 0) {
+      inodes.insert(std::to_string(status.st_ino));
+    }
+  }
+  return inodes;
+}
+
+// Anonymous memory is gone when no process holds it any more.
+TEST_P(FailureTest, KilledJobLeavesNobodyWithItsMemory) {
+  auto ranks = start_processes(3, reduce_forever, GetParam());
+  for (RankProcess& rank : ranks) ASSERT_TRUE(rank.wait_to_hear("running"));
+  const std::set<std::string> memory = shared_memory_of(std::to_string(ranks[1].pid()));
+  EXPECT_FALSE(memory.empty());
+  for (RankProcess& rank : ranks) rank.signal(SIGKILL);
+  for (RankProcess& rank : ranks) EXPECT_EQ(rank.result(), "signal 9");
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    for (const std::string& inode : shared_memory_of(entry.path().filename().string())) {
+      EXPECT_FALSE(memory.contains(inode)) << entry.path();
+    }
+  }
 }
 
 TEST_P(FailureTest, KilledJobLeavesNothingInSharedMemory) {

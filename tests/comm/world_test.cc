@@ -5,7 +5,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -14,6 +17,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -60,6 +64,15 @@ std::vector<std::string> join_all(const std::vector<WorldOptions>& all) {
   }
   for (std::thread& thread : threads) thread.join();
   return errors;
+}
+
+int port_of(int listener) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.ss_family == AF_INET6
+                   ? reinterpret_cast<const sockaddr_in6*>(&address)->sin6_port
+                   : reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
 }
 
 // A client that is no rank.
@@ -214,6 +227,34 @@ TEST(World, FingerprintKeyThatOneLacksIsADifference) {
   EXPECT_THAT(join_all(options), Each(HasSubstr("do not agree on config: nothing and 'c0ffee'")));
 }
 
+TEST(World, AnotherEngineIsToldToAll) {
+  const Listener listener = listen_on_free_port();
+  auto options = world_options(3, listener);
+  options[1].engine = "gloo";
+  EXPECT_THAT(join_all(options), Each(AllOf(HasSubstr("ConfigError: ranks 0 ("),
+                                            HasSubstr("do not agree on the engine: 'auto' and "
+                                                      "'gloo'"))));
+}
+
+TEST(World, AnotherProtocolVersionIsToldToBoth) {
+  const Listener listener = listen_on_free_port();
+  const auto options = world_options(2, listener);
+  run_rank_threads(2, [&](int thread) {
+    if (thread == 0) {
+      EXPECT_THAT(join_all({options[0]}),
+                  Each(AllOf(HasSubstr("ConfigError: rank 1 at 127.0.0.1 speaks version 99"),
+                             HasSubstr("rank 0 version 2"))));
+      return;
+    }
+    const std::string hello = encode_hello({1, 2, make_nonce(), 99});
+    Stranger newer(listener.port, encode_frame(FrameType::kHello, hello));
+    const std::string nonce = newer.hear_frame().payload.substr(0, kNonceBytes);
+    newer.say(encode_frame(FrameType::kProof,
+                           make_proof(Prover::kMember, options[1].secret, hello, nonce)));
+    EXPECT_THAT(newer.wait_for_end(), HasSubstr("speaks version 99"));
+  });
+}
+
 TEST(World, AnotherSizeIsToldToBoth) {
   const Listener listener = listen_on_free_port();
   auto options = world_options(3, listener);
@@ -304,6 +345,81 @@ TEST(World, WrongProofsAreRefused) {
   }
 }
 
+// A proof that was right once is worth nothing on another connection.
+TEST(World, ReplayedProofIsRefused) {
+  const Listener listener = listen_on_free_port();
+  const auto options = world_options(2, listener);
+  std::atomic<bool> refused = false;
+  run_rank_threads(3, [&](int thread) {
+    if (thread < 2) {
+      while (thread == 1 && !refused) std::this_thread::yield();
+      join_world(options[static_cast<std::size_t>(thread)])->close();
+      return;
+    }
+    const std::string hello = encode_hello({1, 2, make_nonce()});
+    std::string proof;
+    {
+      Stranger witness(listener.port, encode_frame(FrameType::kHello, hello));
+      const std::string nonce = witness.hear_frame().payload.substr(0, kNonceBytes);
+      proof = make_proof(Prover::kMember, options[0].secret, hello, nonce);
+    }
+    Stranger replay(listener.port, encode_frame(FrameType::kHello, hello));
+    replay.hear_frame();
+    replay.say(encode_frame(FrameType::kProof, proof));
+    EXPECT_EQ(replay.wait_for_end(), "");
+    refused = true;
+  });
+}
+
+// A stranger's flood fills neither the log nor the table of open files.
+TEST(World, FloodOfStrangersIsCountedNotLogged) {
+  const Listener listener = listen_on_free_port();
+  const auto options = world_options(2, listener);
+  ::testing::internal::CaptureStderr();
+  std::atomic<bool> bothered = false;
+  run_rank_threads(3, [&](int thread) {
+    if (thread < 2) {
+      while (thread == 1 && !bothered) std::this_thread::yield();
+      join_world(options[static_cast<std::size_t>(thread)])->close();
+      return;
+    }
+    for (int i = 0; i < 300; ++i) Stranger(listener.port, "nonsense").wait_for_end();
+    bothered = true;
+  });
+  std::istringstream log(::testing::internal::GetCapturedStderr());
+  int lines = 0;
+  std::string total;
+  for (std::string line; std::getline(log, line);) {
+    lines += line.find("refused") != std::string::npos ? 1 : 0;
+    if (line.find("in all") != std::string::npos) total = line;
+  }
+  EXPECT_LE(lines, 20);
+  EXPECT_THAT(total, HasSubstr("300 in all"));
+}
+
+// Rank 0 may open few files, and strangers hold them all: who waits comes in for the oldest.
+TEST(World, StrangersDoNotUseUpTheDescriptors) {
+  const Listener listener = listen_on_free_port();
+  const auto options = world_options(2, listener);
+  std::vector<Stranger> silent;
+  for (std::size_t i = 0; i < kMaxStrangers; ++i) silent.emplace_back(listener.port, "");
+  RankProcess zero(0, [&] {
+    const int next = dup(0);
+    const rlimit few{static_cast<rlim_t>(next + 16), static_cast<rlim_t>(next + 16)};
+    if (next < 0 || setrlimit(RLIMIT_NOFILE, &few) != 0) return std::string("no limit");
+    join_world(options[0])->close();
+    return std::string("joined");
+  });
+  ::close(listener.fd);
+  RankProcess one(1, [&] {
+    join_world(options[1])->close();
+    return std::string("joined");
+  });
+  // Waiting for so many to be too slow would take longer.
+  EXPECT_EQ(one.result(Deadline::after(3 * kStrangerTime)), "joined");
+  EXPECT_EQ(zero.result(), "joined");
+}
+
 // Members are served while all places are taken by strangers who say nothing.
 TEST(World, StrangersTakeNobodysPlace) {
   const Listener listener = listen_on_free_port();
@@ -333,14 +449,48 @@ TEST(World, EngineFollowsTheHosts) {
     return engines;
   };
   auto ranks = start_processes(3, two_hosts);
-  EXPECT_EQ(ranks[0].result(), "gloo shm gloo 6.000000");
-  EXPECT_EQ(ranks[1].result(), "gloo shm gloo 6.000000");
-  EXPECT_EQ(ranks[2].result(), "gloo self gloo 6.000000");
+  EXPECT_EQ(ranks[0].result(), "shm+gloo shm shm+gloo 6.000000");
+  EXPECT_EQ(ranks[1].result(), "shm+gloo shm shm+gloo 6.000000");
+  EXPECT_EQ(ranks[2].result(), "shm+gloo self shm+gloo 6.000000");
 
   auto refused = start_processes(3, two_hosts, "shm");
   for (RankProcess& rank : refused) {
     EXPECT_THAT(rank.result(), AllOf(HasSubstr("ConfigError: the shm engine was asked for"),
                                      HasSubstr("rank 2 of 3")));
+  }
+}
+
+// On a port that is free; skips where there is no IPv6.
+TEST(World, MeetsOverIpv6) {
+  for (const char* engine : {"auto", "gloo"}) {
+    FileDescriptor six;
+    try {
+      six = listen_on("::1", 0);
+    } catch (const ConfigError& error) {
+      GTEST_SKIP() << "no IPv6: " << error.what();
+    }
+    Listener listener{six.release(), 0};
+    listener.port = port_of(listener.fd);
+    auto options = world_options(3, listener, engine);
+    for (WorldOptions& own : options) own.address = "::1";
+    EXPECT_THAT(join_all(options), Each("")) << engine;
+  }
+}
+
+TEST(World, EndpointsReadAsOne) {
+  EXPECT_EQ(endpoint_text("::1", 29500), "[::1]:29500");
+  EXPECT_EQ(endpoint_text("10.0.0.1", 29500), "10.0.0.1:29500");
+}
+
+// An address that leads here by a way of its own, as through a router, is listened for everywhere.
+TEST(World, ListensOnAllInterfacesForAnAddressOfNone) {
+  const FileDescriptor listener = listen_on("192.0.2.1", 0);
+  const int port = port_of(listener.get());
+  for (const char* address : {"127.0.0.1", "::1"}) {
+    std::string why;
+    const auto fd = connect_to(address, port, Deadline::after(kTestDeadline), why);
+    if (!fd && std::string(address) == "::1") continue;  // a host without IPv6
+    EXPECT_TRUE(fd) << address << ": " << why;
   }
 }
 

@@ -55,10 +55,6 @@ std::unique_ptr<Engine> make_self_engine();
 std::unique_ptr<Engine> make_shm_engine(const GroupScope& scope);
 // Any ranks.
 std::unique_ptr<Engine> make_gloo_engine(const GroupScope& scope);
-// Any ranks of a world that was started by MPI. Null where this build has no MPI.
-std::unique_ptr<Engine> make_mpi_engine(const GroupScope& scope);
-// Ranks with a CUDA device each; buffers are device memory.
-std::unique_ptr<Engine> make_nccl_engine(const GroupScope& scope);
 // Any ranks: shm inside each host, between hosts what between makes.
 using EngineFactory = std::unique_ptr<Engine> (*)(const GroupScope& scope);
 std::unique_ptr<Engine> make_hierarchical_engine(const GroupScope& scope, EngineFactory between);

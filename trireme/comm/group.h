@@ -91,7 +91,7 @@ class Group {
   const std::string& name() const;
   int rank() const;
   int size() const;
-  // "shm", "gloo", "mpi", "nccl", "shm+gloo" (ranks on several hosts with several on one), "self".
+  // "shm", "gloo", "shm+gloo" (ranks on several hosts, several of them on one), "self".
   std::string_view engine() const;
   // Ranks of the world, by rank of this group.
   const std::vector<int>& world_ranks() const;

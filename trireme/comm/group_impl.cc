@@ -31,21 +31,18 @@ Placement placement_of(const GroupScope& scope) {
 
 std::unique_ptr<Engine> choose_engine(const GroupScope& scope) {
   const std::string& asked = scope.world->engine;
-  if (asked == "nccl") return make_nccl_engine(scope);
   if (scope.size() == 1) return make_self_engine();
   if (asked == "gloo") return make_gloo_engine(scope);
-  if (asked == "mpi") return make_mpi_engine(scope);
-  const EngineFactory between = asked == "shm+mpi" ? make_mpi_engine : make_gloo_engine;
   switch (placement_of(scope)) {
     case Placement::kOneHost:
       return make_shm_engine(scope);
     case Placement::kHostEach:
-      return between(scope);
+      return make_gloo_engine(scope);
     case Placement::kMixed:
       break;
   }
   TRIREME_ASSERT(asked != "shm", "shm was asked for and its ranks were found on several hosts");
-  return make_hierarchical_engine(scope, between);
+  return make_hierarchical_engine(scope, make_gloo_engine);
 }
 
 std::uint64_t subgroup_id(std::uint64_t parent, const std::string& name,
@@ -109,19 +106,12 @@ Work GroupImpl::start_task(Task task) {
   return Work(enqueue(std::move(task)));
 }
 
-// Device memory is not the host's to copy: there the buffers go one after the other.
 void GroupImpl::run_coalesced(std::span<const Buffer> buffers, const InPlace& make) {
-  const bool on_device = !buffers.empty() && buffers[0].cuda_device != kHostMemory;
-  if (!on_device) return run_task(coalesced_task(buffers, make));
-  for (const Buffer& buffer : buffers) run(make(buffer));
+  run_task(coalesced_task(buffers, make));
 }
 
 Work GroupImpl::start_coalesced(std::span<const Buffer> buffers, const InPlace& make) {
-  const bool on_device = !buffers.empty() && buffers[0].cuda_device != kHostMemory;
-  if (!on_device) return start_task(coalesced_task(buffers, make));
-  Work last;
-  for (const Buffer& buffer : buffers) last = start(make(buffer));
-  return last;
+  return start_task(coalesced_task(buffers, make));
 }
 
 GroupImpl::Task GroupImpl::coalesced_task(std::span<const Buffer> buffers, const InPlace& make) {
@@ -129,6 +119,7 @@ GroupImpl::Task GroupImpl::coalesced_task(std::span<const Buffer> buffers, const
   // Of any address: execute() puts the packed data in its place.
   Buffer all{this, 0, buffers.empty() ? DType::kF32 : buffers[0].dtype};
   for (const Buffer& buffer : buffers) {
+    check_memory(buffer);
     counts.push_back(buffer.count);
     all.count += buffer.count;
   }
@@ -154,19 +145,10 @@ void GroupImpl::check_open() const {
 }
 
 void GroupImpl::check_memory(const ConstBuffer& buffer) const {
-  const bool on_device = buffer.cuda_device != kHostMemory;
-  const bool wants_device = scope_.world->engine == "nccl";
-  if (on_device == wants_device || buffer.data == nullptr) return;
-  if (on_device) {
-    throw_error<ShapeError>(
-        "group {}: a buffer on CUDA device {} cannot travel by engine {}; join the world with "
-        "engine nccl, or copy it to the host",
-        scope_.name, buffer.cuda_device, engine_->name());
-  }
+  if (buffer.cuda_device == kHostMemory || buffer.data == nullptr) return;
   throw_error<ShapeError>(
-      "group {}: a buffer in host memory cannot travel by engine nccl; join a world with engine "
-      "auto for it, or copy it to the device",
-      scope_.name);
+      "group {}: a buffer on CUDA device {} cannot travel by engine {}; copy it to the host",
+      scope_.name, buffer.cuda_device, engine_->name());
 }
 
 void GroupImpl::execute(const Task& task) {

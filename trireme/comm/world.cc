@@ -23,13 +23,10 @@ void validate(const WorldOptions& options) {
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
     throw_error<ConfigError>("rank {} is not one of a world of {}", options.rank, options.size);
   }
-  constexpr std::string_view kEngines[] = {"auto", "shm",     "gloo",    "mpi",
-                                           "nccl", "shm+mpi", "shm+gloo"};
+  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo"};
   if (std::find(std::begin(kEngines), std::end(kEngines), options.engine) == std::end(kEngines)) {
-    throw_error<ConfigError>(
-        "there is no engine '{}'; use auto, shm, gloo, mpi, nccl, shm+gloo or "
-        "shm+mpi",
-        options.engine);
+    throw_error<ConfigError>("there is no engine '{}'; use auto, shm, gloo or shm+gloo",
+                             options.engine);
   }
   if (options.size == 1) return;
   const bool adopts = options.rank == 0 && options.listen_fd >= 0;
@@ -66,9 +63,7 @@ std::string describe_engines(const WorldState& world) {
                         member.host_name, ranks.size() > 1 ? " by shm" : "");
   }
   const bool several = hosts.size() > 1;
-  return text + (!several                    ? ""
-                 : world.engine == "shm+mpi" ? ", between hosts by mpi"
-                                             : ", between hosts by gloo");
+  return several ? text + ", between hosts by gloo" : text;
 }
 
 void join(WorldState& world, const WorldOptions& options, const Deadline& deadline,
@@ -83,12 +78,9 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
         "gloo",
         detail::name_ranks(far), options.size);
   }
-  const bool only_mpi = options.engine == "mpi" || options.engine == "shm+mpi";
-  const bool always_gloo = options.engine == "gloo" || options.engine == "nccl";
-  if (always_gloo || (!far.empty() && !only_mpi)) {
-    world.mesh = std::make_shared<GlooMesh>(options.rank, world.members, options.address,
-                                            options.network_interface, *world.control, world.latch,
-                                            deadline);
+  if (options.engine == "gloo" || !far.empty()) {
+    world.mesh =
+        std::make_shared<GlooMesh>(options, world.members, *world.control, world.latch, deadline);
   }
 }
 

@@ -36,12 +36,11 @@ struct WorldOptions {
   int listen_fd = -1;
   // Shared by the ranks of one job. May be empty only while address is a loopback address.
   std::string secret;
-  // What carries the bytes. "auto": shared memory between ranks of one host, gloo between hosts; the
-  // same as "shm+gloo". "shm+mpi": MPI between hosts. "shm", "gloo", "mpi": that one between all
-  // ranks. "nccl": buffers are CUDA memory, and NCCL carries them between all ranks.
+  // What carries the bytes. "auto": shared memory between ranks of one host, gloo between hosts;
+  // the same as "shm+gloo". "shm", "gloo": that one between all ranks.
   std::string engine = "auto";
-  // Ranks with equal ids share a host. Empty: the environment variable TRIREME_HOST_ID or, where that
-  // is not set, one kernel, process and network namespace.
+  // Ranks with equal ids share a host. Empty: the environment variable TRIREME_HOST_ID or, where
+  // that is not set, one kernel, process and network namespace.
   std::string host_id;
   // Interface or address that the gloo engine binds to; empty: the one that reaches address.
   std::string network_interface;

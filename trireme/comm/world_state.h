@@ -24,7 +24,7 @@ class GlooMesh;
 // neither control plane nor mesh.
 struct WorldState {
   int rank = 0;
-  std::string engine;  // as asked for: "auto", "shm", "gloo", "mpi", "nccl", "shm+mpi"
+  std::string engine;  // as asked for: "auto", "shm", "gloo", "shm+gloo"
   std::vector<Member> members;
   FailureLatch latch;
   std::unique_ptr<ControlPlane> control;

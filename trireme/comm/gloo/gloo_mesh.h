@@ -3,7 +3,8 @@
 
 // Connections between every two ranks of a world, on the Gloo library's TCP transport. One mesh
 // carries all gloo groups of the world: messages are told apart by slot, and messages of one slot
-// between two ranks arrive in the order in which they were sent.
+// between two ranks arrive in the order in which they were sent. Each connection is proven by both
+// ranks, with the job's secret; what then travels is neither signed nor encrypted.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +14,8 @@
 #include <vector>
 
 #include "trireme/base/deadline.h"
-#include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/failure.h"
+#include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/meeting/rendezvous.h"
 
 namespace gloo::transport {
@@ -27,13 +28,12 @@ namespace trireme {
 
 class GlooMesh {
  public:
-  // Collective over the world. interface is a name or an address of this host; empty: the address
-  // that this rank has on the way to rank 0. Throws ConfigError when that cannot be bound, or is a
-  // loopback address although address is not and there are ranks on other hosts; TimeoutError; the
-  // latched failure.
-  GlooMesh(int rank, const std::vector<Member>& members, const std::string& address,
-           const std::string& interface, ControlPlane& control, FailureLatch& latch,
-           const Deadline& deadline);
+  // Collective over the world. Binds to options.network_interface, a name or an address of this
+  // host; when that is empty, to the address that this rank has on the way to rank 0. Throws
+  // ConfigError when it cannot be bound, or is a loopback address although options.address is not
+  // and there are ranks on other hosts; TimeoutError; the latched failure.
+  GlooMesh(const WorldOptions& options, const std::vector<Member>& members, ControlPlane& control,
+           const FailureLatch& latch, const Deadline& deadline);
   ~GlooMesh();
 
   // Memory to send from or to receive into. Any thread.

@@ -80,8 +80,7 @@ void GlooFlight::receive(int peer, const Lane& lane, void* data, std::size_t byt
   add(peer, true, lane, data, bytes);
 }
 
-void GlooFlight::add(int peer, bool receive, const Lane& lane, void* data,
-                     std::size_t bytes) {
+void GlooFlight::add(int peer, bool receive, const Lane& lane, void* data, std::size_t bytes) {
   if (bytes == 0) return;
   const NoSigpipe no_sigpipe;
   const GroupScope& scope = port_.scope_;
@@ -147,8 +146,8 @@ void GlooFlight::fail(std::size_t at, const OperationName& what, const Deadline&
   const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
   throw PeerLostError(
       rank,
-      fmt::format("group {}: the gloo connection to rank {} on {} broke in {}: {}",
-                  scope.name, rank, scope.world->members[static_cast<std::size_t>(rank)].host_name,
+      fmt::format("group {}: the gloo connection to rank {} on {} broke in {}: {}", scope.name,
+                  rank, scope.world->members[static_cast<std::size_t>(rank)].host_name,
                   what.text(scope), why));
 }
 

@@ -32,11 +32,31 @@ ControlPlane::ControlPlane(int rank, Meeting meeting, FailureLatch& latch)
     : rank_(rank),
       members_(std::move(meeting.members)),
       latch_(latch),
-      wakeup_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      // Awake at first: frames may have come together with the end of the meeting.
+      wakeup_(eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)),
       left_(members_.size()),
+      last_words_(std::move(meeting.last_words)),
       connections_(std::move(meeting.connections)) {
   if (!wakeup_) throw_error<CommError>("no file descriptor left for the control plane");
+  watch_processes();
   thread_ = std::thread([this] { serve(); });
+}
+
+// Ranks that are threads of this process end with it.
+void ControlPlane::watch_processes() {
+  const Member& self = members_[static_cast<std::size_t>(rank_)];
+  for (const Member& member : members_) {
+    const bool here = member.host_id == self.host_id && member.process_space == self.process_space;
+    if (!here || member.pid == self.pid) continue;
+    std::string why;
+    std::unique_ptr<PeerProcess> process = PeerProcess::watch(member, why);
+    if (process != nullptr) {
+      processes_.push_back(std::move(process));
+    } else if (!why.empty()) {
+      log_warn("rank {} cannot watch process {} of rank {} ({}): only rank 0 sees its end", rank_,
+               member.pid, member.rank, why);
+    }
+  }
 }
 
 ControlPlane::~ControlPlane() {
@@ -86,16 +106,24 @@ std::string ControlPlane::get(const std::string& key, const Deadline& deadline,
 }
 
 void ControlPlane::announce(const Failure& failure) {
-  const bool first = latch_.fail(failure);
-  if (!first) return;
   const std::lock_guard lock(mutex_);
+  if (!latch(failure)) return;
   send_to_all_but(rank_, FrameType::kFailure, detail::encode_failure(failure));
   wake_thread();
+}
+
+bool ControlPlane::latch(const Failure& failure) {
+  // First, so that who sees this process end after the latch fell finds them.
+  if (!latch_.failed()) last_words_->failed(failure);
+  const bool first = latch_.fail(failure);
+  changed_.notify_all();
+  return first;
 }
 
 void ControlPlane::say_goodbye() {
   const std::lock_guard lock(mutex_);
   if (left_[static_cast<std::size_t>(rank_)].exchange(true)) return;
+  last_words_->left();
   send_to_all_but(rank_, FrameType::kGoodbye,
                   FieldWriter().u32(static_cast<std::uint32_t>(rank_)).bytes());
   wake_thread();
@@ -115,39 +143,52 @@ bool ControlPlane::wait_for_others_to_leave(const Deadline& deadline) {
 void ControlPlane::serve() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    std::vector<pollfd> ready{{wakeup_.get(), POLLIN, 0}};
-    for (const auto& [peer, connection] : connections_) {
-      const bool unsent = !connection.outbox.empty();
-      ready.push_back(
-          {connection.fd.get(), static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)), 0});
-    }
-    lock.unlock();
-    poll(ready.data(), ready.size(), -1);
-    std::uint64_t count = 0;
-    // Only its coming matters.
-    [[maybe_unused]] const ssize_t ignored = ::read(wakeup_.get(), &count, sizeof(count));
-    lock.lock();
-
+    wait_for_events(lock);
     std::vector<int> ended;
     for (auto& [peer, connection] : connections_) {
-      std::string bytes;
-      bool end = read_available(connection.fd, bytes) == IoStatus::kClosed;
-      connection.decoder.feed(bytes);
-      try {
-        while (const std::optional<Frame> frame = connection.decoder.next()) handle(peer, *frame);
-      } catch (const ProtocolError& error) {
-        log_error("the control connection to rank {} carries garbage: {}", peer, error.what());
-        end = true;
-      }
-      end |= write_available(connection.fd, connection.outbox) == IoStatus::kClosed;
-      if (end) ended.push_back(peer);
+      if (!serve_connection(peer, connection)) ended.push_back(peer);
     }
     for (const int peer : ended) handle_end(peer);
+    // After the connections, because they say more.
+    std::erase_if(processes_, [&](const std::unique_ptr<PeerProcess>& process) {
+      if (!process->ended()) return false;
+      handle_end_of(*process);
+      return true;
+    });
     // What the above gave others to say.
     for (auto& [peer, connection] : connections_) {
       write_available(connection.fd, connection.outbox);
     }
   }
+}
+
+void ControlPlane::wait_for_events(std::unique_lock<std::mutex>& lock) {
+  std::vector<pollfd> ready{{wakeup_.get(), POLLIN, 0}};
+  for (const auto& [peer, connection] : connections_) {
+    const bool unsent = !connection.outbox.empty();
+    ready.push_back({connection.fd.get(), static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)), 0});
+  }
+  for (const auto& process : processes_) ready.push_back({process->fd(), POLLIN, 0});
+  lock.unlock();
+  poll(ready.data(), ready.size(), -1);
+  std::uint64_t count = 0;
+  // Only its coming matters.
+  [[maybe_unused]] const ssize_t ignored = ::read(wakeup_.get(), &count, sizeof(count));
+  lock.lock();
+}
+
+// False when it has ended.
+bool ControlPlane::serve_connection(int peer, Connection& connection) {
+  std::string bytes;
+  bool open = read_available(connection.fd, bytes) == IoStatus::kOk;
+  connection.decoder.feed(bytes);
+  try {
+    while (const std::optional<Frame> frame = connection.decoder.next()) handle(peer, *frame);
+  } catch (const ProtocolError& error) {
+    log_error("the control connection to rank {} carries garbage: {}", peer, error.what());
+    open = false;
+  }
+  return write_available(connection.fd, connection.outbox) == IoStatus::kOk && open;
 }
 
 void ControlPlane::handle(int from, const Frame& frame) {
@@ -169,11 +210,12 @@ void ControlPlane::handle(int from, const Frame& frame) {
       }
       break;
     }
-    case FrameType::kFailure:
-      latch_.fail(detail::decode_failure(frame.payload));
-      if (rank_ == 0) send_to_all_but(from, FrameType::kFailure, frame.payload);
-      changed_.notify_all();
+    case FrameType::kFailure: {
+      // Whoever latched an earlier one here has sent it to all.
+      const bool first = latch(detail::decode_failure(frame.payload));
+      if (first && rank_ == 0) send_to_all_but(from, FrameType::kFailure, frame.payload);
       return;
+    }
     case FrameType::kGoodbye: {
       const std::uint32_t rank = reader.u32();
       if (rank >= left_.size()) throw_error<ProtocolError>("goodbye of rank {}", rank);
@@ -191,10 +233,25 @@ void ControlPlane::handle_end(int from) {
   connections_.erase(from);
   if (has_left(from)) return;
   const Failure failure = lost(from);
-  if (latch_.fail(failure)) {
-    send_to_all_but(from, FrameType::kFailure, detail::encode_failure(failure));
+  if (!latch(failure)) return;
+  send_to_all_but(from, FrameType::kFailure, detail::encode_failure(failure));
+}
+
+void ControlPlane::handle_end_of(const PeerProcess& process) {
+  const int rank = process.rank();
+  if (process.has_left() && !has_left(rank)) {
+    mark_left(rank);
+    // Its goodbye may never have left it.
+    if (rank_ == 0) {
+      send_to_all_but(rank, FrameType::kGoodbye,
+                      FieldWriter().u32(static_cast<std::uint32_t>(rank)).bytes());
+    }
   }
-  changed_.notify_all();
+  const std::optional<Failure> known = process.failure();
+  if (!known && has_left(rank)) return;
+  const Failure failure = known.value_or(lost(rank));
+  if (!latch(failure)) return;
+  send_to_all_but(rank, FrameType::kFailure, detail::encode_failure(failure));
 }
 
 void ControlPlane::send(int to, FrameType type, std::string_view payload) {
@@ -210,10 +267,10 @@ void ControlPlane::send_to_all_but(int rank, FrameType type, std::string_view pa
 }
 
 void ControlPlane::keep_value(const std::string& key, std::string value) {
-  const auto [kept, added] = values_.emplace(key, std::move(value));
+  const std::string& kept = values_.emplace(key, std::move(value)).first->second;
   std::erase_if(waiters_, [&](const Waiter& waiter) {
     if (waiter.key != key) return false;
-    send(waiter.rank, FrameType::kValue, FieldWriter().text(key).text(kept->second).bytes());
+    send(waiter.rank, FrameType::kValue, FieldWriter().text(key).text(kept).bytes());
     return true;
   });
   changed_.notify_all();

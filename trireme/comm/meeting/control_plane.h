@@ -6,19 +6,23 @@
 //
 // A connection that ends without a goodbye means that its rank is lost. Rank 0 announces it to
 // everybody; the loss of rank 0 itself is seen by everybody. Either way the latch falls at once.
+// Ranks of one host also see one another's processes end (peer_process.h), whatever rank 0 does.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "trireme/base/deadline.h"
 #include "trireme/comm/failure.h"
+#include "trireme/comm/meeting/peer_process.h"
 #include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme {
@@ -54,10 +58,16 @@ class ControlPlane {
     std::string key;
   };
 
+  void watch_processes();
   void serve();
+  void wait_for_events(std::unique_lock<std::mutex>& lock);
   // Called by the thread, mutex_ held.
+  bool serve_connection(int peer, Connection& connection);
   void handle(int from, const Frame& frame);
   void handle_end(int from);
+  void handle_end_of(const PeerProcess& process);
+  // mutex_ held. Latches it here and keeps it as last words; false when it is not the first.
+  bool latch(const Failure& failure);
   void send(int to, FrameType type, std::string_view payload);
   void send_to_all_but(int rank, FrameType type, std::string_view payload);
   void keep_value(const std::string& key, std::string value);
@@ -71,6 +81,10 @@ class ControlPlane {
   FailureLatch& latch_;
   FileDescriptor wakeup_;
   std::vector<std::atomic<bool>> left_;  // by rank
+  const std::unique_ptr<LastWords> last_words_;
+
+  // Used by the thread only: processes of this host that had not ended when it looked last.
+  std::vector<std::unique_ptr<PeerProcess>> processes_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -23,9 +23,16 @@ std::string encode_frame(FrameType type, std::string_view payload) {
   return bytes;
 }
 
+void FrameDecoder::feed(std::string_view bytes) {
+  buffer_.erase(0, begin_);
+  begin_ = 0;
+  buffer_.append(bytes);
+}
+
 std::optional<Frame> FrameDecoder::next() {
-  if (buffer_.size() < kHeaderBytes) return std::nullopt;
-  FieldReader header(buffer_);
+  const std::string_view rest = std::string_view(buffer_).substr(begin_);
+  if (rest.size() < kHeaderBytes) return std::nullopt;
+  FieldReader header(rest);
   const std::uint32_t size = header.u32();
   const std::uint8_t type = header.u8();
   if (size > limit_bytes_) {
@@ -35,10 +42,9 @@ std::optional<Frame> FrameDecoder::next() {
       type > static_cast<std::uint8_t>(FrameType::kGoodbye)) {
     throw_error<ProtocolError>("a frame of unknown type {}", type);
   }
-  if (buffer_.size() < kHeaderBytes + size) return std::nullopt;
-  Frame frame{static_cast<FrameType>(type), buffer_.substr(kHeaderBytes, size)};
-  buffer_.erase(0, kHeaderBytes + size);
-  return frame;
+  if (rest.size() < kHeaderBytes + size) return std::nullopt;
+  begin_ += kHeaderBytes + size;
+  return Frame{static_cast<FrameType>(type), std::string(rest.substr(kHeaderBytes, size))};
 }
 
 FieldWriter& FieldWriter::u8(std::uint8_t value) {

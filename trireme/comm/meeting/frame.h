@@ -58,7 +58,7 @@ class FrameDecoder {
   explicit FrameDecoder(std::size_t limit_bytes) : limit_bytes_(limit_bytes) {}
 
   void set_limit(std::size_t limit_bytes) { limit_bytes_ = limit_bytes; }
-  void feed(std::string_view bytes) { buffer_.append(bytes); }
+  void feed(std::string_view bytes);
   // The next whole frame. Throws ProtocolError when its length is over the limit or its type
   // unknown.
   std::optional<Frame> next();
@@ -66,6 +66,7 @@ class FrameDecoder {
  private:
   std::size_t limit_bytes_;
   std::string buffer_;
+  std::size_t begin_ = 0;  // of what next() has not given out
 };
 
 class FieldWriter {

@@ -15,7 +15,6 @@ namespace trireme {
 namespace {
 
 constexpr std::string_view kMagic = "TRIREME\n";
-constexpr std::uint32_t kVersion = 1;
 
 }  // namespace
 
@@ -31,7 +30,7 @@ std::string make_nonce() {
 std::string encode_hello(const Hello& hello) {
   return FieldWriter()
       .raw(kMagic)
-      .u32(kVersion)
+      .u32(hello.version)
       .u32(hello.rank)
       .u32(hello.size)
       .raw(hello.nonce)
@@ -41,11 +40,8 @@ std::string encode_hello(const Hello& hello) {
 Hello decode_hello(std::string_view payload) {
   FieldReader reader(payload);
   if (reader.raw(kMagic.size()) != kMagic) throw_error<ProtocolError>("not a Trireme hello");
-  const std::uint32_t version = reader.u32();
-  if (version != kVersion) {
-    throw_error<ProtocolError>("protocol version {}, this is {}", version, kVersion);
-  }
   Hello hello;
+  hello.version = reader.u32();
   hello.rank = reader.u32();
   hello.size = reader.u32();
   hello.nonce = reader.raw(kNonceBytes);

@@ -13,6 +13,9 @@
 // is worth nothing; the labels differ, so that a proof cannot be reflected; rank and size stand in
 // the hello that is authenticated, so that a proof cannot be used for another rank. Nothing that a
 // stranger sends is trusted, and rank 0 says nothing about the job before the proof.
+//
+// These four frames are the same in every version of the protocol, so that ranks of different
+// versions still come to trust one another, and can then be told why they cannot work together.
 #pragma once
 
 #include <cstddef>
@@ -25,10 +28,14 @@ namespace trireme {
 constexpr std::size_t kNonceBytes = 32;
 constexpr std::size_t kProofBytes = 32;
 
+// Of everything after the handshake.
+constexpr std::uint32_t kProtocolVersion = 2;
+
 struct Hello {
   std::uint32_t rank = 0;
   std::uint32_t size = 0;
   std::string nonce;
+  std::uint32_t version = kProtocolVersion;
 };
 
 // kNonceBytes from the system's random generator.

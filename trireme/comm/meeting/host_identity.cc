@@ -31,8 +31,12 @@ std::string namespace_id(const char* path) {
 std::string host_identity() {
   const char* given = std::getenv("TRIREME_HOST_ID");
   if (given != nullptr && *given != '\0') return given;
-  return fmt::format("{}/{}/{}", first_line("/proc/sys/kernel/random/boot_id"),
-                     namespace_id("/proc/self/ns/pid"), namespace_id("/proc/self/ns/net"));
+  return fmt::format("{}/{}", process_space(), namespace_id("/proc/self/ns/net"));
+}
+
+std::string process_space() {
+  return fmt::format("{}/{}", first_line("/proc/sys/kernel/random/boot_id"),
+                     namespace_id("/proc/self/ns/pid"));
 }
 
 std::string host_name() {

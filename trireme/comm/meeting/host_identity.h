@@ -14,6 +14,9 @@ namespace trireme {
 // instead: tests and measurements use it to make one machine look like several.
 std::string host_identity();
 
+// The same text for two processes exactly when a process id means the same to both.
+std::string process_space();
+
 // The name of this host, for messages.
 std::string host_name();
 

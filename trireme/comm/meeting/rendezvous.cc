@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "trireme/comm/meeting/host_identity.h"
 
@@ -20,6 +21,15 @@ const std::string* find_value(const Member& member, const std::string& key) {
   return nullptr;
 }
 
+// What ranks must agree on whatever the caller compares. Reductions go over the wire in the bytes
+// of the machine, and in the order of this version's tree. Keys read well in a message, and are
+// unlikely to be a caller's.
+std::vector<std::pair<std::string, std::string>> common_ground(const WorldOptions& options) {
+  return {{"the version of Trireme", TRIREME_VERSION},
+          {"the byte order", std::endian::native == std::endian::little ? "little" : "big"},
+          {"the engine", options.engine}};
+}
+
 std::string quoted(const std::string* value) {
   return value != nullptr ? fmt::format("'{}'", *value) : "nothing";
 }
@@ -27,19 +37,29 @@ std::string quoted(const std::string* value) {
 }  // namespace
 
 Meeting meet(const WorldOptions& options, FileDescriptor listener) {
-  return options.rank == 0 ? detail::meet_as_rank_zero(options, std::move(listener))
-                           : detail::meet_as_member(options);
+  auto last_words = std::make_unique<LastWords>();
+  Member self = detail::describe_self(options, *last_words);
+  Meeting meeting = options.rank == 0
+                        ? detail::meet_as_rank_zero(options, std::move(self), std::move(listener))
+                        : detail::meet_as_member(options, std::move(self));
+  meeting.last_words = std::move(last_words);
+  return meeting;
 }
 
 namespace detail {
 
-Member describe_self(const WorldOptions& options) {
+Member describe_self(const WorldOptions& options, const LastWords& last_words) {
   Member self;
   self.rank = options.rank;
   self.host_id = options.host_id.empty() ? host_identity() : options.host_id;
   self.host_name = host_name();
+  self.process_space = process_space();
   self.pid = getpid();
-  self.fingerprint = options.fingerprint;
+  self.last_words = last_words.path();
+  self.last_words_token = last_words.token();
+  self.fingerprint = common_ground(options);
+  self.fingerprint.insert(self.fingerprint.end(), options.fingerprint.begin(),
+                          options.fingerprint.end());
   return self;
 }
 
@@ -48,7 +68,10 @@ void encode_member(FieldWriter& writer, const Member& member) {
       .text(member.host_id)
       .text(member.host_name)
       .text(member.ip)
+      .text(member.process_space)
       .u64(static_cast<std::uint64_t>(member.pid))
+      .text(member.last_words)
+      .u64(member.last_words_token)
       .u32(static_cast<std::uint32_t>(member.fingerprint.size()));
   for (const auto& [key, value] : member.fingerprint) writer.text(key).text(value);
 }
@@ -59,7 +82,10 @@ Member decode_member(FieldReader& reader) {
   member.host_id = reader.text();
   member.host_name = reader.text();
   member.ip = reader.text();
+  member.process_space = reader.text();
   member.pid = static_cast<std::int64_t>(reader.u64());
+  member.last_words = reader.text();
+  member.last_words_token = reader.u64();
   const std::uint32_t keys = reader.u32();
   for (std::uint32_t i = 0; i < keys; ++i) {
     std::string key = reader.text();

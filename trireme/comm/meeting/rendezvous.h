@@ -16,12 +16,14 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "trireme/comm/failure.h"
 #include "trireme/comm/meeting/frame.h"
+#include "trireme/comm/meeting/peer_process.h"
 #include "trireme/comm/meeting/socket.h"
 #include "trireme/comm/world.h"
 
@@ -35,7 +37,12 @@ struct Member {
   std::string host_id;    // host_identity.h
   std::string host_name;  // for messages
   std::string ip;         // this rank's address on the network that leads to rank 0
+  std::string process_space;
   std::int64_t pid = 0;
+  // peer_process.h
+  std::string last_words;
+  std::uint64_t last_words_token = 0;
+  // The caller's pairs, and what every two ranks must have in common.
   std::vector<std::pair<std::string, std::string>> fingerprint;
 };
 
@@ -49,6 +56,7 @@ struct Connection {
 struct Meeting {
   std::vector<Member> members;            // by rank
   std::map<int, Connection> connections;  // rank 0: to every other rank; others: to rank 0
+  std::unique_ptr<LastWords> last_words;
 };
 
 // Blocks until all ranks have met; size >= 2. listener, if any, stands for options.listen_fd.
@@ -56,10 +64,11 @@ struct Meeting {
 Meeting meet(const WorldOptions& options, FileDescriptor listener);
 
 namespace detail {
-Meeting meet_as_rank_zero(const WorldOptions& options, FileDescriptor listener);
-Meeting meet_as_member(const WorldOptions& options);
+// Without last_words, to which self points.
+Meeting meet_as_rank_zero(const WorldOptions& options, Member self, FileDescriptor listener);
+Meeting meet_as_member(const WorldOptions& options, Member self);
 
-Member describe_self(const WorldOptions& options);
+Member describe_self(const WorldOptions& options, const LastWords& last_words);
 void encode_member(FieldWriter& writer, const Member& member);
 Member decode_member(FieldReader& reader);
 std::string encode_failure(const Failure& failure);

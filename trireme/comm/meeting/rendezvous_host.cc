@@ -1,9 +1,9 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The side of rank 0. Every connection is a guest who moves through the stages below; the poll loop
-// gives each what has arrived for it. Whatever goes wrong with a stranger ends with that stranger;
-// whatever goes wrong with a member ends the meeting for all.
+// The side of rank 0. Every connection is a guest who moves through the stages of its admission;
+// the poll loop gives each what has arrived for it. Whatever goes wrong with a stranger ends with
+// that stranger; whatever goes wrong with a member ends the meeting for all.
 
 #include <poll.h>
 
@@ -12,43 +12,45 @@
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
-#include "trireme/comm/meeting/handshake.h"
+#include "trireme/comm/meeting/admission.h"
 #include "trireme/comm/meeting/rendezvous.h"
 
 namespace trireme::detail {
 namespace {
 
-// Refused strangers that are logged one by one; the rest is counted.
+// Refused strangers that are logged one by one; the others are counted, and their number is logged
+// this often.
 constexpr int kLoggedStrangers = 16;
+constexpr std::chrono::milliseconds kStrangerReportTime = std::chrono::seconds(10);
 // For the verdict to leave when the meeting fails.
 constexpr std::chrono::milliseconds kFarewellTime = std::chrono::seconds(1);
+// Until a connection is accepted again when there was no descriptor left for one.
+constexpr std::chrono::milliseconds kShortageTime{100};
 
 struct Guest {
-  enum class Stage { kHello, kProof, kMember, kJoined, kGone };
+  explicit Guest(std::string_view secret) : admission(secret) {}
 
   Connection connection;
   std::string address;
   Deadline deadline = Deadline::after(kStrangerTime);  // until it is a member
-  Stage stage = Stage::kHello;
-  std::string hello;
-  std::string nonce;
-  int rank = -1;
+  Admission admission;
+  bool gone = false;
 
-  bool stranger() const { return stage == Stage::kHello || stage == Stage::kProof; }
-  void send(FrameType type, std::string_view payload) {
-    connection.outbox += encode_frame(type, payload);
-  }
+  bool stranger() const { return admission.stranger(); }
+  bool joined() const { return admission.stage() == Admission::Stage::kJoined; }
+  // What it claims, or has proved to be.
+  int rank() const { return static_cast<int>(admission.hello().rank); }
 };
 
 class Host {
  public:
-  Host(const WorldOptions& options, FileDescriptor listener)
+  Host(const WorldOptions& options, Member self, FileDescriptor listener)
       : options_(options),
         deadline_(Deadline::after(options.join_timeout)),
         listener_(listener ? adopt_listener(std::move(listener))
                            : listen_on(options.address, options.port)),
         members_(static_cast<std::size_t>(options.size)) {
-    members_[0] = describe_self(options);
+    members_[0] = std::move(self);
     joined_.assign(members_.size(), false);
     joined_[0] = true;
   }
@@ -62,10 +64,12 @@ class Host {
   void admit();
   void serve(Guest& guest);
   void handle(Guest& guest, const Frame& frame);
-  void challenge(Guest& guest, const Frame& frame);
-  void trust(Guest& guest, const Frame& frame);
-  void join(Guest& guest, const Frame& frame);
+  void check_claim(const Guest& guest);
+  void join(const Guest& guest);
+  void relieve_shortage();
+  Guest* oldest_stranger();
   void refuse_stranger(Guest& guest, std::string_view why);
+  void report_strangers();
   [[noreturn]] void fail(const Failure& failure);
   std::vector<int> missing() const;
   void choose_own_address();
@@ -78,32 +82,38 @@ class Host {
   Guests guests_;
   std::vector<Member> members_;  // by rank
   std::vector<bool> joined_;
+  Deadline shortage_ = Deadline::after(std::chrono::milliseconds(0));  // of descriptors, until then
+  bool shortage_logged_ = false;
   int refused_ = 0;
+  int reported_ = 0;
+  Deadline next_report_ = Deadline::after(std::chrono::milliseconds(0));
 };
 
 Meeting Host::run() {
   while (!missing().empty()) {
     if (deadline_.expired()) {
       fail({Failure::Kind::kTimeout, -1,
-            fmt::format(
-                "{} of {} did not join at {}:{} in time; look at their logs, or whether they "
-                "were started",
-                name_ranks(missing()), options_.size, options_.address, options_.port)});
+            fmt::format("{} of {} did not join at {} in time; look at their logs, or whether they "
+                        "were started",
+                        name_ranks(missing()), options_.size,
+                        endpoint_text(options_.address, options_.port))});
     }
     wait_for_events();
     admit();
     for (Guest& guest : guests_) serve(guest);
-    guests_.remove_if([](const Guest& guest) { return guest.stage == Guest::Stage::kGone; });
+    guests_.remove_if([](const Guest& guest) { return guest.gone; });
+    if (next_report_.expired()) report_strangers();
   }
-  if (refused_ > kLoggedStrangers) log_warn("{} strangers were refused", refused_);
+  report_strangers();
   choose_own_address();
   compare_fingerprints();
   return welcome();
 }
 
 void Host::wait_for_events() {
-  std::vector<pollfd> ready{{listener_.get(), POLLIN, 0}};
-  Deadline next = deadline_;
+  const bool accepts = shortage_.expired();
+  std::vector<pollfd> ready{{accepts ? listener_.get() : -1, POLLIN, 0}};
+  Deadline next = accepts ? deadline_ : shortage_;
   for (const Guest& guest : guests_) {
     const bool unsent = !guest.connection.outbox.empty();
     ready.push_back(
@@ -115,50 +125,69 @@ void Host::wait_for_events() {
 }
 
 void Host::admit() {
+  if (!shortage_.expired()) return;
   // Bounded, so that a flood does not keep the guests waiting.
   for (std::size_t i = 0; i < kMaxStrangers; ++i) {
-    std::optional<FileDescriptor> fd = accept_from(listener_);
+    bool exhausted = false;
+    std::optional<FileDescriptor> fd = accept_from(listener_, exhausted);
+    if (exhausted) relieve_shortage();
     if (!fd) return;
-    const auto strangers = std::count_if(guests_.begin(), guests_.end(),
-                                         [](const Guest& guest) { return guest.stranger(); });
+    const auto strangers = std::count_if(guests_.begin(), guests_.end(), [](const Guest& guest) {
+      return guest.stranger() && !guest.gone;
+    });
     if (static_cast<std::size_t>(strangers) >= kMaxStrangers) {
-      const auto oldest = std::find_if(guests_.begin(), guests_.end(),
-                                       [](const Guest& guest) { return guest.stranger(); });
-      refuse_stranger(*oldest, "too many strangers");
-      guests_.erase(oldest);
+      refuse_stranger(*oldest_stranger(), "too many strangers");
     }
-    Guest& guest = guests_.emplace_back();
+    Guest& guest = guests_.emplace_back(options_.secret);
     guest.address = peer_address(*fd);
     guest.connection.fd = *std::move(fd);
     guest.connection.decoder.set_limit(kStrangerFrameLimit);
   }
 }
 
+// A stranger goes for the one who waits, who may be a rank.
+void Host::relieve_shortage() {
+  if (!std::exchange(shortage_logged_, true)) {
+    log_warn(
+        "rank 0 has no file descriptors left for more connections; raise its limit (ulimit -n)");
+  }
+  if (Guest* oldest = oldest_stranger()) {
+    refuse_stranger(*oldest, "no file descriptors left");
+  } else {
+    shortage_ = Deadline::after(kShortageTime);
+  }
+}
+
+Guest* Host::oldest_stranger() {
+  for (Guest& guest : guests_) {
+    if (guest.stranger() && !guest.gone) return &guest;
+  }
+  return nullptr;
+}
+
 void Host::serve(Guest& guest) {
+  if (guest.gone) return;
   std::string bytes;
   const bool closed = read_available(guest.connection.fd, bytes) == IoStatus::kClosed;
   try {
     guest.connection.decoder.feed(bytes);
-    while (guest.stage != Guest::Stage::kGone) {
-      const std::optional<Frame> frame = guest.connection.decoder.next();
-      if (!frame) break;
+    while (const std::optional<Frame> frame = guest.connection.decoder.next()) {
       handle(guest, *frame);
     }
   } catch (const ProtocolError& error) {
     if (!guest.stranger()) {
-      fail({Failure::Kind::kComm, guest.rank,
-            fmt::format("rank {} at {} does not keep to the protocol: {}", guest.rank,
+      fail({Failure::Kind::kComm, guest.rank(),
+            fmt::format("rank {} at {} does not keep to the protocol: {}", guest.rank(),
                         guest.address, error.what())});
     }
-    refuse_stranger(guest, error.what());
+    return refuse_stranger(guest, error.what());
   }
-  if (guest.stage == Guest::Stage::kGone) return;
   const bool lost =
       write_available(guest.connection.fd, guest.connection.outbox) == IoStatus::kClosed || closed;
   if (lost && !guest.stranger()) {
-    fail({Failure::Kind::kPeerLost, guest.rank,
+    fail({Failure::Kind::kPeerLost, guest.rank(),
           fmt::format("rank {} at {} went away before all ranks had joined; see its log",
-                      guest.rank, guest.address)});
+                      guest.rank(), guest.address)});
   }
   if (lost) {
     refuse_stranger(guest, "it went away before it proved that it knows the job's secret");
@@ -168,88 +197,71 @@ void Host::serve(Guest& guest) {
 }
 
 void Host::handle(Guest& guest, const Frame& frame) {
-  if (guest.stage == Guest::Stage::kHello && frame.type == FrameType::kHello) {
-    challenge(guest, frame);
-  } else if (guest.stage == Guest::Stage::kProof && frame.type == FrameType::kProof) {
-    trust(guest, frame);
-  } else if (guest.stage == Guest::Stage::kMember && frame.type == FrameType::kMember) {
-    join(guest, frame);
-  } else {
-    throw_error<ProtocolError>("frame of type {} out of turn", static_cast<int>(frame.type));
+  const bool was_stranger = guest.stranger();
+  guest.admission.handle(frame, guest.connection.outbox);
+  if (was_stranger && !guest.stranger()) {
+    guest.connection.decoder.set_limit(kMemberFrameLimit);
+    check_claim(guest);
+  } else if (guest.joined()) {
+    join(guest);
   }
 }
 
-void Host::challenge(Guest& guest, const Frame& frame) {
-  guest.rank = static_cast<int>(decode_hello(frame.payload).rank);
-  guest.hello = frame.payload;
-  guest.nonce = make_nonce();
-  const std::string proof =
-      make_proof(Prover::kRankZero, options_.secret, guest.hello, guest.nonce);
-  guest.send(FrameType::kChallenge, FieldWriter().raw(guest.nonce).raw(proof).bytes());
-  guest.stage = Guest::Stage::kProof;
-}
-
-void Host::trust(Guest& guest, const Frame& frame) {
-  if (!proof_is(frame.payload,
-                make_proof(Prover::kMember, options_.secret, guest.hello, guest.nonce))) {
-    throw ProtocolError("it does not know the job's secret");
-  }
-  guest.stage = Guest::Stage::kMember;
-  guest.send(FrameType::kTrusted, {});
-  guest.connection.decoder.set_limit(kMemberFrameLimit);
-  const Hello hello = decode_hello(guest.hello);
+// Of one who knows the secret, before it is asked more.
+void Host::check_claim(const Guest& guest) {
+  const Hello& hello = guest.admission.hello();
   const auto size = static_cast<std::uint32_t>(options_.size);
-  if (hello.size != size) {
-    fail({Failure::Kind::kConfig, guest.rank,
-          fmt::format("rank {} at {} was told that the world has {} ranks, rank 0 that it has {}",
-                      hello.rank, guest.address, hello.size, size)});
+  std::string wrong;
+  if (hello.version != kProtocolVersion) {
+    wrong = fmt::format(
+        "rank {} at {} speaks version {} of the protocol between ranks, rank 0 version {}; start "
+        "all ranks with the same build of Trireme",
+        hello.rank, guest.address, hello.version, kProtocolVersion);
+  } else if (hello.size != size) {
+    wrong = fmt::format("rank {} at {} was told that the world has {} ranks, rank 0 that it has {}",
+                        hello.rank, guest.address, hello.size, size);
+  } else if (hello.rank >= size) {
+    wrong = fmt::format("rank {} at {} is not below the world's size {}", hello.rank, guest.address,
+                        size);
+  } else if (joined_[hello.rank]) {
+    wrong = fmt::format("two processes say that they are rank {}: one on {}, one at {}", hello.rank,
+                        members_[hello.rank].host_name, guest.address);
   }
-  if (hello.rank >= size) {
-    fail({Failure::Kind::kConfig, guest.rank,
-          fmt::format("rank {} at {} is not below the world's size {}", hello.rank, guest.address,
-                      size)});
-  }
-  if (joined_[hello.rank]) {
-    fail({Failure::Kind::kConfig, guest.rank,
-          fmt::format("two processes say that they are rank {}: one on {}, one at {}", hello.rank,
-                      members_[hello.rank].host_name, guest.address)});
-  }
+  if (!wrong.empty()) fail({Failure::Kind::kConfig, guest.rank(), wrong});
 }
 
-void Host::join(Guest& guest, const Frame& frame) {
-  FieldReader reader(frame.payload);
-  const auto patience = std::chrono::milliseconds(
-      std::min<std::uint64_t>(reader.u64(), static_cast<std::uint64_t>(INT32_MAX)));
-  const Deadline theirs = Deadline::after(patience);
+void Host::join(const Guest& guest) {
+  // Another may have come as the same rank meanwhile.
+  check_claim(guest);
+  const Deadline theirs = Deadline::after(guest.admission.patience());
   if (theirs.time_point() < deadline_.time_point()) deadline_ = theirs;
-  const auto rank = static_cast<std::size_t>(guest.rank);
-  Member member = decode_member(reader);
-  reader.finish();
-  if (member.rank != guest.rank) {
-    throw_error<ProtocolError>("it proved that it is rank {} and says {}", rank, member.rank);
-  }
-  if (joined_[rank]) {
-    fail({Failure::Kind::kConfig, guest.rank,
-          fmt::format("two processes say that they are rank {}: one on {}, one at {}", rank,
-                      members_[rank].host_name, guest.address)});
-  }
-  members_[rank] = std::move(member);
-  joined_[rank] = true;
-  guest.stage = Guest::Stage::kJoined;
+  members_[guest.admission.hello().rank] = guest.admission.member();
+  joined_[guest.admission.hello().rank] = true;
 }
 
 void Host::refuse_stranger(Guest& guest, std::string_view why) {
-  if (refused_++ < kLoggedStrangers) {
+  if (++refused_ <= kLoggedStrangers) {
     log_warn("refused a connection from {} to the rendezvous: {}", guest.address, why);
+    reported_ = refused_;
   }
-  guest.stage = Guest::Stage::kGone;
+  guest.gone = true;
+  guest.connection.fd = FileDescriptor();
+}
+
+void Host::report_strangers() {
+  next_report_ = Deadline::after(kStrangerReportTime);
+  if (refused_ == reported_) return;
+  log_warn("refused {} more connections to the rendezvous, {} in all", refused_ - reported_,
+           refused_);
+  reported_ = refused_;
 }
 
 void Host::fail(const Failure& failure) {
+  report_strangers();
   const std::string verdict = encode_frame(FrameType::kRefused, encode_failure(failure));
   std::vector<Guest*> members;
   for (Guest& guest : guests_) {
-    if (guest.stranger() || guest.stage == Guest::Stage::kGone) continue;
+    if (guest.stranger() || guest.gone) continue;
     guest.connection.outbox += verdict;
     members.push_back(&guest);
   }
@@ -278,7 +290,7 @@ std::vector<int> Host::missing() const {
 // As the ranks of other hosts see it; only when there are none is it the loopback's.
 void Host::choose_own_address() {
   for (const Guest& guest : guests_) {
-    if (guest.stage != Guest::Stage::kJoined) continue;
+    if (!guest.joined()) continue;
     const std::string ip = local_address(guest.connection.fd);
     if (members_[0].ip.empty() || is_loopback(members_[0].ip)) members_[0].ip = ip;
   }
@@ -297,17 +309,17 @@ Meeting Host::welcome() {
   Meeting meeting;
   meeting.members = members_;
   for (Guest& guest : guests_) {
-    if (guest.stage != Guest::Stage::kJoined) continue;
-    guest.send(FrameType::kWelcome, writer.bytes());
-    meeting.connections.emplace(guest.rank, std::move(guest.connection));
+    if (!guest.joined()) continue;
+    guest.connection.outbox += encode_frame(FrameType::kWelcome, writer.bytes());
+    meeting.connections.emplace(guest.rank(), std::move(guest.connection));
   }
   return meeting;
 }
 
 }  // namespace
 
-Meeting meet_as_rank_zero(const WorldOptions& options, FileDescriptor listener) {
-  return Host(options, std::move(listener)).run();
+Meeting meet_as_rank_zero(const WorldOptions& options, Member self, FileDescriptor listener) {
+  return Host(options, std::move(self), std::move(listener)).run();
 }
 
 }  // namespace trireme::detail

@@ -35,7 +35,7 @@ class Visit {
 
   // False when whoever listens there is not, or not yet, rank 0 of a Trireme job.
   bool prove_ourselves(std::string& why);
-  Meeting introduce_ourselves() &&;
+  Meeting introduce_ourselves(Member self) &&;
 
  private:
   Frame next_frame(const Deadline& deadline);
@@ -54,8 +54,9 @@ Frame Visit::next_frame(const Deadline& deadline) {
     pollfd ready{connection_.fd.get(), static_cast<short>(POLLIN | (unsent ? POLLOUT : 0)), 0};
     poll(&ready, 1, static_cast<int>(std::min<std::int64_t>(deadline.remaining().count(), 1000)));
     std::string bytes;
-    const bool closed = write_available(connection_.fd, connection_.outbox) == IoStatus::kClosed ||
-                        read_available(connection_.fd, bytes) == IoStatus::kClosed;
+    // What rank 0 said before it hung up is read even when it takes nothing more.
+    bool closed = read_available(connection_.fd, bytes) == IoStatus::kClosed;
+    closed |= write_available(connection_.fd, connection_.outbox) == IoStatus::kClosed;
     connection_.decoder.feed(bytes);
     if (closed && bytes.empty()) throw NoFrame{"the connection was closed"};
   }
@@ -78,9 +79,9 @@ bool Visit::prove_ourselves(std::string& why) {
     reader.finish();
     if (!proof_is(proof, make_proof(Prover::kRankZero, options_.secret, hello, nonce))) {
       throw_error<ConfigError>(
-          "the job that listens at {}:{} has another secret than rank {}: give all ranks of one "
-          "job the same secret, and each job a port of its own",
-          options_.address, options_.port, options_.rank);
+          "the job that listens at {} has another secret than rank {}: give all ranks of one job "
+          "the same secret, and each job a port of its own",
+          endpoint_text(options_.address, options_.port), options_.rank);
     }
     send(FrameType::kProof, make_proof(Prover::kMember, options_.secret, hello, nonce));
     // Until then rank 0 may drop us for being slow, and we come again.
@@ -95,9 +96,8 @@ bool Visit::prove_ourselves(std::string& why) {
   return false;
 }
 
-Meeting Visit::introduce_ourselves() && {
+Meeting Visit::introduce_ourselves(Member self) && {
   connection_.decoder.set_limit(kMemberFrameLimit);
-  Member self = describe_self(options_);
   self.ip = local_address(connection_.fd);
   FieldWriter writer;
   writer.u64(static_cast<std::uint64_t>(deadline_.remaining().count()));
@@ -107,10 +107,10 @@ Meeting Visit::introduce_ourselves() && {
   try {
     verdict = next_frame(Deadline::after(deadline_.remaining() + kVerdictTime));
   } catch (const NoFrame& none) {
-    throw PeerLostError(0,
-                        fmt::format("rank 0 at {}:{} went away while rank {} waited for the other "
-                                    "ranks to join: {}; see rank 0's log",
-                                    options_.address, options_.port, options_.rank, none.why));
+    throw PeerLostError(
+        0, fmt::format("rank 0 at {} went away while rank {} waited for the other ranks "
+                       "to join: {}; see rank 0's log",
+                       endpoint_text(options_.address, options_.port), options_.rank, none.why));
   }
   if (verdict.type == FrameType::kRefused) decode_failure(verdict.payload).raise();
   if (verdict.type != FrameType::kWelcome) throw ProtocolError("rank 0 sent no verdict");
@@ -119,6 +119,8 @@ Meeting Visit::introduce_ourselves() && {
   FieldReader reader(verdict.payload);
   for (int rank = 0; rank < options_.size; ++rank) {
     meeting.members.push_back(decode_member(reader));
+    const int said = meeting.members.back().rank;
+    if (said != rank) throw_error<ProtocolError>("rank 0 lists rank {} as rank {}", said, rank);
   }
   reader.finish();
   meeting.connections.emplace(0, std::move(connection_));
@@ -127,21 +129,21 @@ Meeting Visit::introduce_ourselves() && {
 
 }  // namespace
 
-Meeting meet_as_member(const WorldOptions& options) {
+Meeting meet_as_member(const WorldOptions& options, Member self) {
   const Deadline deadline = Deadline::after(options.join_timeout);
   std::string why = "nothing listens there";
   while (!deadline.expired()) {
     if (std::optional<FileDescriptor> fd =
             connect_to(options.address, options.port, deadline, why)) {
       Visit visit(options, *std::move(fd), deadline);
-      if (visit.prove_ourselves(why)) return std::move(visit).introduce_ourselves();
+      if (visit.prove_ourselves(why)) return std::move(visit).introduce_ourselves(std::move(self));
     }
     std::this_thread::sleep_for(std::min(kRetryPause, deadline.remaining()));
   }
   throw_error<TimeoutError>(
-      "rank 0 did not answer rank {} at {}:{} within {:.1f} s ({}); is rank 0 running, and is the "
+      "rank 0 did not answer rank {} at {} within {:.1f} s ({}); is rank 0 running, and is the "
       "address right?",
-      options.rank, options.address, options.port,
+      options.rank, endpoint_text(options.address, options.port),
       static_cast<double>(options.join_timeout.count()) / 1000.0, why);
 }
 

@@ -12,7 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -21,6 +23,20 @@
 
 namespace trireme {
 namespace {
+
+// A connection without traffic is probed after 1 s and then each second. The first probe that goes
+// out when kSilence has passed without an answer ends it, which is the fourth, 4 s after the last
+// sign of life; bytes that wait to be acknowledged end it after kSilence. A second remains of the
+// five that Group promises, for the news to reach the ranks that are not connected to the lost one.
+// The price: a peer that is stopped for that long while so much is sent to it that its kernel takes
+// no more counts as lost; control connections carry a few kilobytes.
+constexpr int kProbeAfterSeconds = 1;
+constexpr int kProbeEverySeconds = 1;
+constexpr int kProbes = 3;
+constexpr int kSilenceMs = 3500;
+
+// A lost SYN is sent again after 1 s and after 2 more.
+constexpr std::chrono::milliseconds kConnectTime = std::chrono::seconds(5);
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
@@ -40,9 +56,13 @@ Addresses resolve(const char* address, int port, int flags, std::string& why) {
   return {found, freeaddrinfo};
 }
 
-void send_at_once(const FileDescriptor& fd) {
-  const int on = 1;
-  setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+void set_option(int fd, int level, int name, int value) {
+  setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+void prepare_connection(const FileDescriptor& fd) {
+  set_option(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+  end_when_silent(fd.get());
 }
 
 std::string numeric(const sockaddr_storage& address, socklen_t size) {
@@ -70,13 +90,9 @@ bool connected_to_itself(const FileDescriptor& fd) {
 // The listening socket, or an empty one with errno's value in error.
 FileDescriptor try_listen(const addrinfo& info, int& error) {
   FileDescriptor fd(socket(info.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  const int on = 1;
-  const int off = 0;
   if (fd) {
-    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (info.ai_family == AF_INET6) {
-      setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-    }
+    set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+    if (info.ai_family == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (bind(fd.get(), info.ai_addr, info.ai_addrlen) == 0 && listen(fd.get(), SOMAXCONN) == 0) {
       return fd;
     }
@@ -86,6 +102,19 @@ FileDescriptor try_listen(const addrinfo& info, int& error) {
 }
 
 }  // namespace
+
+std::string endpoint_text(const std::string& address, int port) {
+  const bool six = address.find(':') != std::string::npos;
+  return six ? fmt::format("[{}]:{}", address, port) : fmt::format("{}:{}", address, port);
+}
+
+void end_when_silent(int fd) {
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kProbeAfterSeconds);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kProbeEverySeconds);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kSilenceMs);
+}
 
 bool is_loopback(const std::string& address) {
   in_addr four{};
@@ -106,7 +135,7 @@ FileDescriptor listen_on(const std::string& address, int port) {
   if (usable) {
     if (FileDescriptor fd = try_listen(*own, error)) return fd;
     if (error != EADDRNOTAVAIL && error != EADDRINUSE) {
-      throw_error<ConfigError>("rank 0 cannot listen on {}:{}: {}", address, port,
+      throw_error<ConfigError>("rank 0 cannot listen on {}: {}", endpoint_text(address, port),
                                error_text(error));
     }
   }
@@ -124,7 +153,8 @@ FileDescriptor listen_on(const std::string& address, int port) {
         "port {} of {} is in use; choose another one, or end the job that listens there", port,
         address);
   }
-  throw_error<ConfigError>("rank 0 cannot listen on {}:{}: {}", address, port, error_text(error));
+  throw_error<ConfigError>("rank 0 cannot listen on {}: {}", endpoint_text(address, port),
+                           error_text(error));
 }
 
 std::string own_address(const std::string& address, std::string& why) {
@@ -149,10 +179,13 @@ FileDescriptor adopt_listener(FileDescriptor listener) {
   return listener;
 }
 
-std::optional<FileDescriptor> accept_from(const FileDescriptor& listener) {
+std::optional<FileDescriptor> accept_from(const FileDescriptor& listener, bool& exhausted) {
   FileDescriptor fd(accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (!fd) return std::nullopt;
-  send_at_once(fd);
+  if (!fd) {
+    exhausted = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+    return std::nullopt;
+  }
+  prepare_connection(fd);
   return fd;
 }
 
@@ -169,7 +202,8 @@ std::optional<FileDescriptor> connect_to(const std::string& address, int port,
     if (error == EINPROGRESS) {
       pollfd ready{fd.get(), POLLOUT, 0};
       socklen_t size = sizeof(error);
-      if (poll(&ready, 1, static_cast<int>(deadline.remaining().count())) != 1) {
+      const auto time = std::min(deadline.remaining(), kConnectTime);
+      if (poll(&ready, 1, static_cast<int>(time.count())) != 1) {
         error = ETIMEDOUT;
       } else {
         getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
@@ -177,7 +211,7 @@ std::optional<FileDescriptor> connect_to(const std::string& address, int port,
     }
     if (error == 0 && connected_to_itself(fd)) error = ECONNREFUSED;
     if (error == 0) {
-      send_at_once(fd);
+      prepare_connection(fd);
       return fd;
     }
     why = error_text(error);

@@ -78,8 +78,7 @@ void broadcast(MessageState& state, const Collective& collective, const Deadline
   const Signature& signature = collective.signature;
   const int rank = state.scope.rank;
   const int root = signature.root;
-  const std::span<std::byte> all =
-      bytes_of(collective.output, Block{0, collective.output.count});
+  const std::span<std::byte> all = bytes_of(collective.output, Block{0, collective.output.count});
   const bool small = state.is_small(all.size());
   if (small && rank == root) {
     std::size_t size = 0;

@@ -15,9 +15,9 @@ constexpr Lane kLane{Lane::Purpose::kGather};
 
 std::span<const std::byte> bytes_of(const ConstBuffer& buffer, const Block& block) {
   const std::size_t element = dtype_bytes(buffer.dtype);
-  return {static_cast<const std::byte*>(buffer.data) +
-              static_cast<std::size_t>(block.offset) * element,
-          static_cast<std::size_t>(block.count) * element};
+  return {
+      static_cast<const std::byte*>(buffer.data) + static_cast<std::size_t>(block.offset) * element,
+      static_cast<std::size_t>(block.count) * element};
 }
 
 // What goes where, by peer; this rank's own block among them.

@@ -178,8 +178,7 @@ void Reduction::run_small(const Deadline& deadline) {
       own.count,
       [&](const Input& from) -> const std::byte* {
         if (from.rank == rank) return input(from.vector, own).data();
-        return state_.greetings.from(from.rank).data +
-               from.vector * bytes_of(own.count, in_.dtype);
+        return state_.greetings.from(from.rank).data + from.vector * bytes_of(own.count, in_.dtype);
       },
       [&](std::size_t output) { return result(output, own, nullptr); });
 }
@@ -190,8 +189,8 @@ void Reduction::run_slices(const Deadline& deadline) {
   const std::int64_t longest =
       std::min(slices_.longest_slice(), slices_.block(state_.scope.rank).count);
   const std::size_t incoming_bytes = bytes_of(longest, in_.dtype) * inputs_.size();
-  const bool passes_on = collective_->signature.kind == CollectiveKind::kReduce &&
-                         !wants_result(state_.scope.rank);
+  const bool passes_on =
+      collective_->signature.kind == CollectiveKind::kReduce && !wants_result(state_.scope.rank);
   std::byte* incoming[kStepsUnderWay];
   std::byte* reduced[kStepsUnderWay];
   std::unique_ptr<Flight> scattering[kStepsUnderWay];
@@ -257,8 +256,7 @@ void Reduction::gather(Flight& flight, std::int64_t step, std::byte* reduced) {
     });
   }
   const Block own = slices_.slice(step, rank);
-  const std::span<const std::byte> mine(result(0, own, reduced),
-                                        bytes_of(own.count, in_.dtype));
+  const std::span<const std::byte> mine(result(0, own, reduced), bytes_of(own.count, in_.dtype));
   state_.for_each_peer([&](int peer) {
     if (wants_result(peer)) state_.send(flight, peer, kGatherLane, mine);
   });

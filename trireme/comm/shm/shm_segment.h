@@ -1,12 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The memory that the ranks of one group on one host share, and the barrier inside it.
-//
-// It is an anonymous file (memfd) without a name in any file system, so a killed job leaves nothing
-// behind. Its pages are reserved when it is made, so that a full machine is an error there and not
-// a SIGBUS later. The first rank of the group makes it and says where it is; the others open it
-// through /proc/<pid>/fd.
+// The memory through which the ranks of one group on one host run their collectives, and the
+// barrier inside it. The first rank of the group makes it and says where it is.
 //
 // The one rule about its contents: barriers are numbered. What a rank writes before barrier b
 // stands in half b mod 2 of its own part. The others may read it from when they have passed barrier
@@ -14,16 +10,13 @@
 // passed barrier b + 1, nobody writes what is being read, and one barrier per exchange is enough.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <string>
 #include <vector>
 
 #include "trireme/base/deadline.h"
 #include "trireme/comm/collective.h"
-#include "trireme/comm/meeting/socket.h"
+#include "trireme/comm/shm/shared_memory.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {
@@ -56,26 +49,18 @@ class ShmSegment {
 
  private:
   struct RankPart;
-  struct Unmap {
-    std::size_t bytes;
-    void operator()(RankPart* parts) const;
-  };
 
-  void create();
-  void open(const std::string& where, int creator);
-  void map(int fd);
-  void wait_for(int rank, const Signature& signature, const Deadline& deadline);
-  std::vector<int> missing() const;
-  bool arrived(int rank) const;
+  RankPart& part(int rank) const;
   ShmHalf& half(int rank, std::uint32_t barrier) const;
+  void wait_for(int rank, const Signature& signature, const Deadline& deadline);
+  bool reached(std::uint32_t arrived) const;
+  std::vector<int> missing() const;
   void wake_sleepers() const;
 
   const GroupScope& scope_;
-  const std::size_t bytes_;
   const bool spin_;
   std::uint32_t next_barrier_ = 1;
-  std::unique_ptr<RankPart[], Unmap> parts_{nullptr, Unmap{0}};  // size() of them
-  FileDescriptor fd_;  // creator only, until all have opened it
+  SharedMemory memory_;  // a RankPart for each rank
   int subscription_ = -1;
 };
 
