@@ -53,7 +53,7 @@ void expect_message(ShmRank& rank, int from, int tag, std::uint64_t sequence, st
       << "tag " << tag << " sequence " << sequence << " bytes " << bytes;
 }
 
-TEST(ShmMessages, RingWrapsAtEverySize) {
+TEST(ShmMessages, ArriveWholeAtEverySize) {
   constexpr std::uint64_t kMessages = 3000;
   run_shm_threads(2, [](ShmRank& rank) {
     for (std::uint64_t i = 0; i < kMessages; ++i) {
