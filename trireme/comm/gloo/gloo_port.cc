@@ -3,11 +3,15 @@
 
 #include "trireme/comm/gloo/gloo_port.h"
 
+#include <fmt/format.h>
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>
 #include <xxhash.h>
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
+#include <sstream>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -168,35 +172,46 @@ std::vector<int> GlooFlight::missing_from(std::size_t at) {
   return missing;
 }
 
-// Who waits for a third rank is silent, too. Ranks that time out say so on the control plane; those
-// from whom we hear there are alive and in the operation. When we do not even hear ourselves, rank
-// 0, through whom it goes, is the one that is stuck.
+// Who waits for a third rank is silent, too. A rank that times out says on the control plane whom
+// it misses: it is alive and in the operation, and whoever it misses is asked in its turn. Those
+// who say nothing are stuck. When we do not even hear ourselves, rank 0, through whom it goes, is.
 std::vector<int> GlooFlight::without_those_who_wait(const std::vector<int>& silent,
                                                     const OperationName& what) {
   const GroupScope& scope = port_.scope_;
   ControlPlane& control = *scope.world->control;
-  const auto key = [&](int world_rank) {
-    return fmt::format("late/{:016x}/{}/{}", scope.id, what.key(), world_rank);
+  const auto key = [&](int rank) {
+    return fmt::format("late/{:016x}/{}/{}", scope.id, what.key(), rank);
   };
-  const auto heard_from = [&](int world_rank, const Deadline& deadline) {
+  // Whom the rank of the group misses; nothing when it says nothing.
+  const auto missed_by = [&](int rank,
+                             const Deadline& deadline) -> std::optional<std::vector<int>> {
     try {
-      control.get(key(world_rank), deadline, "a sign of life");
-      return true;
+      std::istringstream words(control.get(key(rank), deadline, "a sign of life"));
+      return std::vector<int>(std::istream_iterator<int>(words), {});
     } catch (const TimeoutError&) {
       scope.world->latch.throw_if_failed();
-      return false;
+      return std::nullopt;
     }
   };
-  control.put(key(scope.world->rank), "waits");
-  if (silent.size() < 2) return silent;
-  const bool rank_zero_lives = heard_from(scope.world->rank, Deadline::after(kHearTime));
+  control.put(key(scope.rank), fmt::format("{}", fmt::join(silent, " ")));
+  const bool rank_zero_lives = missed_by(scope.rank, Deadline::after(kHearTime)).has_value();
+  std::vector<int> asked = silent;
   std::vector<int> stuck;
   const Deadline deadline = Deadline::after(kHearTime);
-  for (const int peer : silent) {
-    const int world_rank = scope.world_ranks[static_cast<std::size_t>(peer)];
-    const bool waits = rank_zero_lives ? heard_from(world_rank, deadline) : world_rank != 0;
-    if (!waits) stuck.push_back(peer);
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    if (!rank_zero_lives) {
+      if (scope.world_ranks[static_cast<std::size_t>(asked[i])] == 0) stuck.push_back(asked[i]);
+      continue;
+    }
+    const std::optional<std::vector<int>> missed = missed_by(asked[i], deadline);
+    if (!missed) stuck.push_back(asked[i]);
+    for (const int rank : missed.value_or(std::vector<int>())) {
+      const bool known = rank == scope.rank || rank < 0 || rank >= scope.size() ||
+                         std::find(asked.begin(), asked.end(), rank) != asked.end();
+      if (!known) asked.push_back(rank);
+    }
   }
+  std::sort(stuck.begin(), stuck.end());
   return stuck.empty() ? silent : stuck;
 }
 
