@@ -23,9 +23,10 @@
 namespace trireme {
 namespace {
 
-// Output from this size on goes past the caches, which it does not fit. all_gather of 64 MiB, two
-// ranks: 6.8 ms, and 9.0 ms through the caches. Not so where the output was just read, as in an
-// all_reduce: 11.9 ms, and 10.1 ms through the caches.
+// Output from this size on goes past the caches, which it does not fit. Two ranks, 64 MiB, busy
+// machine, middle of five medians in turn: all_gather 9.3 ms, and 12.4 ms through the caches;
+// all_to_all 11.3 and 13.4 ms. Not so where the output was just read, as in an all_reduce: 11.9 ms,
+// and 10.1 ms through the caches.
 constexpr std::size_t kStreamBytes = std::size_t{4} << 20;
 
 // From this rank's memory to its half.
