@@ -1,0 +1,70 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// `trireme bench comm` on one group: every operation at every size, from every kind of memory.
+//
+//   bench_comm(*world, {.operations = {"all_reduce"}, .bytes = {4096}},
+//              [](const CommBenchRow& row) { fmt::print("{}\n", to_json(row)); });
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trireme/base/dtype.h"
+#include "trireme/comm/bench/runner.h"
+#include "trireme/comm/group.h"
+
+namespace trireme {
+
+// What is measured of each subject.
+struct CommBenchOptions {
+  std::vector<std::string> operations;  // empty: all
+  std::vector<std::int64_t> bytes;      // of the whole vector, see operations.h
+  DType dtype = DType::kF32;
+  std::vector<std::string> memory = {"heap"};
+  BenchTiming timing;
+  // Of each rank's array for the memory's rate; 0: as memory_limit.h says.
+  std::int64_t limit_array_bytes = 0;
+
+  // Throws ConfigError: names that are none, sizes or repetitions that cannot be.
+  void validate() const;
+};
+
+struct CommBenchRow {
+  std::string op;
+  std::string engine;
+  std::string memory;
+  int ranks = 0;
+  DType dtype = DType::kF32;
+  std::int64_t bytes = 0;
+  Spread us;  // of one operation
+  double bus_gb_per_s = 0;
+  // The time that the bytes that must move would take at the limit's rate, over the median. NaN
+  // where no limit was measured or nothing moves.
+  double share_of_limit = 0;
+};
+
+// Collective; every rank has the same rows, in the same order. The limit is the memory's, see
+// memory_limit.h; where ranks are on several hosts, or the engine does not carry bytes through
+// memory, there is none. Throws Error for a wrong result; ConfigError; what the group throws.
+void bench_comm(Group& group, const CommBenchOptions& options,
+                const std::function<void(const CommBenchRow&)>& report);
+
+// Bytes of vectors that one rank needs for the largest case.
+double bench_comm_vector_bytes(const CommBenchOptions& options);
+
+// One line, without its end.
+std::string to_json(const CommBenchRow& row);
+std::string table_header();
+std::string to_table(const CommBenchRow& row);
+
+// "Intel(R) Xeon(R) Processor, 2 cores, commit ff0f7e7, Release".
+std::string bench_machine();
+
+// The dtype of that name. Throws ConfigError with the names that there are.
+DType parse_dtype(std::string_view name);
+
+}  // namespace trireme
