@@ -35,8 +35,8 @@ std::vector<nlohmann::json> rows(const std::string& out) {
 }
 
 TEST(BenchComm, JsonHasOneObjectPerCase) {
-  const ProgramResult result = bench_comm(
-      {"--op", "all_reduce", "--ranks", "2", "--engine", "shm", "--bytes", "4KiB,64", "--json"});
+  const ProgramResult result = bench_comm({"--op", "all_reduce", "--ranks", "2", "--engine", "shm",
+                                           "--bytes", "4KiB,64", "--memory", "heap", "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const std::vector<nlohmann::json> all = rows(result.out);
   ASSERT_EQ(all.size(), 2U) << result.out;
@@ -59,17 +59,18 @@ TEST(BenchComm, JsonHasOneObjectPerCase) {
 }
 
 TEST(BenchComm, EveryOperationEngineAndRankCount) {
-  const ProgramResult result =
-      bench_comm({"--ranks", "2,3", "--bytes", "1KiB", "--dtype", "bf16", "--json"});
+  const ProgramResult result = bench_comm(
+      {"--ranks", "2,3", "--bytes", "1KiB", "--dtype", "bf16", "--json"});  // both memories
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::set<std::string> seen;
   for (const nlohmann::json& row : rows(result.out)) {
     seen.insert(row["op"].get<std::string>() + " " + row["engine"].get<std::string>() + " " +
-                std::to_string(row["ranks"].get<int>()));
+                std::to_string(row["ranks"].get<int>()) + " " + row["memory"].get<std::string>());
   }
   for (const char* op : {"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast",
                          "reduce", "gather", "scatter", "send_recv", "barrier"}) {
-    for (const char* subject : {" shm 2", " shm 3", " gloo 2", " gloo 3"}) {
+    for (const char* subject : {" shm 2 heap", " shm 3 heap", " shm 2 shared", " shm 3 shared",
+                                " gloo 2 heap", " gloo 3 heap"}) {
       EXPECT_TRUE(seen.contains(std::string(op) + subject)) << op << subject;
     }
   }
@@ -108,9 +109,10 @@ TEST(BenchComm, UsesTheRanksOfALauncher) {
   EXPECT_EQ(other.exit_code, 0) << other.err;
   EXPECT_EQ(other.out, "");
   const std::vector<nlohmann::json> all = rows(first.out);
-  ASSERT_EQ(all.size(), 2U) << first.out;
+  ASSERT_EQ(all.size(), 3U) << first.out;
   EXPECT_EQ(all[0]["engine"], "shm");
-  EXPECT_EQ(all[1]["engine"], "gloo");
+  EXPECT_EQ(all[1]["memory"], "shared");
+  EXPECT_EQ(all[2]["engine"], "gloo");
   expect_refused(bench_comm({"--ranks", "2"}, environment("0")), {"--ranks", "torchrun", "2"});
 }
 
@@ -122,7 +124,7 @@ TEST(BenchComm, BadInputIsOneLine) {
   expect_refused(bench_comm({"--bytes", "4kb"}), {"4kb", "4KiB"});
   expect_refused(bench_comm({"--bytes", "8000GiB"}), {"--bytes", "available"});
   expect_refused(bench_comm({"--dtype", "float"}), {"float", "f32"});
-  expect_refused(bench_comm({"--memory", "disk"}), {"disk", "heap"});
+  expect_refused(bench_comm({"--memory", "disk"}), {"disk", "heap", "shared"});
   expect_refused(run_program({kTrireme, "bench", "comm", "--repetitions", "1"}), {"1", "5"});
   expect_refused(run_program({kTrireme, "bench", "comm", "--seconds", "-1"}), {"-1"});
 }

@@ -14,6 +14,7 @@
 
 #include "tests/support/ranks.h"
 #include "trireme/comm/bench/comm_bench.h"
+#include "trireme/comm/bench/link_limit.h"
 #include "trireme/comm/bench/runner.h"
 
 namespace trireme::testing {
@@ -105,8 +106,10 @@ TEST(CommBench, RowsOfAGroup) {
           {.operations = {}, .bytes = {4, 8, 4096}, .timing = kQuick, .limit_array_bytes = 1 << 20},
           [&](const CommBenchRow& row) { rows.push_back(row); });
       std::map<std::string, int> by_operation;
+      std::map<std::string, int> by_memory;
       for (const CommBenchRow& row : rows) {
-        ++by_operation[row.op];
+        if (row.memory == "heap") ++by_operation[row.op];
+        ++by_memory[row.memory];
         EXPECT_EQ(row.ranks, n);
         EXPECT_EQ(row.engine, n == 1 ? "self" : "shm");
         EXPECT_LE(row.us.p10, row.us.median);
@@ -116,10 +119,27 @@ TEST(CommBench, RowsOfAGroup) {
       }
       EXPECT_EQ(by_operation.size(), bench_operations().size());
       EXPECT_EQ(by_operation["barrier"], 1);
+      EXPECT_EQ(by_memory["shared"], n == 1 ? 0 : by_memory["heap"]);
       EXPECT_EQ(by_operation["all_reduce"], 3);
       EXPECT_EQ(by_operation["all_gather"], n == 1 ? 3 : 2) << "4 bytes are 8 between two ranks";
     });
   }
+}
+
+TEST(CommBench, GlooIsHeldAgainstTheLink) {
+  run_threads(
+      3,
+      [](Group& group) {
+        bench_comm(group,
+                   {.operations = {"all_gather", "barrier"}, .bytes = {4096}, .timing = kQuick},
+                   [](const CommBenchRow& row) {
+                     EXPECT_EQ(row.memory, "heap");
+                     EXPECT_EQ(std::isfinite(row.share_of_limit), row.op != "barrier");
+                   });
+      },
+      "gloo");
+  EXPECT_EQ(own_route_address("127.0.0.1"), "127.0.0.1");
+  EXPECT_THROW(own_route_address("no such host"), ConfigError);
 }
 
 }  // namespace

@@ -40,6 +40,15 @@ TEST(BenchStatistics, OneDisturbedSampleMovesNothing) {
   EXPECT_EQ(spread_of({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1e9}).p90, 1);
 }
 
+// The machine gets ten times slower meanwhile; the ratio stays.
+TEST(BenchStatistics, ADriftCancelsInPairs) {
+  const Spread ratio = paired_ratio({1, 2, 5, 10, 3}, {2, 4, 10, 20, 3});
+  EXPECT_EQ(ratio.median, 0.5);
+  EXPECT_EQ(ratio.p10, 0.5);
+  EXPECT_EQ(ratio.p90, 1);
+  EXPECT_THROW(paired_ratio({1, 2}, {1}), InternalError);
+}
+
 TEST(BenchSizes, ReadAndWritten) {
   const std::map<std::string, std::int64_t> kGood = {
       {"1", 1},           {"4B", 4},       {"4 KiB", 4096}, {"4KiB", 4096}, {"64MiB", 64 << 20},

@@ -18,6 +18,7 @@
 #include "trireme/base/log.h"
 #include "trireme/cli/commands.h"
 #include "trireme/comm/bench/comm_bench.h"
+#include "trireme/comm/bench/link_limit.h"
 #include "trireme/comm/bench/sizes.h"
 #include "trireme/comm/world.h"
 #include "trireme/launch/environment.h"
@@ -56,7 +57,7 @@ CommBenchOptions BenchCommArguments::options() const {
   for (const std::string& size : sizes) options.bytes.push_back(parse_bytes(size));
   std::sort(options.bytes.begin(), options.bytes.end());
   options.dtype = parse_dtype(dtype);
-  if (!memory.empty()) options.memory = memory;
+  options.memory = memory;
   options.timing = timing;
   options.validate();
   return options;
@@ -70,7 +71,8 @@ void print_head(const BenchCommArguments& arguments) {
 
 // One world of the ranks that the environment describes, per engine. Rank 0 prints.
 int run_ranks(const BenchCommArguments& arguments, const LaunchInfo& info) {
-  const CommBenchOptions options = arguments.options();
+  CommBenchOptions options = arguments.options();
+  options.own_address = own_route_address(info.address);
   follow_launcher();
   set_log_rank(info.rank, info.size);
   if (info.rank == 0) print_head(arguments);
@@ -186,7 +188,10 @@ void add_bench_comm(CLI::App& bench, Action& action) {
                    "sizes of the whole vector, by comma (default: 4,4KiB,256KiB,4MiB,64MiB)")
       ->delimiter(',');
   command->add_option("--dtype", arguments->dtype, "of the elements")->capture_default_str();
-  command->add_option("--memory", arguments->memory, "where the vectors lie, by comma: heap")
+  command
+      ->add_option("--memory", arguments->memory,
+                   "where the vectors lie, by comma: heap, or shared, which ranks of a host "
+                   "read directly (default: heap, with engine shm both)")
       ->delimiter(',');
   command->add_option("--repetitions", timing.max_samples, "timed samples of a case at most")
       ->capture_default_str();

@@ -12,29 +12,39 @@
 #include <span>
 
 #include "trireme/base/error.h"
+#include "trireme/base/log.h"
+#include "trireme/comm/bench/link_limit.h"
 #include "trireme/comm/bench/memory_limit.h"
 #include "trireme/comm/bench/sizes.h"
 
 namespace trireme {
 namespace {
 
+constexpr std::size_t kLine = 64;
+
 struct Free {
   void operator()(std::byte* memory) const { std::free(memory); }
 };
 
-// As large as the largest vectors of this rank; touched by the first verification.
-class HeapMemory {
+// What one kind of memory gives out, alive as long as it.
+class BenchMemory {
  public:
-  explicit HeapMemory(std::size_t bytes) : bytes_((bytes + kLine - 1) / kLine * kLine) {
-    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kLine, bytes_)));
-    if (!memory_) throw_error<Error>("no memory for vectors of {} bytes", bytes_);
+  BenchMemory(Group& group, const std::string& kind) : group_(group), shared_(kind == "shared") {}
+  std::span<std::byte> allocate(std::size_t bytes) {
+    if (shared_) {
+      shared_memory_ = group_.allocate_shared(bytes);
+      return {static_cast<std::byte*>(shared_memory_.data()), bytes};
+    }
+    heap_.reset(static_cast<std::byte*>(std::aligned_alloc(kLine, (bytes / kLine + 1) * kLine)));
+    if (!heap_) throw_error<Error>("no memory for vectors of {} bytes", bytes);
+    return {heap_.get(), bytes};
   }
-  std::span<std::byte> span() const { return {memory_.get(), bytes_}; }
 
  private:
-  static constexpr std::size_t kLine = 64;
-  std::size_t bytes_;
-  std::unique_ptr<std::byte, Free> memory_;
+  Group& group_;
+  bool shared_;
+  SharedBuffer shared_memory_;
+  std::unique_ptr<std::byte, Free> heap_;
 };
 
 std::vector<const BenchOperation*> operations_of(const CommBenchOptions& options) {
@@ -67,21 +77,35 @@ std::size_t vector_bytes(const std::vector<BenchCase>& cases) {
   return most;
 }
 
-// Of the memory, in bytes per second; NaN where the engine does not carry bytes through it.
-double limit_of(const Group& group, const BenchSubject& subject, const CommBenchOptions& options) {
-  if (group.engine() != "shm") return std::numeric_limits<double>::quiet_NaN();
-  const std::int64_t bytes = options.limit_array_bytes > 0 ? options.limit_array_bytes
-                                                           : memory_limit_array_bytes(subject.size);
-  return measure_memory_bytes_per_s(subject, bytes);
+BenchLimit limit_of(Group& group, const BenchSubject& subject, const CommBenchOptions& options) {
+  BenchLimit limit;
+  if (group.engine() == "shm") {
+    limit.memory_bytes_per_s = measure_memory_bytes_per_s(
+        subject, options.limit_array_bytes > 0 ? options.limit_array_bytes
+                                               : memory_limit_array_bytes(subject.size));
+  } else if (subject.size > 1 && group.engine().find("shm") == std::string_view::npos) {
+    limit.link_bytes_per_s = measure_link_bytes_per_s(group, options.own_address);
+  }
+  if (subject.rank == 0 && std::isfinite(limit.memory_bytes_per_s)) {
+    log_info("memory: {:.1f} GB/s read and written by {} ranks together",
+             limit.memory_bytes_per_s / 1e9, subject.size);
+  }
+  if (subject.rank == 0 && std::isfinite(limit.link_bytes_per_s)) {
+    log_info("link: {:.2f} GB/s each way between each of {} ranks and the next",
+             limit.link_bytes_per_s / 1e9, subject.size);
+  }
+  return limit;
 }
 
 double share_of_limit(const BenchCase& measured, const BenchResult& result,
-                      double limit_bytes_per_s) {
-  const BenchShape& shape = measured.shape;
-  const double bytes = static_cast<double>(measured.bytes());
-  const double moved = measured.operation->memory_factor(shape.ranks) * bytes;
-  if (moved == 0 || shape.ranks == 1) return std::numeric_limits<double>::quiet_NaN();
-  return moved / limit_bytes_per_s / (result.us.median * 1e-6);
+                      const BenchLimit& limit) {
+  const BenchOperation& operation = *measured.operation;
+  const int ranks = measured.shape.ranks;
+  const bool by_link = std::isfinite(limit.link_bytes_per_s);
+  const double factor = by_link ? operation.bus_factor(ranks) : operation.memory_factor(ranks);
+  const double rate = by_link ? limit.link_bytes_per_s : limit.memory_bytes_per_s;
+  if (factor == 0 || ranks == 1) return std::numeric_limits<double>::quiet_NaN();
+  return factor * static_cast<double>(measured.bytes()) / rate / (result.us.median * 1e-6);
 }
 
 }  // namespace
@@ -90,7 +114,9 @@ void CommBenchOptions::validate() const {
   operations_of(*this);
   if (bytes.empty()) throw_error<ConfigError>("no size to measure");
   for (const std::string& kind : memory) {
-    if (kind != "heap") throw_error<ConfigError>("there is no memory '{}'; use heap", kind);
+    if (kind != "heap" && kind != "shared") {
+      throw_error<ConfigError>("there is no memory '{}'; use heap or shared", kind);
+    }
   }
   if (timing.max_samples < BenchTiming::kMinSamples) {
     throw_error<ConfigError>("{} repetitions are too few for a spread; give {} or more",
@@ -102,26 +128,40 @@ void CommBenchOptions::validate() const {
   }
 }
 
-void bench_comm(Group& group, const CommBenchOptions& options,
-                const std::function<void(const CommBenchRow&)>& report) {
+void bench_subject_cases(const BenchSubject& subject, const BenchSource& source,
+                         const CommBenchOptions& options, const ReportRow& report) {
+  const std::vector<BenchCase> cases = cases_of(options, subject);
+  const std::span<std::byte> memory = source.allocate(vector_bytes(cases));
+  for (const BenchCase& one : cases) {
+    const BenchResult result = measure(subject, one, memory, options.timing);
+    report({.op = std::string(one.operation->name),
+            .engine = source.engine,
+            .memory = source.memory,
+            .ranks = subject.size,
+            .dtype = one.dtype,
+            .bytes = one.bytes(),
+            .us = result.us,
+            .bus_gb_per_s = result.bus_gb_per_s(one),
+            .share_of_limit = share_of_limit(one, result, source.limit)});
+  }
+}
+
+void bench_comm(Group& group, const CommBenchOptions& options, const ReportRow& report) {
   options.validate();
   const BenchSubject subject = bench_subject(group);
-  const std::vector<BenchCase> cases = cases_of(options, subject);
-  const double limit = limit_of(group, subject, options);
-  for (const std::string& kind : options.memory) {
-    const HeapMemory memory(vector_bytes(cases));
-    for (const BenchCase& one : cases) {
-      const BenchResult result = measure(subject, one, memory.span(), options.timing);
-      report({.op = std::string(one.operation->name),
-              .engine = std::string(group.engine()),
-              .memory = kind,
-              .ranks = subject.size,
-              .dtype = one.dtype,
-              .bytes = one.bytes(),
-              .us = result.us,
-              .bus_gb_per_s = result.bus_gb_per_s(one),
-              .share_of_limit = share_of_limit(one, result, limit)});
-    }
+  const BenchLimit limit = limit_of(group, subject, options);
+  std::vector<std::string> kinds = options.memory;
+  if (kinds.empty()) kinds = {"heap"};
+  if (options.memory.empty() && group.engine().starts_with("shm")) kinds.push_back("shared");
+  for (const std::string& kind : kinds) {
+    BenchMemory memory(group, kind);
+    bench_subject_cases(
+        subject,
+        {.engine = std::string(group.engine()),
+         .memory = kind,
+         .limit = limit,
+         .allocate = [&memory](std::size_t bytes) { return memory.allocate(bytes); }},
+        options, report);
   }
 }
 

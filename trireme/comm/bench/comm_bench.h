@@ -7,8 +7,11 @@
 //              [](const CommBenchRow& row) { fmt::print("{}\n", to_json(row)); });
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,13 +24,16 @@ namespace trireme {
 
 // What is measured of each subject.
 struct CommBenchOptions {
-  std::vector<std::string> operations;  // empty: all
-  std::vector<std::int64_t> bytes;      // of the whole vector, see operations.h
+  std::vector<std::string> operations = {};  // empty: all
+  std::vector<std::int64_t> bytes = {};      // of the whole vector, see operations.h
   DType dtype = DType::kF32;
-  std::vector<std::string> memory = {"heap"};
-  BenchTiming timing;
+  // "heap", "shared" (Group::allocate_shared). Empty: both where the engine makes a difference.
+  std::vector<std::string> memory = {};
+  BenchTiming timing = {};
   // Of each rank's array for the memory's rate; 0: as memory_limit.h says.
   std::int64_t limit_array_bytes = 0;
+  // Where the other ranks reach this one, for the link's rate.
+  std::string own_address = "127.0.0.1";
 
   // Throws ConfigError: names that are none, sizes or repetitions that cannot be.
   void validate() const;
@@ -42,16 +48,38 @@ struct CommBenchRow {
   std::int64_t bytes = 0;
   Spread us;  // of one operation
   double bus_gb_per_s = 0;
-  // The time that the bytes that must move would take at the limit's rate, over the median. NaN
-  // where no limit was measured or nothing moves.
+  // The time that the bytes that must move would take at the limit's rate, over the median: through
+  // memory those of memory_factor, over a link those of bus_factor. NaN where no limit was measured
+  // or nothing moves.
   double share_of_limit = 0;
 };
 
-// Collective; every rank has the same rows, in the same order. The limit is the memory's, see
-// memory_limit.h; where ranks are on several hosts, or the engine does not carry bytes through
-// memory, there is none. Throws Error for a wrong result; ConfigError; what the group throws.
-void bench_comm(Group& group, const CommBenchOptions& options,
-                const std::function<void(const CommBenchRow&)>& report);
+// What the machine carries at most; NaN: not measured. One of them holds for a subject.
+struct BenchLimit {
+  double memory_bytes_per_s = std::numeric_limits<double>::quiet_NaN();  // all ranks together
+  double link_bytes_per_s = std::numeric_limits<double>::quiet_NaN();    // each rank, each way
+};
+
+// A subject as the rows call it, and what it is held against.
+struct BenchSource {
+  std::string engine;
+  std::string memory;
+  BenchLimit limit;
+  // The memory of this rank for its vectors, kept for all cases.
+  std::function<std::span<std::byte>(std::size_t bytes)> allocate;
+};
+
+using ReportRow = std::function<void(const CommBenchRow&)>;
+
+// Collective; every rank has the same rows, in the same order. Throws Error for a wrong result and
+// what the subject throws.
+void bench_subject_cases(const BenchSubject& subject, const BenchSource& source,
+                         const CommBenchOptions& options, const ReportRow& report);
+
+// The same for a group, from each kind of memory. The limit is the memory's for shm
+// (memory_limit.h) and the link's for engines over the network (link_limit.h); where part of the
+// ranks share hosts there is none. Throws ConfigError besides.
+void bench_comm(Group& group, const CommBenchOptions& options, const ReportRow& report);
 
 // Bytes of vectors that one rank needs for the largest case.
 double bench_comm_vector_bytes(const CommBenchOptions& options);

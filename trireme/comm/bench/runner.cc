@@ -136,8 +136,11 @@ void verify(const BenchSubject& subject, const BenchCase& measured, const BenchV
 BenchResult measure(const BenchSubject& subject, const BenchCase& measured,
                     std::span<std::byte> memory, const BenchTiming& timing) {
   TRIREME_CHECK_LE(BenchTiming::kMinSamples, timing.max_samples, "samples of a case");
-  const BenchVectors vectors =
+  BenchVectors vectors =
       place_bench_vectors(*measured.operation, measured.shape, measured.dtype, memory);
+  if (subject.reduce_scatter_in_place && measured.operation->op == BenchOp::kReduceScatter) {
+    vectors.output.data = vectors.input.data;
+  }
   verify(subject, measured, vectors);
   const double one = warm_up(subject, measured, vectors);
   BenchResult result;

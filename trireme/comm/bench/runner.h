@@ -35,6 +35,8 @@ struct BenchSubject {
   // Each element becomes its maximum over the ranks.
   std::function<void(std::span<double>)> max_over_ranks;
   std::function<void(const BenchOperation&, const BenchVectors&)> run;
+  // The output of reduce_scatter takes the place of the input's beginning.
+  bool reduce_scatter_in_place = false;
 };
 
 // The collectives of a group, which must outlive it.

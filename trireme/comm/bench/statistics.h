@@ -18,4 +18,8 @@ struct Spread {
 // By nearest rank; of an even number the lower of the two middle ones. Samples must not be empty.
 Spread spread_of(std::vector<double> samples);
 
+// Of a[i] / b[i]: what was measured in turn is compared in turn, so that a drift of the machine
+// cancels. Equally many of both.
+Spread paired_ratio(const std::vector<double>& a, const std::vector<double>& b);
+
 }  // namespace trireme
