@@ -179,7 +179,7 @@ std::string own_route_address(const std::string& to) {
     const FileDescriptor socket(::socket(one->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     // Connecting a datagram socket only chooses the route.
     if (!socket || ::connect(socket.get(), one->ai_addr, one->ai_addrlen) != 0) continue;
-    const std::string address = local_address(socket);
+    std::string address = local_address(socket);
     if (!address.empty()) return address;
   }
   throw_error<ConfigError>("no way from this host to '{}'", to);
