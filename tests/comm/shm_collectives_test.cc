@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <tuple>
 #include <vector>
 
 #include "tests/support/shm_ranks.h"
@@ -55,9 +56,11 @@ std::int64_t extent(const std::vector<Block>& blocks) {
   return end + 11;
 }
 
-class ShmCollectives : public ::testing::TestWithParam<int> {
+// Ranks, and whether what they have for others can be reached by those.
+class ShmCollectives : public ::testing::TestWithParam<std::tuple<int, bool>> {
  protected:
-  int size() const { return GetParam(); }
+  int size() const { return std::get<0>(GetParam()); }
+  bool shared() const { return std::get<1>(GetParam()); }
   static Collective collective(CollectiveKind kind, int root = -1) {
     Collective result;
     result.signature.kind = kind;
@@ -78,14 +81,14 @@ TEST_P(ShmCollectives, GatherAndAllGatherLeaveGapsAlone) {
   }
   run_shm_threads(size(), [&](ShmRank& rank) {
     const Bytes& input = inputs[static_cast<std::size_t>(rank.rank())];
+    const std::byte* from = rank.place(input, shared());
     for (const int root : {-1, 0, size() - 1}) {
       const bool wants = root < 0 || root == rank.rank();
       Collective gather =
           collective(root < 0 ? CollectiveKind::kAllGather : CollectiveKind::kGather, root);
       Bytes output = untouched(extent(blocks));
       gather.blocks = blocks;
-      gather.input =
-          ConstBuffer(input.data(), static_cast<std::int64_t>(input.size() / 4), DType::kF32);
+      gather.input = ConstBuffer(from, static_cast<std::int64_t>(input.size() / 4), DType::kF32);
       if (wants) gather.output = {output.data(), extent(blocks), DType::kF32};
       rank.run(gather);
       EXPECT_TRUE(output == (wants ? expected : untouched(extent(blocks)))) << "root " << root;
@@ -102,8 +105,8 @@ TEST_P(ShmCollectives, ScatterReadsBlocksWithGaps) {
       Bytes output = untouched(own.count);
       Collective scatter = collective(CollectiveKind::kScatter, root);
       scatter.blocks = blocks;
-      if (rank.rank() == root)
-        scatter.input = ConstBuffer(input.data(), extent(blocks), DType::kF32);
+      const std::byte* from = rank.place(input, shared());
+      if (rank.rank() == root) scatter.input = ConstBuffer(from, extent(blocks), DType::kF32);
       scatter.output = {output.data(), own.count, DType::kF32};
       rank.run(scatter);
       EXPECT_TRUE(output == slice(input, own.offset, own.count)) << "root " << root;
@@ -138,7 +141,7 @@ TEST_P(ShmCollectives, AllToAllWithGapsOnBothSides) {
       put(expected, all.blocks[i].offset,
           distinct_data(peer * 8 + me, all.blocks[i].count, DType::kF32));
     }
-    all.input = ConstBuffer(input.data(), in_at, DType::kF32);
+    all.input = ConstBuffer(rank.place(input, shared()), in_at, DType::kF32);
     all.output = {output.data(), out_at, DType::kF32};
     rank.run(all);
     EXPECT_TRUE(output == expected);
@@ -199,8 +202,8 @@ TEST_P(ShmCollectives, PartialReduceScatterIsTheLargerTree) {
       scatter.signature.dtype = DType::kBF16;
       scatter.blocks = blocks;
       scatter.partial = &partial;
-      scatter.input =
-          ConstBuffer(input.data(), static_cast<std::int64_t>(input.size() / 2), DType::kBF16);
+      scatter.input = ConstBuffer(rank.place(input, shared()),
+                                  static_cast<std::int64_t>(input.size() / 2), DType::kBF16);
       scatter.output = {output.data(), outputs * partial.output_stride, out_dtype};
       rank.run(scatter);
       EXPECT_TRUE(output == expected) << "finish " << finish << " rank " << me;
@@ -208,7 +211,8 @@ TEST_P(ShmCollectives, PartialReduceScatterIsTheLargerTree) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Ranks, ShmCollectives, ::testing::Range(2, 9));
+INSTANTIATE_TEST_SUITE_P(Ranks, ShmCollectives,
+                         ::testing::Combine(::testing::Range(2, 9), ::testing::Bool()));
 
 }  // namespace
 }  // namespace trireme

@@ -4,15 +4,18 @@
 // Ranks that use a shm engine directly, below Group.
 #pragma once
 
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <numeric>
 #include <utility>
+#include <vector>
 
 #include "tests/support/ranks.h"
 #include "tests/support/reference_tree.h"
 #include "trireme/comm/engine.h"
 #include "trireme/comm/meeting/rendezvous.h"
+#include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme::testing {
 
@@ -24,6 +27,7 @@ class ShmRank {
     Meeting meeting = meet(options, FileDescriptor(options.rank == 0 ? options.listen_fd : -1));
     world->members = meeting.members;
     world->control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world->latch);
+    world->regions = std::make_shared<ShmRegions>();
     scope_.world = world;
     scope_.name = "shm";
     scope_.rank = options.rank;
@@ -46,9 +50,23 @@ class ShmRank {
   }
   Engine& engine() { return *engine_; }
 
+  // The same bytes where they are, or where the other ranks can reach them. All ranks call it, with
+  // the same choice, before the operation that it is for.
+  const std::byte* place(const Bytes& bytes, bool shared) {
+    if (!shared) return bytes.data();
+    auto memory = scope_.world->regions->allocate(scope_, bytes.size() + 1);
+    std::memcpy(memory.get(), bytes.data(), bytes.size());
+    placed_.push_back(memory);
+    // Operations look for shared memory when ranks had some at the one before.
+    Collective barrier;
+    run(barrier);
+    return static_cast<const std::byte*>(memory.get());
+  }
+
  private:
   GroupScope scope_;
   std::unique_ptr<Engine> engine_;
+  std::vector<std::shared_ptr<void>> placed_;
   std::uint64_t sequence_ = 0;
 };
 

@@ -69,7 +69,8 @@ struct Collective {
   Signature signature;
   ConstBuffer input;
   Buffer output;
-  std::vector<Block> blocks;       // by rank
+  // By rank. What the ranks have for others has the same offsets on all of them, but for kAllToAll.
+  std::vector<Block> blocks;
   std::vector<Block> send_blocks;  // by rank; kAllToAll only
   // kReduceScatter inside a larger tree; see reduction_tree.h. Outlives the call.
   const PartialReduction* partial = nullptr;

@@ -76,6 +76,8 @@ std::string_view Group::engine() const { return impl_->engine().name(); }
 const std::vector<int>& Group::world_ranks() const { return impl_->scope().world_ranks; }
 void Group::set_timeout(std::chrono::milliseconds timeout) { impl_->set_timeout(timeout); }
 
+SharedBuffer Group::allocate_shared(std::size_t bytes) { return impl_->allocate_shared(bytes); }
+
 void Group::all_reduce(Buffer data, ReduceOp op) { impl_->run(detail::all_reduce_of(data, op)); }
 Work Group::start_all_reduce(Buffer data, ReduceOp op) {
   return impl_->start(detail::all_reduce_of(data, op));

@@ -35,6 +35,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -44,6 +45,7 @@
 #include <vector>
 
 #include "trireme/comm/buffer.h"
+#include "trireme/comm/shared_buffer.h"
 
 namespace trireme {
 
@@ -98,6 +100,12 @@ class Group {
 
   // Deadline of every later operation, from its start. Default 5 minutes.
   void set_timeout(std::chrono::milliseconds timeout);
+
+  // Memory of this rank's own, zeros, from which collectives of any group of this world are several
+  // times faster between ranks of one host; see shared_buffer.h. Where no other rank shares the
+  // host, or the engine is gloo, it is memory like any other. Not collective. Throws CommError when
+  // memory or descriptors are used up. Any thread.
+  SharedBuffer allocate_shared(std::size_t bytes);
 
   // data becomes the reduction of all ranks' data, in place. Cost: 2 (n - 1) / n x bytes, two
   // exchanges.

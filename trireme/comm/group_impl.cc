@@ -6,18 +6,22 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
+#include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme {
 namespace {
 
 // For the network engine's last bytes to be taken by ranks that are slower to leave.
 constexpr std::chrono::milliseconds kFlushTime = std::chrono::seconds(2);
+constexpr std::size_t kPageBytes = 4096;
 
 enum class Placement { kOneHost, kHostEach, kMixed };
 
@@ -158,15 +162,15 @@ void GroupImpl::execute(const Task& task) {
     return guard([&] { engine_->run(task.collective, deadline); }, what);
   }
   Collective packed = task.collective;
-  packed_.resize(packed.output.bytes());
+  if (packed_.bytes() < packed.output.bytes()) packed_ = allocate_shared(packed.output.bytes());
   packed.output.data = packed_.data();
-  std::byte* at = packed_.data();
+  auto* at = static_cast<std::byte*>(packed_.data());
   for (const Buffer& buffer : task.coalesced) {
     if (buffer.count > 0) std::memcpy(at, buffer.data, buffer.bytes());
     at += buffer.bytes();
   }
   guard([&] { engine_->run(packed, deadline); }, what);
-  at = packed_.data();
+  at = static_cast<std::byte*>(packed_.data());
   for (const Buffer& buffer : task.coalesced) {
     if (buffer.count > 0) std::memcpy(buffer.data, at, buffer.bytes());
     at += buffer.bytes();
@@ -332,6 +336,18 @@ void GroupImpl::stop_worker() {
     changed_.notify_all();
   }
   worker_.join();
+}
+
+SharedBuffer GroupImpl::allocate_shared(std::size_t bytes) const {
+  if (bytes == 0) return {};
+  if (scope_.world->regions != nullptr) {
+    return {scope_.world->regions->allocate(scope_, bytes), bytes};
+  }
+  const std::size_t pages = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  std::shared_ptr<void> memory(std::aligned_alloc(kPageBytes, pages), std::free);
+  if (memory == nullptr) throw std::bad_alloc();
+  std::memset(memory.get(), 0, bytes);
+  return {std::move(memory), bytes};
 }
 
 std::vector<int> GroupImpl::tell_all(const std::string& topic, int value) {

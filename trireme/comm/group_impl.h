@@ -69,6 +69,7 @@ class GroupImpl {
   Work start_receive(const Buffer& data, int from, int tag);
   void exchange(const ConstBuffer& out, int to, const Buffer& in, int from, int tag);
 
+  SharedBuffer allocate_shared(std::size_t bytes) const;
   // Every rank's value, by rank, through the control plane. topic is new within the group.
   std::vector<int> tell_all(const std::string& topic, int value);
   std::unique_ptr<GroupImpl> split(const std::string& name, const std::vector<int>& ranks);
@@ -125,9 +126,9 @@ class GroupImpl {
   bool stopping_ = false;
 
   SelfMailbox self_;
-  std::vector<std::byte> packed_;  // used by whoever runs a collective
-  std::thread worker_;             // from the first start() on
-  TaskPool messengers_;            // last: its tasks use all of the above
+  SharedBuffer packed_;  // used by whoever runs a collective
+  std::thread worker_;   // from the first start() on
+  TaskPool messengers_;  // last: its tasks use all of the above
 };
 
 }  // namespace trireme

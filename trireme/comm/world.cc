@@ -15,6 +15,7 @@
 #include "trireme/base/log.h"
 #include "trireme/comm/gloo/gloo_mesh.h"
 #include "trireme/comm/group_impl.h"
+#include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme {
 namespace {
@@ -49,6 +50,12 @@ std::vector<int> elsewhere(const std::vector<Member>& members) {
   return ranks;
 }
 
+bool shares_its_host(const WorldState& world) {
+  const std::string& host = world.members[static_cast<std::size_t>(world.rank)].host_id;
+  return std::count_if(world.members.begin(), world.members.end(),
+                       [&](const Member& member) { return member.host_id == host; }) > 1;
+}
+
 // "ranks 0, 1 on alpha by shm, rank 2 on beta, between hosts by gloo": what carries bytes between
 // which ranks.
 std::string describe_engines(const WorldState& world) {
@@ -77,6 +84,9 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
         "the shm engine was asked for, but {} of {} do not share a host with rank 0; use auto or "
         "gloo",
         detail::name_ranks(far), options.size);
+  }
+  if (options.engine != "gloo" && shares_its_host(world)) {
+    world.regions = std::make_shared<ShmRegions>();
   }
   if (options.engine == "gloo" || !far.empty()) {
     world.mesh =

@@ -19,6 +19,7 @@
 namespace trireme {
 
 class GlooMesh;
+class ShmRegions;
 
 // Constant after join_world(), but for what latch and control guard themselves. A world of one has
 // neither control plane nor mesh.
@@ -28,7 +29,8 @@ struct WorldState {
   std::vector<Member> members;
   FailureLatch latch;
   std::unique_ptr<ControlPlane> control;
-  std::shared_ptr<GlooMesh> mesh;  // null when the world needs none
+  std::shared_ptr<GlooMesh> mesh;       // null when the world needs none
+  std::shared_ptr<ShmRegions> regions;  // null when no other rank can reach this one's memory
 
   WorldState();
   ~WorldState();

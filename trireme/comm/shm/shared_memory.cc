@@ -90,6 +90,17 @@ void SharedMemory::reserve(const GroupScope& scope, std::size_t offset, std::siz
   }
 }
 
+void SharedMemory::give_back(std::size_t offset, std::size_t bytes) {
+  fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+            static_cast<off_t>(kProofBytes + offset), static_cast<off_t>(bytes));
+}
+
+void SharedMemory::populate() const {
+#if defined(MADV_POPULATE_WRITE)
+  madvise(map_.get(), map_.get_deleter().bytes, MADV_POPULATE_WRITE);
+#endif
+}
+
 void SharedMemory::map(const GroupScope& scope, std::size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
   if (memory == MAP_FAILED) {

@@ -37,9 +37,16 @@ class SharedMemory {
 
   // For open(), while this descriptor is open.
   std::string where() const;
+  int descriptor() const { return fd_.get(); }
   void close_descriptor() { fd_ = FileDescriptor(); }
   // The descriptor must be open. Throws CommError when the machine's memory is used up.
   void reserve(const GroupScope& scope, std::size_t offset, std::size_t bytes);
+  // The opposite: the machine has the pages again, whoever else still maps them. The descriptor
+  // must be open; whole pages only.
+  void give_back(std::size_t offset, std::size_t bytes);
+  // Enters all reserved pages into this process's page table, which costs less than a fault for
+  // each. Does nothing where the kernel cannot (before Linux 5.14).
+  void populate() const;
 
   std::byte* data() const { return map_.get() + kProofBytes; }
   explicit operator bool() const { return map_ != nullptr; }

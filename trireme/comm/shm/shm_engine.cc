@@ -25,8 +25,9 @@ class ShmEngine final : public Engine {
 
   void run(const Collective& collective, const Deadline& deadline) override {
     if (!segment_) segment_ = std::make_unique<ShmSegment>(scope_, deadline);
-    ShmOperation operation(scope_, *segment_, collective, deadline);
+    ShmOperation operation(scope_, *segment_, collective, deadline, may_be_direct_);
     run(operation);
+    may_be_direct_ = operation.any_has_regions();
     count_sent(operation.bytes_sent());
   }
 
@@ -65,6 +66,9 @@ class ShmEngine final : public Engine {
 
   const GroupScope& scope_;
   std::unique_ptr<ShmSegment> segment_;  // made by the first collective
+  // Whether any rank had regions when the last operation began. As all ranks saw the same then, all
+  // agree on what they do in the next; and where there are none, nobody spends a barrier on them.
+  bool may_be_direct_ = false;
   ShmMessages messages_;
   std::atomic<std::int64_t> bytes_sent_ = 0;
 };
@@ -73,14 +77,37 @@ class ShmEngine final : public Engine {
 
 void ShmOperation::meet() {
   const Signature& mine = collective_.identity();
-  if (!compared_) segment_.own().signature = mine;
+  if (!compared_) {
+    segment_.own().opening = {mine, !scope_.world->regions->empty(), location_};
+  }
   segment_.barrier(mine, deadline_);
   if (compared_) return;
   for (int rank = 0; rank < size(); ++rank) {
-    const Signature theirs = segment_.published(rank).signature;
-    if (theirs != mine) mismatch_error(scope_, mine, rank, theirs);
+    const ShmHalf::Opening& theirs = segment_.published(rank).opening;
+    if (theirs.signature != mine) mismatch_error(scope_, mine, rank, theirs.signature);
+    any_has_regions_ |= theirs.has_regions;
   }
   compared_ = true;
+}
+
+bool ShmOperation::meet_directly(const void* data, std::size_t bytes) {
+  ShmRegions& regions = *scope_.world->regions;
+  location_ = regions.locate(data, bytes);
+  meet();
+  const auto place = [&](int rank) { return segment_.published(rank).opening.location.place; };
+  for (int rank = 0; rank < size(); ++rank) {
+    if (place(rank) == ShmLocation::Place::kPrivate) return false;
+  }
+  data_.resize(static_cast<std::size_t>(size()));
+  for (int rank = 0; rank < size(); ++rank) {
+    std::shared_ptr<std::byte>& memory = data_[static_cast<std::size_t>(rank)];
+    if (rank == this->rank()) {
+      memory = {std::shared_ptr<std::byte>(), static_cast<std::byte*>(const_cast<void*>(data))};
+    } else if (place(rank) == ShmLocation::Place::kRegion) {
+      memory = regions.reach(scope_, rank, segment_.published(rank).opening.location);
+    }
+  }
+  return true;
 }
 
 std::unique_ptr<Engine> make_shm_engine(const GroupScope& scope) {

@@ -12,6 +12,10 @@
 // first slices travel with what the rank sends to and expects of every other. After the first
 // barrier every rank has all of these, finds the pairs that differ, and knows how many slices the
 // largest piece has.
+//
+// Direct, where what the ranks have for others can be reached: whoever wants a piece copies it from
+// where it is, between two barriers; the ranks of an all_to_all tell where each piece begins with
+// its size.
 
 #include <algorithm>
 #include <cstring>
@@ -42,6 +46,7 @@ struct Incoming {
   std::size_t bytes;
   int rank;
   std::size_t place;
+  std::size_t offset = 0;  // in what the rank has, where that can be reached
 };
 
 class Move {
@@ -62,6 +67,7 @@ class Move {
   struct PairCount {
     std::int64_t sends;
     std::int64_t expects;
+    std::int64_t offset;  // elements, of what is sent, in the input
   };
 
   const Block& block(int rank) const { return collective_.blocks[static_cast<std::size_t>(rank)]; }
@@ -69,6 +75,9 @@ class Move {
     return static_cast<std::size_t>(block(rank).count) * dtype_bytes(collective_.signature.dtype);
   }
   std::size_t largest_block() const;
+  std::size_t offset_of(int rank) const {
+    return static_cast<std::size_t>(block(rank).offset) * dtype_bytes(collective_.signature.dtype);
+  }
   std::byte* output_block(int rank) const {
     return element(collective_.output, block(rank).offset);
   }
@@ -83,6 +92,11 @@ class Move {
 
   void cut(std::size_t largest, std::size_t most);
   void run();
+  // What this rank has for others lies at `data`. True when it was done that way.
+  bool ran_directly(const void* data, std::size_t bytes, std::size_t largest);
+  void copy_directly();
+  void find_pieces();
+  std::int64_t largest_pair() const;
   void copy_in(std::size_t slice);
   void copy_out(std::size_t slice);
   void publish_counts();
@@ -145,6 +159,27 @@ void Move::run() {
   }
 }
 
+bool Move::ran_directly(const void* data, std::size_t bytes, std::size_t largest) {
+  if (largest <= kSmallBytes || !operation_.may_be_direct()) return false;
+  if (!operation_.meet_directly(data, bytes)) return false;
+  copy_directly();
+  return true;
+}
+
+void Move::copy_directly() {
+  for (const Incoming& piece : incoming_) {
+    if (piece.bytes == 0) continue;
+    const std::byte* from = operation_.data(piece.rank) + piece.offset;
+    if (piece.bytes >= kStreamBytes) {
+      stream_bytes(piece.to, from, piece.bytes);
+    } else {
+      copy_bytes(piece.to, from, piece.bytes);
+    }
+  }
+  for (const Outgoing& piece : outgoing_) operation_.count_sent(piece.bytes * piece.readers);
+  operation_.meet();
+}
+
 void copy_unless_same(std::byte* to, const std::byte* from, std::size_t bytes) {
   if (to == from || bytes == 0) return;
   if (bytes >= kStreamBytes) {
@@ -163,6 +198,7 @@ void Move::broadcast() {
   } else {
     incoming_.push_back({memory, data.bytes(), root(), 0});
   }
+  if (ran_directly(memory, rank_ == root() ? data.bytes() : 0, data.bytes())) return;
   run();
 }
 
@@ -174,7 +210,7 @@ void Move::all_gather() {
     const int from = (rank_ + i) % size_;
     incoming_.push_back({output_block(from), block_bytes(from), from, 0});
   }
-  run();
+  if (!ran_directly(own, block_bytes(rank_), largest_block())) run();
   copy_unless_same(output_block(rank_), own, block_bytes(rank_));
 }
 
@@ -183,13 +219,14 @@ void Move::gather() {
   const auto* own = static_cast<const std::byte*>(collective_.input.data);
   if (rank_ != root()) {
     outgoing_.push_back({own, block_bytes(rank_), 0, 1});
-    return run();
+    if (!ran_directly(own, block_bytes(rank_), largest_block())) run();
+    return;
   }
   for (int i = 1; i < size_; ++i) {
     const int from = (rank_ + i) % size_;
     incoming_.push_back({output_block(from), block_bytes(from), from, 0});
   }
-  run();
+  if (!ran_directly(nullptr, 0, largest_block())) run();
   copy_unless_same(output_block(rank_), own, block_bytes(rank_));
 }
 
@@ -198,21 +235,24 @@ void Move::scatter() {
       round_down_to_line(ShmHalf::kBytes / std::max<std::size_t>(1, operation_.others())));
   auto* own = static_cast<std::byte*>(collective_.output.data);
   if (rank_ != root()) {
-    incoming_.push_back({own, block_bytes(rank_), root(), place(root(), rank_)});
-    return run();
+    incoming_.push_back({own, block_bytes(rank_), root(), place(root(), rank_), offset_of(rank_)});
+    if (!ran_directly(nullptr, 0, largest_block())) run();
+    return;
   }
   for (int i = 1; i < size_; ++i) {
     const int to = (rank_ + i) % size_;
     outgoing_.push_back({input_block(to), block_bytes(to), place(rank_, to), 1});
   }
-  run();
+  std::size_t end = 0;
+  for (int to = 0; to < size_; ++to) end = std::max(end, offset_of(to) + block_bytes(to));
+  if (!ran_directly(collective_.input.data, end, largest_block())) run();
   copy_unless_same(own, input_block(rank_), block_bytes(rank_));
 }
 
 void Move::publish_counts() {
   for (int rank = 0; rank < size_; ++rank) {
-    const PairCount count{collective_.send_blocks[static_cast<std::size_t>(rank)].count,
-                          block(rank).count};
+    const Block& sent = collective_.send_blocks[static_cast<std::size_t>(rank)];
+    const PairCount count{sent.count, block(rank).count, sent.offset};
     std::memcpy(operation_.own() + static_cast<std::size_t>(rank) * sizeof(count), &count,
                 sizeof(count));
   }
@@ -237,6 +277,23 @@ void Move::check_counts() const {
   }
 }
 
+std::int64_t Move::largest_pair() const {
+  std::int64_t largest = 0;
+  for (int from = 0; from < size_; ++from) {
+    for (int to = 0; to < size_; ++to) {
+      if (from != to) largest = std::max(largest, pair_count(from, to).sends);
+    }
+  }
+  return largest;
+}
+
+void Move::find_pieces() {
+  for (Incoming& piece : incoming_) {
+    piece.offset = static_cast<std::size_t>(pair_count(piece.rank, rank_).offset) *
+                   dtype_bytes(collective_.signature.dtype);
+  }
+}
+
 void Move::all_to_all() {
   header_bytes_ = round_up_to_line(static_cast<std::size_t>(size_) * sizeof(PairCount));
   const std::size_t others = std::max<std::size_t>(1, operation_.others());
@@ -254,20 +311,24 @@ void Move::all_to_all() {
   }
   publish_counts();
   copy_in(0);
-  operation_.meet();
-  check_counts();
-  std::int64_t largest = 0;
-  for (int from = 0; from < size_; ++from) {
-    for (int to = 0; to < size_; ++to) {
-      if (from != to) largest = std::max(largest, pair_count(from, to).sends);
-    }
-  }
-  copy_out(0);
-  for (std::size_t slice = 1;
-       slice * slice_bytes_ < static_cast<std::size_t>(largest) * element_bytes; ++slice) {
-    copy_in(slice);
+  bool direct = false;
+  if (operation_.may_be_direct()) {
+    direct = operation_.meet_directly(collective_.input.data, collective_.input.bytes());
+  } else {
     operation_.meet();
-    copy_out(slice);
+  }
+  check_counts();
+  const std::size_t largest = static_cast<std::size_t>(largest_pair()) * element_bytes;
+  if (direct && largest > slice_bytes_) {
+    find_pieces();
+    copy_directly();
+  } else {
+    copy_out(0);
+    for (std::size_t slice = 1; slice * slice_bytes_ < largest; ++slice) {
+      copy_in(slice);
+      operation_.meet();
+      copy_out(slice);
+    }
   }
   const Block& own = collective_.send_blocks[static_cast<std::size_t>(rank_)];
   copy_unless_same(output_block(rank_), element(collective_.input, own.offset), block_bytes(rank_));

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -21,8 +22,12 @@ class ShmOperation {
  public:
   // All must outlive it.
   ShmOperation(const GroupScope& scope, ShmSegment& segment, const Collective& collective,
-               const Deadline& deadline)
-      : scope_(scope), segment_(segment), collective_(collective), deadline_(deadline) {}
+               const Deadline& deadline, bool may_be_direct)
+      : scope_(scope),
+        segment_(segment),
+        collective_(collective),
+        deadline_(deadline),
+        may_be_direct_(may_be_direct) {}
 
   const Collective& collective() const { return collective_; }
   const Signature& signature() const { return collective_.signature; }
@@ -37,6 +42,15 @@ class ShmOperation {
   // One barrier. The first of an operation compares what the ranks ask for.
   void meet();
 
+  // Instead of the first meet(), with what the others are to touch where it is: `bytes` at `data`.
+  // True when all ranks' data can be reached. Afterwards data(rank) is where. Only where
+  // may_be_direct(), which is the same on all ranks.
+  bool meet_directly(const void* data, std::size_t bytes);
+  bool may_be_direct() const { return may_be_direct_; }
+  std::byte* data(int rank) const { return data_[static_cast<std::size_t>(rank)].get(); }
+  // After meet(): whether the next operation of the group may be direct.
+  bool any_has_regions() const { return any_has_regions_; }
+
   void count_sent(std::size_t bytes) { bytes_sent_ += static_cast<std::int64_t>(bytes); }
   std::int64_t bytes_sent() const { return bytes_sent_; }
 
@@ -45,7 +59,11 @@ class ShmOperation {
   ShmSegment& segment_;
   const Collective& collective_;
   const Deadline& deadline_;
+  const bool may_be_direct_;
   bool compared_ = false;
+  bool any_has_regions_ = false;
+  ShmLocation location_;
+  std::vector<std::shared_ptr<std::byte>> data_;  // by rank
   std::int64_t bytes_sent_ = 0;
 };
 
@@ -55,6 +73,9 @@ void shm_reduce(ShmOperation& operation);
 void shm_reduce_scatter(ShmOperation& operation);
 // shm_moves.cc: what moves data and computes nothing.
 void shm_move(ShmOperation& operation);
+
+// Up to here a barrier costs more than copying twice, and operations are not direct.
+constexpr std::size_t kSmallBytes = 8 << 10;
 
 // The most of one part or slice that is published at once. Two ranks with a core each, 64 MiB f32,
 // medians with 128, 256 and 512 KiB: all_reduce 10.7, 9.9 and 10.2 ms, all_to_all 8.9, 8.6 and

@@ -9,6 +9,9 @@
 // the others' halves for it, and its own block where it is, in tree order, into its output, while
 // the next slices are copied into the other halves. The caller's memory is read once and written
 // once; as many barriers as the largest block has slices.
+//
+// Direct, where all ranks' inputs can be reached: rank j reads its block of all vectors where they
+// are, between two barriers.
 
 #include <algorithm>
 #include <vector>
@@ -45,8 +48,34 @@ class ReduceScatter {
     for (std::int64_t slice = 0; slice < slices_; ++slice) {
       copy_in(slice);
       operation_.meet();
-      reduce(slice);
+      reduce(slice_of(operation_.rank(), slice));
     }
+  }
+
+  void run_direct() {
+    direct_ = true;
+    const Block& own = block(operation_.rank());
+    if (own.count > 0) reduce({0, own.count});
+    std::size_t others = 0;  // elements of other ranks' blocks
+    for (int rank = 0; rank < operation_.size(); ++rank) {
+      if (rank != operation_.rank()) others += static_cast<std::size_t>(block(rank).count);
+    }
+    operation_.count_sent(others * own_vectors() * element_bytes());
+    operation_.meet();
+  }
+
+  bool is_small() const {
+    std::int64_t longest = 0;
+    for (const Block& block : collective_.blocks) longest = std::max(longest, block.count);
+    return static_cast<std::size_t>(longest) * element_bytes() <= kSmallBytes;
+  }
+  // Of the input that others read: up to the end of the last vector.
+  std::size_t input_bytes() const {
+    std::int64_t end = 0;
+    for (const Block& block : collective_.blocks) end = std::max(end, block.offset + block.count);
+    if (own_vectors() == 0 || end == 0) return 0;
+    end += (static_cast<std::int64_t>(own_vectors()) - 1) * partial_.input_stride;
+    return static_cast<std::size_t>(end) * element_bytes();
   }
 
  private:
@@ -87,13 +116,27 @@ class ReduceScatter {
     const auto at = static_cast<std::size_t>((to - from - 1 + n) % n);
     return (at * most_ + vector) * place_bytes_;
   }
-  const std::byte* own_input(int to, std::size_t vector, std::int64_t index) const {
+  std::size_t own_vectors() const {
+    return partial_.inputs[static_cast<std::size_t>(operation_.rank())].size();
+  }
+  // From the start of a rank's input to element `index` of its block for `to`, in one vector.
+  std::size_t input_offset(int to, std::size_t vector, std::int64_t index) const {
     const auto base = static_cast<std::int64_t>(vector) * partial_.input_stride;
-    return element(collective_.input, base + block(to).offset + index);
+    return static_cast<std::size_t>(base + block(to).offset + index) * element_bytes();
+  }
+  const std::byte* own_input(int to, std::size_t vector, std::int64_t index) const {
+    return element(collective_.input, 0) + input_offset(to, vector, index);
+  }
+  // What `from` brings for this rank.
+  const std::byte* input_of(int from, std::size_t vector, std::int64_t index) const {
+    const int rank = operation_.rank();
+    if (direct_) return operation_.data(from) + input_offset(rank, vector, index);
+    if (from == rank) return own_input(rank, vector, index);
+    return operation_.published(from) + place(from, rank, vector);
   }
 
   void copy_in(std::int64_t slice) {
-    const std::size_t vectors = partial_.inputs[static_cast<std::size_t>(operation_.rank())].size();
+    const std::size_t vectors = own_vectors();
     for (int i = 1; i < operation_.size(); ++i) {
       const int to = (operation_.rank() + i) % operation_.size();
       const Block part = slice_of(to, slice);
@@ -107,8 +150,7 @@ class ReduceScatter {
     }
   }
 
-  void reduce(std::int64_t slice) {
-    const Block part = slice_of(operation_.rank(), slice);
+  void reduce(const Block& part) {
     if (part.count == 0) return;
     for (std::size_t i = 0; i < partial_.outputs.size(); ++i) {
       const std::int64_t base = static_cast<std::int64_t>(i) * partial_.output_stride;
@@ -122,10 +164,7 @@ class ReduceScatter {
     for (const Input& input : inputs_) {
       if (input.node.begin < output.begin || input.node.end > output.end) continue;
       nodes_.push_back(input.node);
-      const bool mine = input.rank == operation_.rank();
-      addresses_.push_back(mine ? own_input(input.rank, input.vector, part.offset)
-                                : operation_.published(input.rank) +
-                                      place(input.rank, operation_.rank(), input.vector));
+      addresses_.push_back(input_of(input.rank, input.vector, part.offset));
     }
     const NodeReduction reduction{partial_.leaves,           nodes_,
                                   collective_.input.dtype,   collective_.output.dtype,
@@ -136,6 +175,7 @@ class ReduceScatter {
   ShmOperation& operation_;
   const Collective& collective_;
   const PartialReduction& partial_;
+  bool direct_ = false;   // inputs are read where they are
   std::size_t most_ = 0;  // vectors of a rank
   std::size_t place_bytes_ = 0;
   std::int64_t slices_ = 1;
@@ -152,7 +192,13 @@ void shm_reduce_scatter(ShmOperation& operation) {
   const PartialReduction* partial = operation.collective().partial;
   const PartialReduction whole =
       partial == nullptr ? whole_tree(operation.size()) : PartialReduction{};
-  ReduceScatter(operation, partial == nullptr ? whole : *partial).run();
+  ReduceScatter reduction(operation, partial == nullptr ? whole : *partial);
+  const void* input = operation.collective().input.data;
+  if (operation.may_be_direct() && !reduction.is_small() &&
+      operation.meet_directly(input, reduction.input_bytes())) {
+    return reduction.run_direct();
+  }
+  reduction.run();
 }
 
 }  // namespace trireme

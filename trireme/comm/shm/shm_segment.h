@@ -17,6 +17,7 @@
 #include "trireme/base/deadline.h"
 #include "trireme/comm/collective.h"
 #include "trireme/comm/shm/shared_memory.h"
+#include "trireme/comm/shm/shm_regions.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {
@@ -25,7 +26,13 @@ namespace trireme {
 struct ShmHalf {
   static constexpr std::size_t kBytes = std::size_t{512} << 10;
 
-  alignas(64) Signature signature;
+  // Of the first barrier of an operation.
+  struct Opening {
+    Signature signature;
+    bool has_regions;  // whether the rank has memory that others can reach
+    ShmLocation location;
+  };
+  alignas(64) Opening opening;
   // A segment's elements, or what was reduced of it.
   alignas(64) std::byte bytes[kBytes];
 };
