@@ -23,7 +23,8 @@ class TaskPool {
   TaskPool(const TaskPool&) = delete;
   TaskPool& operator=(const TaskPool&) = delete;
 
-  // The task must not throw.
+  // The task must not throw. Throws CommError, without having taken the task, where the system has
+  // no thread for it.
   void start(std::function<void()> task);
   bool idle() const;
   void wait_until_idle();
@@ -32,7 +33,8 @@ class TaskPool {
   void work_off();
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable work_;  // a task, or stopping
+  std::condition_variable done_;  // idle
   // Guarded by mutex_.
   std::deque<std::function<void()>> tasks_;
   std::vector<std::thread> threads_;

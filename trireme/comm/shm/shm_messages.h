@@ -7,8 +7,8 @@
 //
 // Whoever waits for a message from a peer empties that peer's ring, one thread at a time: chunks
 // whose receive is posted go straight to its memory, others into a store on the heap, so that
-// messages may be received in any order. All threads that wait for one peer sleep on one word, and
-// each record wakes them all.
+// messages may be received in any order. Of the threads that wait for one peer one sleeps on the
+// ring's word and wakes the others when theirs is there (waiter_list.h).
 #pragma once
 
 #include <atomic>
