@@ -97,8 +97,7 @@ TEST_P(MessagesTest, AllPairsAtOnce) {
     for (int from = 0; from < n; ++from) {
       for (std::size_t i = 0; i < reversed.size(); ++i) {
         const Bytes& got = received[static_cast<std::size_t>(from)][i];
-        ASSERT_TRUE(std::equal(got.begin(), got.end(),
-                               payload.of(from, group.rank(), reversed[i])))
+        ASSERT_TRUE(std::equal(got.begin(), got.end(), payload.of(from, group.rank(), reversed[i])))
             << "message " << reversed[i].number << " from " << from;
       }
     }
@@ -125,16 +124,15 @@ TEST_P(MessagesTest, ExchangeWithEveryDistance) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Placements, MessagesTest,
-    ::testing::Values(one_host("shm", 1), one_host("shm", 2), one_host("shm", 3),
-                      one_host("shm", 5), one_host("shm", 8), one_host("gloo", 2),
-                      one_host("gloo", 3), one_host("gloo", 5), one_host("gloo", 8),
-                      Placement{"shm+gloo", {0, 0, 1}}, Placement{"shm+gloo", {0, 1, 0, 1, 1}},
-                      Placement{"shm+gloo", {0, 0, 0, 1, 2, 1, 2, 0}}),
-    [](const auto& test) {
-      return testing::placement_name(test.param);
-    });
+INSTANTIATE_TEST_SUITE_P(Placements, MessagesTest,
+                         ::testing::Values(one_host("shm", 1), one_host("shm", 2),
+                                           one_host("shm", 3), one_host("shm", 5),
+                                           one_host("shm", 8), one_host("gloo", 2),
+                                           one_host("gloo", 3), one_host("gloo", 5),
+                                           one_host("gloo", 8), Placement{"shm+gloo", {0, 0, 1}},
+                                           Placement{"shm+gloo", {0, 1, 0, 1, 1}},
+                                           Placement{"shm+gloo", {0, 0, 0, 1, 2, 1, 2, 0}}),
+                         [](const auto& test) { return testing::placement_name(test.param); });
 
 }  // namespace
 }  // namespace trireme

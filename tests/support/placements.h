@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,10 @@ inline std::string placement_name(const Placement& placement) {
   std::string name = "hosts_";
   for (const int host : placement.hosts) name += std::to_string(host);
   return name;
+}
+
+inline void PrintTo(const Placement& placement, std::ostream* out) {
+  *out << placement_name(placement);
 }
 
 inline void run_placed(const Placement& placement, const std::function<void(Group&)>& body) {
