@@ -15,20 +15,24 @@
 #include "trireme/base/log.h"
 #include "trireme/comm/gloo/gloo_mesh.h"
 #include "trireme/comm/group_impl.h"
+#include "trireme/comm/mpi/mpi_support.h"
 
 namespace trireme {
 namespace {
+
+bool wants_mpi(const std::string& engine) { return engine == "mpi" || engine == "shm+mpi"; }
 
 void validate(const WorldOptions& options) {
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
     throw_error<ConfigError>("rank {} is not one of a world of {}", options.rank, options.size);
   }
-  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo"};
+  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"};
   if (std::find(std::begin(kEngines), std::end(kEngines), options.engine) == std::end(kEngines)) {
-    throw_error<ConfigError>("there is no engine '{}'; use auto, shm, gloo or shm+gloo",
-                             options.engine);
+    throw_error<ConfigError>(
+        "there is no engine '{}'; use auto, shm, gloo, shm+gloo, mpi or shm+mpi", options.engine);
   }
   if (options.size == 1) return;
+  if (wants_mpi(options.engine)) require_mpi(options.size);
   const bool adopts = options.rank == 0 && options.listen_fd >= 0;
   if (!adopts && (options.port < 1 || options.port > 65535)) {
     throw_error<ConfigError>("port {} is not between 1 and 65535", options.port);
@@ -63,7 +67,8 @@ std::string describe_engines(const WorldState& world) {
                         member.host_name, ranks.size() > 1 ? " by shm" : "");
   }
   const bool several = hosts.size() > 1;
-  return several ? text + ", between hosts by gloo" : text;
+  if (!several) return text;
+  return text + ", between hosts by " + (wants_mpi(world.engine) ? "mpi" : "gloo");
 }
 
 void join(WorldState& world, const WorldOptions& options, const Deadline& deadline,
@@ -78,7 +83,11 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
         "gloo",
         detail::name_ranks(far), options.size);
   }
-  if (options.engine == "gloo" || !far.empty()) {
+  if (options.engine == "mpi" || (options.engine == "shm+mpi" && !far.empty())) {
+    // An MPI launcher ends this process as soon as it sees another end.
+    world.control->log_failures();
+    world.mpi = make_mpi_mesh(options.rank, options.size, *world.control, world.latch, deadline);
+  } else if (options.engine == "gloo" || !far.empty()) {
     world.mesh =
         std::make_shared<GlooMesh>(options, world.members, *world.control, world.latch, deadline);
   }

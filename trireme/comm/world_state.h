@@ -19,16 +19,19 @@
 namespace trireme {
 
 class GlooMesh;
+class MpiMesh;
 
 // Constant after join_world(), but for what latch and control guard themselves. A world of one has
-// neither control plane nor mesh.
+// neither control plane nor meshes.
 struct WorldState {
   int rank = 0;
-  std::string engine;  // as asked for: "auto", "shm", "gloo", "shm+gloo"
+  std::string engine;  // as asked for: see WorldOptions
   std::vector<Member> members;
   FailureLatch latch;
   std::unique_ptr<ControlPlane> control;
-  std::shared_ptr<GlooMesh> mesh;  // null when the world needs none
+  // Null when the world needs none.
+  std::shared_ptr<GlooMesh> mesh;
+  std::shared_ptr<MpiMesh> mpi;
 
   WorldState();
   ~WorldState();

@@ -43,6 +43,9 @@ class ControlPlane {
 
   // Latches the failure here and on every other rank.
   void announce(const Failure& failure);
+  // From now on the first failure is logged as soon as it is known, on this object's own thread:
+  // for processes that may not live to throw it.
+  void log_failures() { logs_failures_.store(true); }
 
   // True once the rank has said goodbye.
   bool has_left(int rank) const { return left_[static_cast<std::size_t>(rank)].load(); }
@@ -81,6 +84,7 @@ class ControlPlane {
   FailureLatch& latch_;
   FileDescriptor wakeup_;
   std::vector<std::atomic<bool>> left_;  // by rank
+  std::atomic<bool> logs_failures_ = false;
   const std::unique_ptr<LastWords> last_words_;
 
   // Used by the thread only: processes of this host that had not ended when it looked last.
