@@ -93,7 +93,8 @@ class Group {
   const std::string& name() const;
   int rank() const;
   int size() const;
-  // "shm", "gloo", "shm+gloo" (ranks on several hosts, several of them on one), "self".
+  // "shm", "gloo", "mpi", "shm+gloo" or "shm+mpi" (ranks on several hosts, several of them on one),
+  // "self".
   std::string_view engine() const;
   // Ranks of the world, by rank of this group.
   const std::vector<int>& world_ranks() const;

@@ -20,19 +20,23 @@
 namespace trireme {
 
 class GlooMesh;
+class MpiMesh;
 class ShmRegions;
 
 // Constant after join_world(), but for what latch, waits and control guard themselves. A world of
-// one has neither control plane nor mesh.
+// one has neither control plane nor meshes.
 struct WorldState {
   int rank = 0;
-  std::string engine;  // as asked for: "auto", "shm", "gloo", "shm+gloo"
+  std::string engine;  // as asked for: see WorldOptions
   std::vector<Member> members;
   FailureLatch latch;
   WaitBoard waits;
   std::unique_ptr<ControlPlane> control;
-  std::shared_ptr<GlooMesh> mesh;       // null when the world needs none
-  std::shared_ptr<ShmRegions> regions;  // null when no other rank can reach this one's memory
+  // Null when the world needs none.
+  std::shared_ptr<GlooMesh> mesh;
+  std::shared_ptr<MpiMesh> mpi;
+  // Null when no other rank can reach this one's memory.
+  std::shared_ptr<ShmRegions> regions;
 
   WorldState();
   ~WorldState();

@@ -3,7 +3,6 @@
 
 #include "trireme/comm/gloo/gloo_port.h"
 
-#include <fmt/format.h>
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>
 #include <xxhash.h>

@@ -139,6 +139,7 @@ bool ControlPlane::latch(const Failure& failure) {
   // First, so that who sees this process end after the latch fell finds them.
   if (!latch_.failed()) last_words_->failed(failure);
   const bool first = latch_.fail(failure);
+  if (first && logs_failures_.load()) log_error("{}", failure.message);
   changed_.notify_all();
   return first;
 }

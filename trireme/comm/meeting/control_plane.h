@@ -44,6 +44,9 @@ class ControlPlane {
 
   // Latches the failure here and on every other rank.
   void announce(const Failure& failure);
+  // From now on the first failure is logged as soon as it is known, on this object's own thread:
+  // for processes that may not live to throw it.
+  void log_failures() { logs_failures_.store(true); }
 
   // Asks all ranks what they wait for now. They answer without help of their threads. Returns the
   // name of the question.
@@ -91,6 +94,7 @@ class ControlPlane {
   const WaitBoard& waits_;
   FileDescriptor wakeup_;
   std::vector<std::atomic<bool>> left_;  // by rank
+  std::atomic<bool> logs_failures_ = false;
   const std::unique_ptr<LastWords> last_words_;
 
   // Used by the thread only: processes of this host that had not ended when it looked last.
