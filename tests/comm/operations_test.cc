@@ -91,8 +91,7 @@ Operation operation_of(Kind kind, int n, const Row& row, std::int64_t count, int
   operation.number = number;
   operation.work = number % 2 == 1;
   operation.even = number % 3 == 0;
-  operation.in_place =
-      (kind == Kind::kAllGather || kind == Kind::kReduceScatter) && number % 4 < 2;
+  operation.in_place = (kind == Kind::kAllGather || kind == Kind::kReduceScatter) && number % 4 < 2;
   if (has_blocks(kind) || kind == Kind::kShift) {
     for (int rank = 0; rank < n; ++rank) {
       const bool same = operation.even || n == 1 || count < 2;
@@ -158,8 +157,7 @@ class OperationsTest : public ::testing::TestWithParam<Placement> {
  protected:
   static void check(Kind kind) {
     const std::vector<Case> table = table_of(kind, GetParam().size());
-    testing::run_placed(GetParam(),
-                        [&](Group& group) { EXPECT_EQ(run_table(group, table), ""); });
+    testing::run_placed(GetParam(), [&](Group& group) { EXPECT_EQ(run_table(group, table), ""); });
   }
 };
 
@@ -179,14 +177,13 @@ std::vector<Placement> placements() {
   std::vector<Placement> all;
   for (int n = 1; n <= 8; ++n) all.push_back(one_host("shm", n));
   for (int n = 2; n <= 8; ++n) all.push_back(one_host("gloo", n));
-  for (const std::vector<int>& hosts : std::vector<std::vector<int>>{
-           {0, 0, 1},
-           {0, 0, 1, 1},
-           {0, 0, 0, 0, 1},
-           {0, 1, 0, 1, 0},
-           {0, 0, 0, 1, 1, 1},
-           {0, 1, 1, 2, 2, 2, 2},
-           {1, 0, 0, 0, 2, 1, 2, 0}}) {
+  for (const std::vector<int>& hosts : std::vector<std::vector<int>>{{0, 0, 1},
+                                                                     {0, 0, 1, 1},
+                                                                     {0, 0, 0, 0, 1},
+                                                                     {0, 1, 0, 1, 0},
+                                                                     {0, 0, 0, 1, 1, 1},
+                                                                     {0, 1, 1, 2, 2, 2, 2},
+                                                                     {1, 0, 0, 0, 2, 1, 2, 0}}) {
     all.push_back({"shm+gloo", hosts});
   }
   return all;
