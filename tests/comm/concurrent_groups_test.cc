@@ -31,7 +31,7 @@ constexpr int kRounds = 15;
 // not kept shows as signatures that differ or as wrong bytes.
 std::vector<Case> operations_of(int group, int n) {
   std::vector<Case> all;
-  const Kind kinds[] = {Kind::kAllReduce, Kind::kAllGather, Kind::kShift, Kind::kReduceScatter,
+  const Kind kinds[] = {Kind::kAllReduce, Kind::kAllGather, Kind::kShift,   Kind::kReduceScatter,
                         Kind::kBroadcast, Kind::kAllToAll,  Kind::kMessages};
   for (int i = 0; i < kRounds; ++i) {
     Operation operation;
