@@ -77,7 +77,8 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
           FileDescriptor listener) {
   Meeting meeting = meet(options, std::move(listener));
   world.members = meeting.members;
-  world.control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch);
+  world.control =
+      std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch, world.waits);
   const std::vector<int> far = elsewhere(world.members);
   if (options.engine == "shm" && !far.empty()) {
     throw_error<ConfigError>(

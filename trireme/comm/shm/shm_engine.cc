@@ -24,7 +24,9 @@ class ShmEngine final : public Engine {
   std::int64_t bytes_sent_between_hosts() const override { return 0; }
 
   void run(const Collective& collective, const Deadline& deadline) override {
-    if (!segment_) segment_ = std::make_unique<ShmSegment>(scope_, deadline);
+    if (!segment_) {
+      segment_ = std::make_unique<ShmSegment>(scope_, collective.identity(), deadline);
+    }
     ShmOperation operation(scope_, *segment_, collective, deadline, may_be_direct_);
     run(operation);
     may_be_direct_ = operation.any_has_regions();

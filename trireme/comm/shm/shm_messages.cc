@@ -15,9 +15,6 @@
 namespace trireme {
 namespace {
 
-// How often one who waits for a peer's inbox to be made looks whether the peer has left.
-constexpr std::chrono::milliseconds kFindSlice{500};
-
 constexpr std::size_t kPageBytes = 4096;
 
 // All words stand before all rings: words are reserved by the maker, a ring by its sender.
@@ -278,25 +275,12 @@ void ShmMessages::check(int peer, bool left, const OperationName& name,
   if (deadline.expired()) timeout_error(scope_, name, {peer});
 }
 
-std::string ShmMessages::find_inbox(const MessageKey& key, const OperationName& name,
-                                    const Deadline& deadline) const {
-  for (;;) {
-    const bool left = scope_.has_left(key.peer);
-    try {
-      const auto slice = std::min(kFindSlice, deadline.remaining());
-      return scope_.world->control->get(inbox_key(key.peer), Deadline::after(slice), "an inbox");
-    } catch (const TimeoutError&) {
-      check(key.peer, left, name, deadline);
-    }
-  }
-}
-
 ShmMessages::Outbox& ShmMessages::open_outbox(const MessageKey& key, const OperationName& name,
                                               const Deadline& deadline) {
   Outbox& box = *outboxes_[static_cast<std::size_t>(key.peer)];
   if (box.ready.load(std::memory_order_acquire)) return box;
   // Every thread waits by itself: each has a deadline of its own.
-  const std::string where = find_inbox(key, name, deadline);
+  const std::string where = find_memory(scope_, inbox_key(key.peer), key.peer, name, deadline);
   const std::lock_guard lock(box.opening);
   if (box.ready.load(std::memory_order_relaxed)) return box;
   if (scope_.has_left(key.peer)) left_error(scope_, name, key.peer);
@@ -311,6 +295,7 @@ ShmMessages::Outbox& ShmMessages::open_outbox(const MessageKey& key, const Opera
 
 void ShmMessages::send(const MessageKey& key, const ConstBuffer& data, const Deadline& deadline) {
   const OperationName name(key, true, data.count, data.dtype);
+  const WaitBoard::Posted posted(scope_, name, key.peer);
   Outgoing out(open_outbox(key, name, deadline), key, data);
   for (;;) {
     const bool left = scope_.has_left(key.peer);
@@ -326,6 +311,7 @@ void ShmMessages::send(const MessageKey& key, const ConstBuffer& data, const Dea
 
 void ShmMessages::receive(const MessageKey& key, const Buffer& data, const Deadline& deadline) {
   const OperationName name(key, false, data.count, data.dtype);
+  const WaitBoard::Posted posted(scope_, name, key.peer);
   Incoming in(*inboxes_[static_cast<std::size_t>(key.peer)], key, data);
   while (!in.done()) {
     const bool left = scope_.has_left(key.peer);
@@ -347,6 +333,8 @@ void ShmMessages::exchange(const MessageKey& out_key, const ConstBuffer& out_dat
                            const Deadline& deadline) {
   const OperationName out_name(out_key, true, out_data.count, out_data.dtype);
   const OperationName in_name(in_key, false, in_data.count, in_data.dtype);
+  const WaitBoard::Posted posted_out(scope_, out_name, out_key.peer);
+  const WaitBoard::Posted posted_in(scope_, in_name, in_key.peer);
   Incoming in(*inboxes_[static_cast<std::size_t>(in_key.peer)], in_key, in_data);
   Outgoing out(open_outbox(out_key, out_name, deadline), out_key, out_data);
   const auto moved = [&] {

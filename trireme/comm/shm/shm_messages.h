@@ -45,8 +45,6 @@ class ShmMessages {
   class Incoming;
 
   Outbox& open_outbox(const MessageKey& key, const OperationName& name, const Deadline& deadline);
-  std::string find_inbox(const MessageKey& key, const OperationName& name,
-                         const Deadline& deadline) const;
   std::string inbox_key(int rank) const;
   ShmRing ring_in(const SharedMemory& memory, int sender) const;
   // Throws when nothing is to be waited for any more.
