@@ -190,6 +190,22 @@ TEST(GroupArguments, AreRefusedBeforeAnythingIsSent) {
   });
 }
 
+// Whoever waited for all of a group's Works may end the group at once: nothing is pending.
+TEST(GroupEnd, MayFollowTheLastWait) {
+  run_threads(2, [](Group& world) {
+    for (int round = 0; round < 200; ++round) {
+      const auto part = world.split("part " + std::to_string(round), {0, 1});
+      const std::int32_t out = round;
+      std::int32_t in = -1;
+      Work sends = part->start_send(const_buffer_of(std::span(&out, 1)), 1 - part->rank());
+      Work receives = part->start_recv(buffer_of(std::span(&in, 1)), 1 - part->rank());
+      receives.wait();
+      sends.wait();
+      ASSERT_EQ(in, round);
+    }
+  });
+}
+
 TEST(GroupClose, IsIdempotentAndFinal) {
   run_threads(2, [](Group& group) {
     std::vector<float> data(100000, 1.0F);

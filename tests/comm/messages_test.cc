@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/operations.h"
 #include "tests/support/placements.h"
-#include "tests/support/reference_tree.h"
 #include "trireme/comm/shm/shm_ring.h"
 
 namespace trireme {
@@ -20,12 +20,11 @@ namespace {
 
 using testing::Bytes;
 using testing::distinct_data;
+using testing::kDTypes;
 using testing::one_host;
 using testing::Placement;
 using testing::run_placed;
 
-constexpr DType kDTypes[] = {DType::kF32, DType::kF64, DType::kBF16, DType::kF16,
-                             DType::kI8,  DType::kU8,  DType::kI32,  DType::kI64};
 // Nothing, inside a header's line, beyond it, gloo's eager limit and a chunk of the ring passed,
 // and several rings.
 constexpr std::int64_t kSizes[] = {0, 1, 23, 517, 4099, 33003, 3 * ShmRing::kBytes + 17};

@@ -56,8 +56,9 @@ constexpr int kNumKinds = 13;
 
 inline std::string_view kind_name(Kind kind) {
   constexpr std::string_view kNames[kNumKinds] = {
-      "all_reduce", "all_reduce of many", "reduce_scatter", "all_gather", "broadcast",
-      "broadcast of many", "reduce", "gather", "scatter", "all_to_all", "send_recv", "messages",
+      "all_reduce", "all_reduce of many", "reduce_scatter", "all_gather",
+      "broadcast",  "broadcast of many",  "reduce",         "gather",
+      "scatter",    "all_to_all",         "send_recv",      "messages",
       "barrier"};
   return kNames[static_cast<std::size_t>(kind)];
 }
@@ -150,8 +151,7 @@ inline void model_in_place(Case& scene, int n) {
   }
   scene.after = scene.before;
   const auto root = static_cast<std::size_t>(operation.root);
-  const bool moves =
-      operation.kind == Kind::kBroadcast || operation.kind == Kind::kBroadcastMany;
+  const bool moves = operation.kind == Kind::kBroadcast || operation.kind == Kind::kBroadcastMany;
   const Bytes result =
       moves ? inputs[root] : reference_reduce(inputs, operation.dtype, operation.op);
   if (operation.kind == Kind::kReduce) {
@@ -223,8 +223,8 @@ inline void model_messages(Case& scene, int n) {
   const Operation& operation = scene.operation;
   std::vector<MessagePlan> messages = operation.messages;
   for (int rank = 0; operation.kind == Kind::kShift && rank < n; ++rank) {
-    messages.push_back({rank, (rank + operation.root) % n, 0,
-                        operation.counts[static_cast<std::size_t>(rank)]});
+    messages.push_back(
+        {rank, (rank + operation.root) % n, 0, operation.counts[static_cast<std::size_t>(rank)]});
   }
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const Bytes data = data_of(operation, static_cast<int>(i), messages[i].count);

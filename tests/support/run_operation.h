@@ -115,8 +115,7 @@ class RunningOperation {
             static_cast<std::int64_t>(bytes / dtype_bytes(operation().dtype)), operation().dtype};
   }
   Buffer own_block(RankMemory& memory) const {
-    return part(memory, extent(operation(), 0, index()),
-                extent(operation(), index(), index() + 1));
+    return part(memory, extent(operation(), 0, index()), extent(operation(), index(), index() + 1));
   }
   std::vector<Buffer> pieces() {
     std::vector<Buffer> all;
@@ -241,7 +240,8 @@ class RunningOperation {
       const std::size_t bytes =
           static_cast<std::size_t>(plan.count) * dtype_bytes(operation().dtype);
       End end{plan, {}, {}};
-      if (plan.from == group_.rank()) end.out = part(input_, std::exchange(out, out + bytes), bytes);
+      if (plan.from == group_.rank())
+        end.out = part(input_, std::exchange(out, out + bytes), bytes);
       if (plan.to == group_.rank()) end.in = part(output_, std::exchange(in, in + bytes), bytes);
       all.push_back(end);
     }
@@ -269,9 +269,7 @@ class RunningOperation {
     }
   }
 
-  Counts counts() const {
-    return operation().even ? Counts() : Counts(operation().counts);
-  }
+  Counts counts() const { return operation().even ? Counts() : Counts(operation().counts); }
 
   Group& group_;
   const Case& scene_;

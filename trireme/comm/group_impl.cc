@@ -234,15 +234,16 @@ void GroupImpl::run_message(const std::function<void()>& message, const Operatio
 
 Work GroupImpl::start_message(std::function<void()> message, const OperationName& name) {
   auto state = std::make_shared<Work::State>();
-  messengers_.start([this, state, name, message = std::move(message)] {
-    std::optional<Failure> failure;
-    try {
-      run_message(message, name);
-    } catch (const std::exception& error) {
-      failure = Failure::of(error);
-    }
-    state->finish(std::move(failure));
-  });
+  auto failure = std::make_shared<std::optional<Failure>>();
+  messengers_.start(
+      [this, failure, name, message = std::move(message)] {
+        try {
+          run_message(message, name);
+        } catch (const std::exception& error) {
+          *failure = Failure::of(error);
+        }
+      },
+      [state, failure] { state->finish(std::move(*failure)); });
   return Work(state);
 }
 

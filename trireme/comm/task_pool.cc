@@ -19,7 +19,7 @@ TaskPool::~TaskPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void TaskPool::start(std::function<void()> task) {
+void TaskPool::start(std::function<void()> task, std::function<void()> end) {
   const std::lock_guard lock(mutex_);
   if (tasks_.size() >= resting_) {
     try {
@@ -32,7 +32,7 @@ void TaskPool::start(std::function<void()> task) {
     }
     ++resting_;
   }
-  tasks_.push_back(std::move(task));
+  tasks_.push_back({std::move(task), std::move(end)});
   work_.notify_one();
 }
 
@@ -51,15 +51,16 @@ void TaskPool::work_off() {
   for (;;) {
     work_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
     if (tasks_.empty()) return;
-    const std::function<void()> task = std::move(tasks_.front());
+    const Task task = std::move(tasks_.front());
     tasks_.pop_front();
     --resting_;
     ++running_;
     lock.unlock();
-    task();
+    task.run();
     lock.lock();
     --running_;
     ++resting_;
+    task.end();
     if (tasks_.empty() && running_ == 0) done_.notify_all();
   }
 }
