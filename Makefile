@@ -2,7 +2,7 @@
 BUILD := build/release
 JOBS  := $(shell nproc)
 
-.PHONY: help setup build demo test test-all parity tsan asan ubsan format clean
+.PHONY: help setup build demo test test-all parity bench-peers tsan asan ubsan format clean
 
 help:
 	@echo "make demo      install what is missing, build, train a small GPT with two workers (DATA=folder)"
@@ -10,6 +10,7 @@ help:
 	@echo "make build     the program alone: $(BUILD)/trireme"
 	@echo "make test-all  make test, and the sanitizers"
 	@echo "make parity    train beside Debian's python3-torch and compare"
+	@echo "make bench-peers  our collectives beside Gloo's own and OpenMPI's (PEERS=options)"
 	@echo "make format    clang-format over the tree"
 
 setup:
@@ -41,6 +42,13 @@ parity: build
 	@tools/setup.sh apt-packages-parity.txt
 	@cmake --build $(BUILD) --target numerics_test -j $(JOBS)
 	@/usr/bin/python3 tools/make_parity_golden.py --check tests/golden --program $(BUILD)/tests/numerics_test
+
+# PEERS="--json --rounds 9": see build/release/bench/peers/peers_bench --help. About four minutes.
+bench-peers: build
+	@tools/setup.sh apt-packages-peers.txt
+	@cmake --preset release -DTRIREME_BENCH_PEERS=ON
+	@cmake --build $(BUILD) --target peers_bench -j $(JOBS)
+	@$(BUILD)/bench/peers/peers_bench --program $(BUILD)/trireme $(PEERS)
 
 format:
 	@tools/format.sh --fix

@@ -66,7 +66,8 @@ void add_tokenizer(CLI::App& bench, Action& action) {
 void add_bench_command(CLI::App& app, Action& action) {
   CLI::App* bench = app.add_subcommand("bench", "how fast the parts are on this machine");
   bench->require_subcommand(1);
-  bench->footer("Example:  trireme bench tokenizer");
+  bench->footer("Example:  trireme bench comm --op all_reduce --ranks 2");
+  add_bench_comm(*bench, action);
   add_tokenizer(*bench, action);
 }
 

@@ -27,11 +27,7 @@ void validate(const WorldOptions& options) {
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
     throw_error<ConfigError>("rank {} is not one of a world of {}", options.rank, options.size);
   }
-  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"};
-  if (std::find(std::begin(kEngines), std::end(kEngines), options.engine) == std::end(kEngines)) {
-    throw_error<ConfigError>(
-        "there is no engine '{}'; use auto, shm, gloo, shm+gloo, mpi or shm+mpi", options.engine);
-  }
+  check_engine_name(options.engine);
   if (options.size == 1) return;
   if (wants_mpi(options.engine)) require_mpi(options.size);
   const bool adopts = options.rank == 0 && options.listen_fd >= 0;
@@ -107,6 +103,14 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
 }
 
 }  // namespace
+
+void check_engine_name(std::string_view engine) {
+  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"};
+  if (std::find(std::begin(kEngines), std::end(kEngines), engine) == std::end(kEngines)) {
+    throw_error<ConfigError>(
+        "there is no engine '{}'; use auto, shm, gloo, shm+gloo, mpi or shm+mpi", engine);
+  }
+}
 
 std::unique_ptr<Group> join_world(const WorldOptions& options) {
   // Taken over whatever happens, and of no use to a world of one.

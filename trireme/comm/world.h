@@ -18,6 +18,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -61,5 +62,8 @@ struct WorldOptions {
 // comes twice, an engine that cannot be had; TimeoutError: names the ranks that did not come (the
 // least patient rank's join_timeout counts); PeerLostError: a rank ended while others were joining.
 std::unique_ptr<Group> join_world(const WorldOptions& options);
+
+// Throws ConfigError, with the names that there are, unless WorldOptions::engine may be this one.
+void check_engine_name(std::string_view engine);
 
 }  // namespace trireme
