@@ -14,6 +14,8 @@ add_library(trireme_gloo INTERFACE)
 target_include_directories(trireme_gloo SYSTEM INTERFACE ${Gloo_INCLUDE_DIRS})
 target_link_libraries(trireme_gloo INTERFACE gloo)
 
+include(TriremeMpi)
+
 if(TRIREME_WITH_TORCH)
   include(TriremeTorch)
   # Not find_package(dnnl): Debian's package config demands the OpenCL headers, which we do not use.

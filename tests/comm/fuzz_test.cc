@@ -128,10 +128,11 @@ TEST_F(FuzzTest, ControlPlane) {
   const auto goodbye = [](std::uint32_t rank) {
     return encode_frame(FrameType::kGoodbye, FieldWriter().u32(rank).bytes());
   };
+  const std::string ask = encode_frame(FrameType::kAsk, FieldWriter().text("1.0").bytes());
   const std::string failed = encode_frame(FrameType::kFailure, a_failure());
   survives(fuzz::control_plane,
-           {from_members(put + get + goodbye(1) + goodbye(2)), from_members(get + failed),
-            from_members(get) + from_members(put) + from_members(goodbye(2))},
+           {from_members(put + get + goodbye(1) + goodbye(2)), from_members(get + ask + failed),
+            from_members(ask + get) + from_members(put) + from_members(goodbye(2))},
            1000);
 }
 

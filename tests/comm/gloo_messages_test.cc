@@ -75,22 +75,6 @@ TEST(GlooMessages, ManyAtOnceInAnyOrderOfTags) {
       "gloo");
 }
 
-TEST(GlooMessages, ARingExchanges) {
-  run_threads(
-      5,
-      [](Group& group) {
-        const int next = (group.rank() + 1) % 5;
-        const int last = (group.rank() + 4) % 5;
-        for (const std::int64_t size : kSizes) {
-          Bytes out = distinct_data(group.rank(), size, DType::kU8);
-          Bytes in(out.size());
-          group.send_recv(as_bytes(out), next, as_bytes(in), last, 9);
-          EXPECT_TRUE(in == distinct_data(last, size, DType::kU8)) << size;
-        }
-      },
-      "gloo");
-}
-
 // The receiver compares; the sender learns it from the announcement.
 TEST(GlooMessages, ADifferenceIsSeenByBothSides) {
   for (const std::int64_t sent : {8, 100003}) {

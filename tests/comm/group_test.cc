@@ -1,6 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Order, Works, parts and arguments of Group. What the operations compute: operations_test.cc.
+
 #include "trireme/comm/group.h"
 
 #include <gtest/gtest.h>
@@ -24,16 +26,6 @@ using testing::Bytes;
 using testing::distinct_data;
 using testing::reference_reduce;
 using testing::run_threads;
-
-constexpr DType kDTypes[] = {DType::kF32, DType::kF64, DType::kBF16, DType::kF16,
-                             DType::kI8,  DType::kU8,  DType::kI32,  DType::kI64};
-constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMean, ReduceOp::kMin, ReduceOp::kMax,
-                             ReduceOp::kProduct};
-
-bool is_float(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBF16 ||
-         dtype == DType::kF16;
-}
 
 std::int64_t as_count(const Bytes& bytes, DType dtype) {
   return static_cast<std::int64_t>(bytes.size() / dtype_bytes(dtype));
@@ -64,95 +56,6 @@ TEST_P(GroupTest, KnowsItself) {
         for (int rank = 0; rank < size(); ++rank) EXPECT_EQ(group.world_ranks()[rank], rank);
       },
       engine());
-}
-
-struct Reduction {
-  DType dtype;
-  ReduceOp op;
-  std::vector<Bytes> inputs;
-  Bytes expected;
-};
-
-// Every dtype and operation at small counts; few of them where the data takes several segments.
-std::vector<Reduction> reductions_of(int ranks) {
-  std::vector<Reduction> all;
-  const auto add = [&](DType dtype, ReduceOp op, std::int64_t count) {
-    std::vector<Bytes> inputs = inputs_of(ranks, count, dtype);
-    Bytes expected = reference_reduce(inputs, dtype, op);
-    all.push_back({dtype, op, std::move(inputs), std::move(expected)});
-  };
-  for (const DType dtype : kDTypes) {
-    for (const ReduceOp op : kOps) {
-      if (op == ReduceOp::kMean && !is_float(dtype)) continue;
-      for (const std::int64_t count : {0, 1, 3, 517, 8209}) add(dtype, op, count);
-    }
-  }
-  add(DType::kF32, ReduceOp::kSum, 100003);
-  add(DType::kF32, ReduceOp::kSum, 300007);
-  add(DType::kBF16, ReduceOp::kMean, 100003);
-  add(DType::kU8, ReduceOp::kMax, 1200007);
-  return all;
-}
-
-// The bits are those of the scalar tree, on every engine.
-TEST_P(GroupTest, AllReduceGivesTheBitsOfTheTree) {
-  const std::vector<Reduction> reductions = reductions_of(size());
-  run_threads(
-      size(),
-      [&](Group& group) {
-        for (const Reduction& reduction : reductions) {
-          Bytes data = reduction.inputs[static_cast<std::size_t>(group.rank())];
-          group.all_reduce(as_buffer(data, reduction.dtype), reduction.op);
-          ASSERT_TRUE(data == reduction.expected)
-              << dtype_name(reduction.dtype) << " op " << static_cast<int>(reduction.op)
-              << " bytes " << data.size() << " rank " << group.rank();
-        }
-      },
-      engine());
-}
-
-TEST_P(GroupTest, AllGatherKeepsRankOrder) {
-  for (const auto& [dtype, count] :
-       {std::pair(DType::kF32, 0), std::pair(DType::kF64, 1), std::pair(DType::kBF16, 1027),
-        std::pair(DType::kU8, 600011)}) {
-    const std::vector<Bytes> inputs = inputs_of(size(), count, dtype);
-    Bytes expected;
-    for (const Bytes& input : inputs) expected.insert(expected.end(), input.begin(), input.end());
-    run_threads(
-        size(),
-        [&, dtype = dtype](Group& group) {
-          const Bytes& input = inputs[static_cast<std::size_t>(group.rank())];
-          const ConstBuffer from(input.data(), as_count(input, dtype), dtype);
-          Bytes output(expected.size(), std::byte{0xee});
-          group.all_gather(from, as_buffer(output, dtype));
-          EXPECT_TRUE(output == expected) << dtype_name(dtype);
-
-          // The input may stand in its place of the output.
-          std::fill(output.begin(), output.end(), std::byte{0xee});
-          std::byte* place = output.data() + input.size() * static_cast<std::size_t>(group.rank());
-          std::copy(input.begin(), input.end(), place);
-          group.all_gather({place, from.count, dtype}, as_buffer(output, dtype));
-          EXPECT_TRUE(output == expected) << "in place, " << dtype_name(dtype);
-        },
-        engine());
-  }
-}
-
-TEST_P(GroupTest, BroadcastFromEveryRoot) {
-  for (const std::int64_t count : {0, 1, 1027, 30001, 300007}) {
-    const std::vector<Bytes> inputs = inputs_of(size(), count, DType::kF32);
-    run_threads(
-        size(),
-        [&](Group& group) {
-          for (int root = 0; root < size(); ++root) {
-            Bytes data = inputs[static_cast<std::size_t>(group.rank())];
-            group.broadcast(as_buffer(data, DType::kF32), root);
-            ASSERT_TRUE(data == inputs[static_cast<std::size_t>(root)])
-                << "root " << root << " count " << count;
-          }
-        },
-        engine());
-  }
 }
 
 // A rank is past the barrier only when all have come to it.
@@ -284,6 +187,22 @@ TEST(GroupArguments, AreRefusedBeforeAnythingIsSent) {
     const auto part = group.split("part", {0, 1});
     EXPECT_THROW(group.split("part", {0, 1}), ConfigError);
     group.barrier();
+  });
+}
+
+// Whoever waited for all of a group's Works may end the group at once: nothing is pending.
+TEST(GroupEnd, MayFollowTheLastWait) {
+  run_threads(2, [](Group& world) {
+    for (int round = 0; round < 200; ++round) {
+      const auto part = world.split("part " + std::to_string(round), {0, 1});
+      const std::int32_t out = round;
+      std::int32_t in = -1;
+      Work sends = part->start_send(const_buffer_of(std::span(&out, 1)), 1 - part->rank());
+      Work receives = part->start_recv(buffer_of(std::span(&in, 1)), 1 - part->rank());
+      receives.wait();
+      sends.wait();
+      ASSERT_EQ(in, round);
+    }
   });
 }
 

@@ -243,7 +243,7 @@ TEST(World, AnotherProtocolVersionIsToldToBoth) {
     if (thread == 0) {
       EXPECT_THAT(join_all({options[0]}),
                   Each(AllOf(HasSubstr("ConfigError: rank 1 at 127.0.0.1 speaks version 99"),
-                             HasSubstr("rank 0 version 2"))));
+                             HasSubstr("rank 0 version 3"))));
       return;
     }
     const std::string hello = encode_hello({1, 2, make_nonce(), 99});

@@ -200,7 +200,8 @@ inline void control_plane(std::string_view bytes) {
     members[rank - 1] = FileDescriptor(ends[1]);
   }
   FailureLatch latch;
-  ControlPlane plane(0, std::move(meeting), latch);
+  const WaitBoard waits;
+  ControlPlane plane(0, std::move(meeting), latch, waits);
   Supply supply(bytes);
   while (!supply.empty()) {
     std::string piece(supply.piece(1 + supply.number()));

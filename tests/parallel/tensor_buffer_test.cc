@@ -6,6 +6,9 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <vector>
+
+#include "tests/support/ranks.h"
 #include "trireme/base/error.h"
 
 namespace trireme {
@@ -31,6 +34,23 @@ TEST(TensorBuffer, KnowsEveryDtypeThatTravels) {
     EXPECT_EQ(buffer.bytes(), 5 * c10::elementSize(torch_dtype));
   }
   EXPECT_THROW(dtype_of_tensor(at::kBool), ShapeError);
+}
+
+// Summed where it lies, and kept after its world.
+TEST(TensorBuffer, SharedZerosTravelAndOutliveTheirGroup) {
+  std::vector<at::Tensor> kept(3);
+  testing::run_threads(3, [&](Group& group) {
+    at::Tensor tensor = shared_zeros(group, {701, 53}, at::kFloat);
+    EXPECT_EQ(tensor.abs().max().item<float>(), 0.0F);
+    tensor.copy_(torch::arange(701 * 53, at::kFloat).view({701, 53}) + group.rank());
+    group.barrier();
+    group.all_reduce(buffer_of_tensor(tensor));
+    EXPECT_EQ(shared_zeros(group, {0, 3}, at::kBFloat16).numel(), 0);
+    EXPECT_THROW(shared_zeros(group, {3}, at::kBool), ShapeError);
+    kept[static_cast<std::size_t>(group.rank())] = tensor.slice(0, 1);
+  });
+  const at::Tensor expected = torch::arange(701 * 53, at::kFloat).view({701, 53}) * 3 + 3;
+  for (const at::Tensor& tensor : kept) EXPECT_TRUE(tensor.equal(expected.slice(0, 1)));
 }
 
 TEST(TensorBuffer, RefusesWhatIsNotOneSpan) {

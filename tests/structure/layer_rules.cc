@@ -128,7 +128,8 @@ LayerCall parse_layer_call(const std::string& cmake) {
   words >> call.name;
   bool in_depends = false;
   for (std::string word; words >> word;) {
-    if (word == "DEPENDS" || word == "LIBRARIES" || word == "PRIVATE_LIBRARIES") {
+    if (word == "DEPENDS" || word == "LIBRARIES" || word == "PRIVATE_LIBRARIES" ||
+        word == "WITHOUT") {
       in_depends = word == "DEPENDS";
     } else if (in_depends) {
       call.depends.push_back(word);

@@ -95,15 +95,17 @@ inline void run_rank_threads(int n, const std::function<void(int)>& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// A world of n threads; every rank's group is closed afterwards.
+// A world of n threads; every rank's group is closed afterwards. adapt may change the options.
 inline void run_threads(int n, const std::function<void(Group&)>& body,
-                        const std::string& engine = "auto") {
+                        const std::string& engine = "auto",
+                        const std::function<void(WorldOptions&)>& adapt = {}) {
   const Listener listener = listen_on_free_port();
   const std::vector<WorldOptions> options = world_options(n, listener, engine);
   if (n == 1) ::close(listener.fd);
   run_rank_threads(n, [&](int rank) {
     WorldOptions own = options[static_cast<std::size_t>(rank)];
     if (n == 1) own.listen_fd = -1;
+    if (adapt) adapt(own);
     const std::unique_ptr<Group> group = join_world(own);
     body(*group);
     group->close();

@@ -26,7 +26,8 @@ class ShmRank {
     world->rank = options.rank;
     Meeting meeting = meet(options, FileDescriptor(options.rank == 0 ? options.listen_fd : -1));
     world->members = meeting.members;
-    world->control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world->latch);
+    world->control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world->latch,
+                                                    world->waits);
     world->regions = std::make_shared<ShmRegions>();
     scope_.world = world;
     scope_.name = "shm";

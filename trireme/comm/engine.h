@@ -50,11 +50,16 @@ class Engine {
 };
 
 // scope must outlive the engine. Making one does not communicate.
+//
+// The one that the world was asked for, as far as the hosts of the group's ranks need it.
+std::unique_ptr<Engine> make_engine(const GroupScope& scope);
+// One rank.
 std::unique_ptr<Engine> make_self_engine();
 // All ranks of the scope share a host.
 std::unique_ptr<Engine> make_shm_engine(const GroupScope& scope);
-// Any ranks.
+// Any ranks. Their world has a GlooMesh, an MpiMesh.
 std::unique_ptr<Engine> make_gloo_engine(const GroupScope& scope);
+std::unique_ptr<Engine> make_mpi_engine(const GroupScope& scope);
 // Any ranks: shm inside each host, between hosts what between makes.
 using EngineFactory = std::unique_ptr<Engine> (*)(const GroupScope& scope);
 std::unique_ptr<Engine> make_hierarchical_engine(const GroupScope& scope, EngineFactory between);

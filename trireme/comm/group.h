@@ -93,7 +93,8 @@ class Group {
   const std::string& name() const;
   int rank() const;
   int size() const;
-  // "shm", "gloo", "shm+gloo" (ranks on several hosts, several of them on one), "self".
+  // "shm", "gloo", "mpi", "shm+gloo" or "shm+mpi" (ranks on several hosts, several of them on one),
+  // "self".
   std::string_view engine() const;
   // Ranks of the world, by rank of this group.
   const std::vector<int>& world_ranks() const;
@@ -166,7 +167,8 @@ class Group {
 
   // Messages. The k-th send to a rank under a tag meets that rank's k-th recv from here under that
   // tag; counts and dtypes must be the same (a CommError shows both). A send may return before its
-  // message is received; do not rely on it. Any number may be under way. tag >= 0.
+  // message is received; do not rely on it. Any number may be under way; each started one takes a
+  // thread until it is done. tag >= 0.
   void send(ConstBuffer data, int to, int tag = 0);
   Work start_send(ConstBuffer data, int to, int tag = 0);
   void recv(Buffer data, int from, int tag = 0);

@@ -11,9 +11,9 @@
 #include <new>
 #include <utility>
 
-#include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
+#include "trireme/comm/mpi/mpi_support.h"
 #include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme {
@@ -22,32 +22,6 @@ namespace {
 // For the network engine's last bytes to be taken by ranks that are slower to leave.
 constexpr std::chrono::milliseconds kFlushTime = std::chrono::seconds(2);
 constexpr std::size_t kPageBytes = 4096;
-
-enum class Placement { kOneHost, kHostEach, kMixed };
-
-Placement placement_of(const GroupScope& scope) {
-  std::set<std::string> hosts;
-  for (int rank = 0; rank < scope.size(); ++rank) hosts.insert(scope.member(rank).host_id);
-  if (hosts.size() == 1) return Placement::kOneHost;
-  return hosts.size() == static_cast<std::size_t>(scope.size()) ? Placement::kHostEach
-                                                                : Placement::kMixed;
-}
-
-std::unique_ptr<Engine> choose_engine(const GroupScope& scope) {
-  const std::string& asked = scope.world->engine;
-  if (scope.size() == 1) return make_self_engine();
-  if (asked == "gloo") return make_gloo_engine(scope);
-  switch (placement_of(scope)) {
-    case Placement::kOneHost:
-      return make_shm_engine(scope);
-    case Placement::kHostEach:
-      return make_gloo_engine(scope);
-    case Placement::kMixed:
-      break;
-  }
-  TRIREME_ASSERT(asked != "shm", "shm was asked for and its ranks were found on several hosts");
-  return make_hierarchical_engine(scope, make_gloo_engine);
-}
 
 std::uint64_t subgroup_id(std::uint64_t parent, const std::string& name,
                           const std::vector<int>& world_ranks) {
@@ -66,7 +40,7 @@ void Work::State::finish(std::optional<Failure> outcome) {
 }
 
 GroupImpl::GroupImpl(GroupScope scope, std::chrono::milliseconds timeout)
-    : scope_(std::move(scope)), engine_(choose_engine(scope_)), timeout_(timeout), self_(scope_) {
+    : scope_(std::move(scope)), engine_(make_engine(scope_)), timeout_(timeout), self_(scope_) {
   log_debug("group {}: rank {} of {}, engine {}", scope_.name, scope_.rank, scope_.size(),
             engine_->name());
 }
@@ -260,15 +234,16 @@ void GroupImpl::run_message(const std::function<void()>& message, const Operatio
 
 Work GroupImpl::start_message(std::function<void()> message, const OperationName& name) {
   auto state = std::make_shared<Work::State>();
-  messengers_.start([this, state, name, message = std::move(message)] {
-    std::optional<Failure> failure;
-    try {
-      run_message(message, name);
-    } catch (const std::exception& error) {
-      failure = Failure::of(error);
-    }
-    state->finish(std::move(failure));
-  });
+  auto failure = std::make_shared<std::optional<Failure>>();
+  messengers_.start(
+      [this, failure, name, message = std::move(message)] {
+        try {
+          run_message(message, name);
+        } catch (const std::exception& error) {
+          *failure = Failure::of(error);
+        }
+      },
+      [state, failure] { state->finish(std::move(*failure)); });
   return Work(state);
 }
 
@@ -410,10 +385,12 @@ void GroupImpl::close() {
 void GroupImpl::leave_world() {
   ControlPlane& control = *scope_.world->control;
   control.say_goodbye();
-  if (scope_.world->rank == 0) {
-    control.wait_for_others_to_leave(Deadline::after(timeout_));
-  } else if (scope_.world->mesh != nullptr) {
-    control.wait_for_others_to_leave(Deadline::after(std::min(timeout_, kFlushTime)));
+  const Deadline deadline =
+      Deadline::after(scope_.world->rank == 0 ? timeout_ : std::min(timeout_, kFlushTime));
+  if (scope_.world->mpi != nullptr) {
+    leave_mpi(*scope_.world->mpi, deadline);
+  } else if (scope_.world->rank == 0 || scope_.world->mesh != nullptr) {
+    control.wait_for_others_to_leave(deadline);
   }
 }
 

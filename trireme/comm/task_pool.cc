@@ -3,7 +3,10 @@
 
 #include "trireme/comm/task_pool.h"
 
+#include <system_error>
 #include <utility>
+
+#include "trireme/base/error.h"
 
 namespace trireme {
 
@@ -11,19 +14,26 @@ TaskPool::~TaskPool() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
-    changed_.notify_all();
+    work_.notify_all();
   }
   for (std::thread& thread : threads_) thread.join();
 }
 
-void TaskPool::start(std::function<void()> task) {
+void TaskPool::start(std::function<void()> task, std::function<void()> end) {
   const std::lock_guard lock(mutex_);
-  tasks_.push_back(std::move(task));
-  if (tasks_.size() > resting_) {
-    threads_.emplace_back([this] { work_off(); });
+  if (tasks_.size() >= resting_) {
+    try {
+      threads_.emplace_back([this] { work_off(); });
+    } catch (const std::system_error& error) {
+      throw_error<CommError>(
+          "no thread for another operation beside the {} that are under way ({}); wait for some of "
+          "them first",
+          threads_.size(), error.what());
+    }
     ++resting_;
   }
-  changed_.notify_all();
+  tasks_.push_back({std::move(task), std::move(end)});
+  work_.notify_one();
 }
 
 bool TaskPool::idle() const {
@@ -33,24 +43,25 @@ bool TaskPool::idle() const {
 
 void TaskPool::wait_until_idle() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return tasks_.empty() && running_ == 0; });
+  done_.wait(lock, [&] { return tasks_.empty() && running_ == 0; });
 }
 
 void TaskPool::work_off() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
+    work_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
     if (tasks_.empty()) return;
-    const std::function<void()> task = std::move(tasks_.front());
+    const Task task = std::move(tasks_.front());
     tasks_.pop_front();
     --resting_;
     ++running_;
     lock.unlock();
-    task();
+    task.run();
     lock.lock();
     --running_;
     ++resting_;
-    changed_.notify_all();
+    task.end();
+    if (tasks_.empty() && running_ == 0) done_.notify_all();
   }
 }
 

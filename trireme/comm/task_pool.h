@@ -23,18 +23,26 @@ class TaskPool {
   TaskPool(const TaskPool&) = delete;
   TaskPool& operator=(const TaskPool&) = delete;
 
-  // The task must not throw.
-  void start(std::function<void()> task);
+  // Calls the task, and then end, when the pool no longer counts the task: whoever end tells that
+  // the task is done finds the pool idle. end must not call the pool. Neither may throw. Throws
+  // CommError, without having taken the task, where the system has no thread for it.
+  void start(std::function<void()> task, std::function<void()> end);
   bool idle() const;
   void wait_until_idle();
 
  private:
+  struct Task {
+    std::function<void()> run;
+    std::function<void()> end;
+  };
+
   void work_off();
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable work_;  // a task, or stopping
+  std::condition_variable done_;  // idle
   // Guarded by mutex_.
-  std::deque<std::function<void()>> tasks_;
+  std::deque<Task> tasks_;
   std::vector<std::thread> threads_;
   std::size_t resting_ = 0;  // threads without a task
   std::size_t running_ = 0;

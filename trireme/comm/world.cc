@@ -15,10 +15,13 @@
 #include "trireme/base/log.h"
 #include "trireme/comm/gloo/gloo_mesh.h"
 #include "trireme/comm/group_impl.h"
+#include "trireme/comm/mpi/mpi_support.h"
 #include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme {
 namespace {
+
+bool wants_mpi(const std::string& engine) { return engine == "mpi" || engine == "shm+mpi"; }
 
 void validate(const WorldOptions& options) {
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
@@ -26,6 +29,7 @@ void validate(const WorldOptions& options) {
   }
   check_engine_name(options.engine);
   if (options.size == 1) return;
+  if (wants_mpi(options.engine)) require_mpi(options.size);
   const bool adopts = options.rank == 0 && options.listen_fd >= 0;
   if (!adopts && (options.port < 1 || options.port > 65535)) {
     throw_error<ConfigError>("port {} is not between 1 and 65535", options.port);
@@ -52,11 +56,13 @@ bool shares_its_host(const WorldState& world) {
                        [&](const Member& member) { return member.host_id == host; }) > 1;
 }
 
+// Between ranks of one host.
+bool uses_shm(const std::string& engine) { return engine == "auto" || engine.starts_with("shm"); }
+
 // "ranks 0, 1 on alpha by shm, rank 2 on beta, between hosts by gloo": what carries bytes between
 // which ranks.
 std::string describe_engines(const WorldState& world) {
-  const bool by_host = world.engine == "auto" || world.engine.starts_with("shm");
-  if (!by_host) return "all by " + world.engine;
+  if (!uses_shm(world.engine)) return "all by " + world.engine;
   std::map<std::string, std::vector<int>> hosts;
   for (const Member& member : world.members) hosts[member.host_id].push_back(member.rank);
   std::string text;
@@ -66,14 +72,16 @@ std::string describe_engines(const WorldState& world) {
                         member.host_name, ranks.size() > 1 ? " by shm" : "");
   }
   const bool several = hosts.size() > 1;
-  return several ? text + ", between hosts by gloo" : text;
+  if (!several) return text;
+  return text + ", between hosts by " + (wants_mpi(world.engine) ? "mpi" : "gloo");
 }
 
 void join(WorldState& world, const WorldOptions& options, const Deadline& deadline,
           FileDescriptor listener) {
   Meeting meeting = meet(options, std::move(listener));
   world.members = meeting.members;
-  world.control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch);
+  world.control =
+      std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch, world.waits);
   const std::vector<int> far = elsewhere(world.members);
   if (options.engine == "shm" && !far.empty()) {
     throw_error<ConfigError>(
@@ -81,10 +89,14 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
         "gloo",
         detail::name_ranks(far), options.size);
   }
-  if (options.engine != "gloo" && shares_its_host(world)) {
+  if (uses_shm(options.engine) && shares_its_host(world)) {
     world.regions = std::make_shared<ShmRegions>();
   }
-  if (options.engine == "gloo" || !far.empty()) {
+  if (options.engine == "mpi" || (options.engine == "shm+mpi" && !far.empty())) {
+    // An MPI launcher ends this process as soon as it sees another end.
+    world.control->log_failures();
+    world.mpi = make_mpi_mesh(options.rank, options.size, *world.control, world.latch, deadline);
+  } else if (options.engine == "gloo" || !far.empty()) {
     world.mesh =
         std::make_shared<GlooMesh>(options, world.members, *world.control, world.latch, deadline);
   }
@@ -93,9 +105,10 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
 }  // namespace
 
 void check_engine_name(std::string_view engine) {
-  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo"};
+  constexpr std::string_view kEngines[] = {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"};
   if (std::find(std::begin(kEngines), std::end(kEngines), engine) == std::end(kEngines)) {
-    throw_error<ConfigError>("there is no engine '{}'; use auto, shm, gloo or shm+gloo", engine);
+    throw_error<ConfigError>(
+        "there is no engine '{}'; use auto, shm, gloo, shm+gloo, mpi or shm+mpi", engine);
   }
 }
 

@@ -38,7 +38,9 @@ struct WorldOptions {
   // Shared by the ranks of one job. May be empty only while address is a loopback address.
   std::string secret;
   // What carries the bytes. "auto": shared memory between ranks of one host, gloo between hosts;
-  // the same as "shm+gloo". "shm", "gloo": that one between all ranks.
+  // the same as "shm+gloo". "shm+mpi": shared memory and MPI. "shm", "gloo", "mpi": that one
+  // between all ranks. Those with mpi want all ranks to be started by one mpirun (docs/launch.md),
+  // and a build with MPI.
   std::string engine = "auto";
   // Ranks with equal ids share a host. Empty: the environment variable TRIREME_HOST_ID or, where
   // that is not set, one kernel, process and network namespace.

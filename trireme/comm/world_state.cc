@@ -50,14 +50,6 @@ std::string OperationName::text(const GroupScope& scope) const {
       describe_message(scope, message.key, message.sends, message.count, message.dtype));
 }
 
-std::string OperationName::key() const {
-  if (const auto* signature = std::get_if<Signature>(&what_)) {
-    return fmt::format("{}", signature->sequence);
-  }
-  const MessageKey& key = std::get<Message>(what_).key;
-  return fmt::format("message/{}/{}", key.tag, key.sequence);
-}
-
 void mismatch_error(const GroupScope& scope, const Signature& mine, int peer,
                     const Signature& theirs) {
   throw_error<CommError>(
@@ -88,14 +80,27 @@ void pair_mismatch_error(const GroupScope& scope, const Signature& signature, in
 
 void timeout_error(const GroupScope& scope, const OperationName& mine,
                    const std::vector<int>& missing) {
-  std::vector<int> ranks;
-  for (const int group_rank : missing) ranks.push_back(scope.member(group_rank).rank);
-  const std::string hosts =
-      ranks.size() == 1 ? " on " + scope.member(missing[0]).host_name : std::string();
+  const WorldState& world = *scope.world;
+  Culprits culprits;
+  if (world.control != nullptr) {
+    scope.world->waits.freeze();
+    culprits = find_culprits(scope, missing);
+    world.latch.throw_if_failed();
+  }
+  std::vector<int> late;
+  for (const int group_rank : missing) late.push_back(scope.member(group_rank).rank);
+  const std::vector<int>& ranks = culprits.ranks.empty() ? late : culprits.ranks;
+  const std::string host =
+      ranks.size() == 1 ? " on " + world.members[static_cast<std::size_t>(ranks[0])].host_name
+                        : std::string();
+  std::string others;
+  for (const auto& [rank, wait] : culprits.waits) {
+    others += fmt::format("; rank {} waits for rank {} in {}", rank, wait.peer, wait.operation);
+  }
   throw_error<TimeoutError>(
-      "group {}: {}{} did not arrive at {}, before its deadline (seen by rank {}); look at what "
+      "group {}: {}{} did not arrive at {}, before its deadline (seen by rank {}{}); look at what "
       "they were doing, or raise the timeout",
-      scope.name, detail::name_ranks(ranks), hosts, mine.text(scope), scope.world->rank);
+      scope.name, detail::name_ranks(ranks), host, mine.text(scope), world.rank, others);
 }
 
 void left_error(const GroupScope& scope, const OperationName& mine, int peer) {

@@ -15,22 +15,28 @@
 #include "trireme/comm/failure.h"
 #include "trireme/comm/meeting/control_plane.h"
 #include "trireme/comm/meeting/rendezvous.h"
+#include "trireme/comm/wait_board.h"
 
 namespace trireme {
 
 class GlooMesh;
+class MpiMesh;
 class ShmRegions;
 
-// Constant after join_world(), but for what latch and control guard themselves. A world of one has
-// neither control plane nor mesh.
+// Constant after join_world(), but for what latch, waits and control guard themselves. A world of
+// one has neither control plane nor meshes.
 struct WorldState {
   int rank = 0;
-  std::string engine;  // as asked for: "auto", "shm", "gloo", "shm+gloo"
+  std::string engine;  // as asked for: see WorldOptions
   std::vector<Member> members;
   FailureLatch latch;
+  WaitBoard waits;
   std::unique_ptr<ControlPlane> control;
-  std::shared_ptr<GlooMesh> mesh;       // null when the world needs none
-  std::shared_ptr<ShmRegions> regions;  // null when no other rank can reach this one's memory
+  // Null when the world needs none.
+  std::shared_ptr<GlooMesh> mesh;
+  std::shared_ptr<MpiMesh> mpi;
+  // Null when no other rank can reach this one's memory.
+  std::shared_ptr<ShmRegions> regions;
 
   WorldState();
   ~WorldState();
@@ -60,9 +66,6 @@ class OperationName {
 
   // "operation 12, all_reduce(sum of 3 x f32)"; "message 0, send(8 x f32 to rank 2, tag 7)".
   std::string text(const GroupScope& scope) const;
-  // Equal on all ranks that wait for one another in this operation, different for every other of
-  // the group.
-  std::string key() const;
 
  private:
   struct Message {
@@ -85,7 +88,8 @@ class OperationName {
 // ranks of the group.
 [[noreturn]] void pair_mismatch_error(const GroupScope& scope, const Signature& signature, int from,
                                       int to, std::int64_t sent, std::int64_t expected);
-// Throws: names the ranks of the group that have not arrived.
+// Throws: names the ranks that keep this operation from going on. missing are those of the group
+// that have not arrived; where these wait for others, it is the others. Takes up to a second.
 [[noreturn]] void timeout_error(const GroupScope& scope, const OperationName& mine,
                                 const std::vector<int>& missing);
 // Throws: the peer said goodbye while this operation waits for it.

@@ -3,7 +3,13 @@
 
 #include "trireme/parallel/tensor_buffer.h"
 
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/accumulate.h>
 #include <fmt/ranges.h>
+
+#include <memory>
+#include <utility>
 
 #include "trireme/base/error.h"
 
@@ -44,6 +50,17 @@ Buffer buffer_of_tensor(const at::Tensor& tensor) {
             : "an undefined one");
   }
   return {tensor.data_ptr(), tensor.numel(), dtype_of_tensor(tensor.scalar_type())};
+}
+
+at::Tensor shared_zeros(Group& group, at::IntArrayRef sizes, at::ScalarType dtype) {
+  const auto count = static_cast<std::size_t>(c10::multiply_integers(sizes));
+  const at::TensorOptions options = at::TensorOptions().dtype(dtype);
+  if (count == 0) return at::zeros(sizes, options);
+  auto memory = std::make_shared<SharedBuffer>(
+      group.allocate_shared(count * dtype_bytes(dtype_of_tensor(dtype))));
+  void* data = memory->data();
+  return at::from_blob(
+      data, sizes, [memory = std::move(memory)](void*) mutable { memory.reset(); }, options);
 }
 
 }  // namespace trireme

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "trireme/comm/mpi/mpi_support.h"
 #include "trireme/ops/machine_rates.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
@@ -111,7 +112,9 @@ DoctorReport examine_machine() {
   add("matrix rate, oneDNN f32", gflops(facts.f32_flops_per_s));
   add("matrix rate, oneDNN bf16", gflops(facts.bf16_flops_per_s));
   add("memory rate", fmt::format("{:.1f} GB/s", facts.memory_bytes_per_s / 1e9));
-  add("engines", "shm (ranks of one host), gloo (TCP between hosts)");
+  const std::string mpi = mpi_library();
+  add("engines", fmt::format("shm (ranks of one host), gloo (TCP between hosts){}",
+                             mpi.empty() ? "; no mpi in this build" : ", mpi (" + mpi + ")"));
   report.advice = machine_advice(facts);
   return report;
 }

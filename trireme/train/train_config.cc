@@ -138,7 +138,8 @@ void CheckpointConfig::validate() const {
 
 void ParallelConfig::visit(ConfigFields& f) {
   f.field("dp", dp, "data-parallel ranks; 0: as many as there are workers");
-  f.field("engine", engine, "what carries bytes between ranks", {"auto", "shm", "gloo"});
+  f.field("engine", engine, "what carries bytes between ranks",
+          {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"});
   f.field("network_interface", network_interface,
           "name or address for the gloo engine; empty: the one that reaches rank 0");
   f.field("timeout_seconds", timeout_seconds, "deadline of each operation between ranks");

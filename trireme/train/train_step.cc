@@ -22,7 +22,7 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       state_(state),
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
-      tree_(state.flat().size()) {}
+      tree_(state.flat().size(), &group) {}
 
 double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
   const std::int64_t size = config_.batch.micro_batch_size;

@@ -3,15 +3,11 @@
 
 #include "trireme/comm/gloo/gloo_port.h"
 
-#include <fmt/format.h>
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>
 #include <xxhash.h>
 
 #include <algorithm>
-#include <iterator>
-#include <optional>
-#include <sstream>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -24,9 +20,6 @@ namespace {
 constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
 // What a rank sent before its goodbye may come after it, on another connection.
 constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
-// For ranks that time out in the same operation to say so: their deadlines differ by as much as
-// they came to it at different times.
-constexpr std::chrono::milliseconds kHearTime{300};
 // Long enough for a message that is there, short for one that is not.
 constexpr std::chrono::milliseconds kProbeTime{1};
 
@@ -108,6 +101,7 @@ void GlooFlight::wait(const OperationName& what, const Deadline& deadline) {
   std::stable_partition(messages_.begin(), messages_.end(),
                         [](const Message& message) { return message.receive; });
   for (std::size_t i = 0; i < messages_.size(); ++i) {
+    const WaitBoard::Posted posted(port_.scope_, what, messages_[i].peer);
     try {
       wait_for(messages_[i], what, deadline);
     } catch (const gloo::Exception& error) {
@@ -143,7 +137,7 @@ void GlooFlight::fail(std::size_t at, const OperationName& what, const Deadline&
   scope.world->latch.throw_if_failed();
   if (scope.has_left(peer)) left_error(scope, what, peer);
   if (deadline.expired()) {
-    timeout_error(scope, what, without_those_who_wait(missing_from(at), what));
+    timeout_error(scope, what, missing_from(at));
   }
   scope.world->latch.wait_for(kCauseTime);
   scope.world->latch.throw_if_failed();
@@ -170,49 +164,6 @@ std::vector<int> GlooFlight::missing_from(std::size_t at) {
   }
   std::sort(missing.begin(), missing.end());
   return missing;
-}
-
-// Who waits for a third rank is silent, too. A rank that times out says on the control plane whom
-// it misses: it is alive and in the operation, and whoever it misses is asked in its turn. Those
-// who say nothing are stuck. When we do not even hear ourselves, rank 0, through whom it goes, is.
-std::vector<int> GlooFlight::without_those_who_wait(const std::vector<int>& silent,
-                                                    const OperationName& what) {
-  const GroupScope& scope = port_.scope_;
-  ControlPlane& control = *scope.world->control;
-  const auto key = [&](int rank) {
-    return fmt::format("late/{:016x}/{}/{}", scope.id, what.key(), rank);
-  };
-  // Whom the rank of the group misses; nothing when it says nothing.
-  const auto missed_by = [&](int rank,
-                             const Deadline& deadline) -> std::optional<std::vector<int>> {
-    try {
-      std::istringstream words(control.get(key(rank), deadline, "a sign of life"));
-      return std::vector<int>(std::istream_iterator<int>(words), {});
-    } catch (const TimeoutError&) {
-      scope.world->latch.throw_if_failed();
-      return std::nullopt;
-    }
-  };
-  control.put(key(scope.rank), fmt::format("{}", fmt::join(silent, " ")));
-  const bool rank_zero_lives = missed_by(scope.rank, Deadline::after(kHearTime)).has_value();
-  std::vector<int> asked = silent;
-  std::vector<int> stuck;
-  const Deadline deadline = Deadline::after(kHearTime);
-  for (std::size_t i = 0; i < asked.size(); ++i) {
-    if (!rank_zero_lives) {
-      if (scope.world_ranks[static_cast<std::size_t>(asked[i])] == 0) stuck.push_back(asked[i]);
-      continue;
-    }
-    const std::optional<std::vector<int>> missed = missed_by(asked[i], deadline);
-    if (!missed) stuck.push_back(asked[i]);
-    for (const int rank : missed.value_or(std::vector<int>())) {
-      const bool known = rank == scope.rank || rank < 0 || rank >= scope.size() ||
-                         std::find(asked.begin(), asked.end(), rank) != asked.end();
-      if (!known) asked.push_back(rank);
-    }
-  }
-  std::sort(stuck.begin(), stuck.end());
-  return stuck.empty() ? silent : stuck;
 }
 
 }  // namespace trireme

@@ -74,8 +74,6 @@ class GlooFlight final : public Flight {
   [[noreturn]] void fail(std::size_t at, const OperationName& what, const Deadline& deadline,
                          const char* why);
   std::vector<int> missing_from(std::size_t at);
-  std::vector<int> without_those_who_wait(const std::vector<int>& silent,
-                                          const OperationName& what);
 
   GlooPort& port_;
   std::vector<Message> messages_;

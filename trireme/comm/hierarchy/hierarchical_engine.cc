@@ -19,9 +19,6 @@ constexpr std::int64_t kOneRailBytes = 64 << 10;
 constexpr std::int64_t kSmallestPieceBytes = 1 << 20;
 constexpr std::int64_t kLargestPieceBytes = 16 << 20;
 constexpr std::int64_t kWantedPieces = 8;
-// A rank that is stuck inside a host makes its rail wait, too. Who waits beside it knows its name,
-// and so has to speak first.
-constexpr std::chrono::milliseconds kRailPatience = std::chrono::seconds(1);
 
 std::vector<std::vector<TreeNode>> covers_of(const HostMap& hosts, int leaves) {
   std::vector<std::vector<TreeNode>> covers;
@@ -52,8 +49,7 @@ HierarchicalEngine::HierarchicalEngine(const GroupScope& scope, EngineFactory be
 void HierarchicalEngine::run(const Collective& collective, const Deadline& deadline) {
   TRIREME_ASSERT(collective.partial == nullptr, "hierarchies are not nested");
   collective_ = &collective;
-  local_deadline_ = deadline;
-  rail_deadline_ = Deadline::after(deadline.remaining() + kRailPatience);
+  deadline_ = deadline;
   try {
     dispatch();
   } catch (const std::exception& error) {
@@ -118,8 +114,8 @@ HierarchicalEngine::Step HierarchicalEngine::step(CollectiveKind kind) const {
   return step;
 }
 
-void HierarchicalEngine::run_local(const Step& step) { local_->run(step, local_deadline_); }
-void HierarchicalEngine::run_rail(const Step& step) { rail_->run(step, rail_deadline_); }
+void HierarchicalEngine::run_local(const Step& step) { local_->run(step, deadline_); }
+void HierarchicalEngine::run_rail(const Step& step) { rail_->run(step, deadline_); }
 
 void HierarchicalEngine::send(const MessageKey& key, const ConstBuffer& data,
                               const Deadline& deadline) {

@@ -104,8 +104,7 @@ class HierarchicalEngine final : public Engine {
 
   // Of the operation under way.
   const Collective* collective_ = nullptr;
-  Deadline local_deadline_ = Deadline::after({});
-  Deadline rail_deadline_ = Deadline::after({});
+  Deadline deadline_ = Deadline::after({});
   std::vector<std::vector<std::byte>> scratch_;
   RailWorker rail_worker_;
 };

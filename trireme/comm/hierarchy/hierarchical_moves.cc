@@ -119,7 +119,7 @@ void HierarchicalEngine::gather() {
   if (beside_root) far.input.count = 0;
   far.output = collective_->output;
   far.blocks = distant_blocks(collective_->blocks, hosts_.host_of(root));
-  pairs_->run(far, local_deadline_);
+  pairs_->run(far, deadline_);
 }
 
 void HierarchicalEngine::scatter() {
@@ -138,7 +138,7 @@ void HierarchicalEngine::scatter() {
   far.output = collective_->output;
   if (beside_root) far.output.count = 0;
   far.blocks = distant_blocks(collective_->blocks, hosts_.host_of(root));
-  pairs_->run(far, local_deadline_);
+  pairs_->run(far, deadline_);
 }
 
 void HierarchicalEngine::all_to_all() {
@@ -153,7 +153,7 @@ void HierarchicalEngine::all_to_all() {
   far.output = collective_->output;
   far.send_blocks = distant_blocks(collective_->send_blocks, hosts_.own_host());
   far.blocks = distant_blocks(collective_->blocks, hosts_.own_host());
-  pairs_->run(far, local_deadline_);
+  pairs_->run(far, deadline_);
 }
 
 }  // namespace trireme

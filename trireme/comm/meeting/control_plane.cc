@@ -26,12 +26,17 @@ Deadline soonest(const Deadline& deadline, std::chrono::milliseconds time) {
   return slice.time_point() < deadline.time_point() ? slice : deadline;
 }
 
+std::string answer_key(const std::string& question, int rank) {
+  return fmt::format("answer/{}/{}", question, rank);
+}
+
 }  // namespace
 
-ControlPlane::ControlPlane(int rank, Meeting meeting, FailureLatch& latch)
+ControlPlane::ControlPlane(int rank, Meeting meeting, FailureLatch& latch, const WaitBoard& waits)
     : rank_(rank),
       members_(std::move(meeting.members)),
       latch_(latch),
+      waits_(waits),
       // Awake at first: frames may have come together with the end of the meeting.
       wakeup_(eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)),
       left_(members_.size()),
@@ -105,6 +110,24 @@ std::string ControlPlane::get(const std::string& key, const Deadline& deadline,
   }
 }
 
+std::string ControlPlane::ask() {
+  const std::lock_guard lock(mutex_);
+  std::string question = fmt::format("{}.{}", rank_, next_question_++);
+  const std::string payload = FieldWriter().text(question).bytes();
+  if (rank_ == 0) {
+    answer_to(question);
+    send_to_all_but(0, FrameType::kAsk, payload);
+  } else {
+    send(0, FrameType::kAsk, payload);
+  }
+  wake_thread();
+  return question;
+}
+
+std::string ControlPlane::answer(const std::string& question, int rank, const Deadline& deadline) {
+  return get(answer_key(question, rank), deadline, "an answer");
+}
+
 void ControlPlane::announce(const Failure& failure) {
   const std::lock_guard lock(mutex_);
   if (!latch(failure)) return;
@@ -116,6 +139,7 @@ bool ControlPlane::latch(const Failure& failure) {
   // First, so that who sees this process end after the latch fell finds them.
   if (!latch_.failed()) last_words_->failed(failure);
   const bool first = latch_.fail(failure);
+  if (first && logs_failures_.load()) log_error("{}", failure.message);
   changed_.notify_all();
   return first;
 }
@@ -210,6 +234,12 @@ void ControlPlane::handle(int from, const Frame& frame) {
       }
       break;
     }
+    case FrameType::kAsk: {
+      const std::string question = reader.text();
+      answer_to(question);
+      if (rank_ == 0) send_to_all_but(0, FrameType::kAsk, frame.payload);
+      break;
+    }
     case FrameType::kFailure: {
       // Whoever latched an earlier one here has sent it to all.
       const bool first = latch(detail::decode_failure(frame.payload));
@@ -263,6 +293,16 @@ void ControlPlane::send_to_all_but(int rank, FrameType type, std::string_view pa
   const std::string frame = encode_frame(type, payload);
   for (auto& [peer, connection] : connections_) {
     if (peer != rank) connection.outbox += frame;
+  }
+}
+
+void ControlPlane::answer_to(const std::string& question) {
+  const std::string key = answer_key(question, rank_);
+  std::string text = encode_waits(waits_.waits());
+  if (rank_ == 0) {
+    keep_value(key, std::move(text));
+  } else {
+    send(0, FrameType::kPut, FieldWriter().text(key).text(text).bytes());
   }
 }
 

@@ -24,14 +24,15 @@
 #include "trireme/comm/failure.h"
 #include "trireme/comm/meeting/peer_process.h"
 #include "trireme/comm/meeting/rendezvous.h"
+#include "trireme/comm/wait_board.h"
 
 namespace trireme {
 
 // Any thread may call any public function.
 class ControlPlane {
  public:
-  // latch must outlive it.
-  ControlPlane(int rank, Meeting meeting, FailureLatch& latch);
+  // latch and waits must outlive it.
+  ControlPlane(int rank, Meeting meeting, FailureLatch& latch, const WaitBoard& waits);
   // Ends the connections, without a goodbye unless say_goodbye() was called.
   ~ControlPlane();
 
@@ -43,6 +44,15 @@ class ControlPlane {
 
   // Latches the failure here and on every other rank.
   void announce(const Failure& failure);
+  // From now on the first failure is logged as soon as it is known, on this object's own thread:
+  // for processes that may not live to throw it.
+  void log_failures() { logs_failures_.store(true); }
+
+  // Asks all ranks what they wait for now. They answer without help of their threads. Returns the
+  // name of the question.
+  std::string ask();
+  // Blocks until the rank has answered. Throws TimeoutError, or the latched failure.
+  std::string answer(const std::string& question, int rank, const Deadline& deadline);
 
   // True once the rank has said goodbye.
   bool has_left(int rank) const { return left_[static_cast<std::size_t>(rank)].load(); }
@@ -70,6 +80,8 @@ class ControlPlane {
   bool latch(const Failure& failure);
   void send(int to, FrameType type, std::string_view payload);
   void send_to_all_but(int rank, FrameType type, std::string_view payload);
+  // Tells what this rank waits for.
+  void answer_to(const std::string& question);
   void keep_value(const std::string& key, std::string value);
   void mark_left(int rank);
   void wake_thread();
@@ -79,8 +91,10 @@ class ControlPlane {
   const int rank_;
   const std::vector<Member> members_;
   FailureLatch& latch_;
+  const WaitBoard& waits_;
   FileDescriptor wakeup_;
   std::vector<std::atomic<bool>> left_;  // by rank
+  std::atomic<bool> logs_failures_ = false;
   const std::unique_ptr<LastWords> last_words_;
 
   // Used by the thread only: processes of this host that had not ended when it looked last.
@@ -92,6 +106,7 @@ class ControlPlane {
   std::map<int, Connection> connections_;
   std::map<std::string, std::string> values_;
   std::vector<Waiter> waiters_;  // rank 0 only
+  int next_question_ = 0;
   bool stopping_ = false;
 
   std::thread thread_;

@@ -39,7 +39,7 @@ std::optional<Frame> FrameDecoder::next() {
     throw_error<ProtocolError>("a frame of {} bytes, {} are allowed", size, limit_bytes_);
   }
   if (type < static_cast<std::uint8_t>(FrameType::kHello) ||
-      type > static_cast<std::uint8_t>(FrameType::kGoodbye)) {
+      type > static_cast<std::uint8_t>(FrameType::kAsk)) {
     throw_error<ProtocolError>("a frame of unknown type {}", type);
   }
   if (rest.size() < kHeaderBytes + size) return std::nullopt;

@@ -40,6 +40,7 @@ enum class FrameType : std::uint8_t {
   kValue,
   kFailure,
   kGoodbye,
+  kAsk,
 };
 
 constexpr std::size_t kStrangerFrameLimit = 4096;    // bytes

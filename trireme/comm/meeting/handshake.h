@@ -29,7 +29,7 @@ constexpr std::size_t kNonceBytes = 32;
 constexpr std::size_t kProofBytes = 32;
 
 // Of everything after the handshake.
-constexpr std::uint32_t kProtocolVersion = 2;
+constexpr std::uint32_t kProtocolVersion = 3;
 
 struct Hello {
   std::uint32_t rank = 0;

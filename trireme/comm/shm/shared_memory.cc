@@ -19,6 +19,9 @@
 namespace trireme {
 namespace {
 
+// While a rank's memory is waited for, who waits looks this often whether that rank has left.
+constexpr std::chrono::milliseconds kFindSlice{100};
+
 std::string error_text() { return std::strerror(errno); }
 
 [[noreturn]] void no_memory(const GroupScope& scope, std::size_t bytes) {
@@ -36,6 +39,23 @@ bool every_rank_has_a_core(const GroupScope& scope) {
   const auto here = std::count_if(members.begin(), members.end(),
                                   [&](const Member& member) { return member.host_id == host; });
   return static_cast<unsigned>(here) <= std::thread::hardware_concurrency();
+}
+
+std::string find_memory(const GroupScope& scope, const std::string& key, int owner,
+                        const OperationName& name, const Deadline& deadline) {
+  const WaitBoard::Posted posted(scope, name, owner);
+  for (;;) {
+    // It says where before it says goodbye.
+    const bool left = scope.has_left(owner);
+    try {
+      const auto slice = std::min(kFindSlice, deadline.remaining());
+      return scope.world->control->get(key, Deadline::after(slice), "shared memory");
+    } catch (const TimeoutError&) {
+      scope.world->latch.throw_if_failed();
+      if (left) left_error(scope, name, owner);
+      if (deadline.expired()) timeout_error(scope, name, {owner});
+    }
+  }
 }
 
 void SharedMemory::Unmap::operator()(std::byte* map) const { munmap(map, bytes); }

@@ -14,10 +14,16 @@
 #include <memory>
 #include <string>
 
+#include "trireme/base/deadline.h"
 #include "trireme/base/file_descriptor.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {
+
+// Where a rank of the group says that its memory is, under a key of the control plane. Blocks until
+// it has said so; name is the operation that needs the memory. Errors: see Engine::run().
+std::string find_memory(const GroupScope& scope, const std::string& key, int owner,
+                        const OperationName& name, const Deadline& deadline);
 
 class SharedMemory {
  public:

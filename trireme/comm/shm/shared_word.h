@@ -56,9 +56,10 @@ class SharedWord {
     Sleeper& operator=(const Sleeper&) = delete;
 
     std::uint32_t seen() const { return seen_; }
-    // Until the value is another than seen(), or for no reason.
-    void sleep(const Deadline& deadline) {
-      futex_wait(word_.value_, seen_, std::min(kSleepSlice, deadline.remaining()));
+    // Until the value is another than seen(), or for no reason. Where every wake raises the word,
+    // none can be lost, and the slice may be as long as the deadline.
+    void sleep(const Deadline& deadline, std::chrono::milliseconds slice = kSleepSlice) {
+      futex_wait(word_.value_, seen_, std::min(slice, deadline.remaining()));
     }
     static void sleep_either(const Sleeper& one, const Sleeper& two, const Deadline& deadline) {
       futex_wait_either(one.word_.value_, one.seen_, two.word_.value_, two.seen_,

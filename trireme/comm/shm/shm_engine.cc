@@ -24,7 +24,9 @@ class ShmEngine final : public Engine {
   std::int64_t bytes_sent_between_hosts() const override { return 0; }
 
   void run(const Collective& collective, const Deadline& deadline) override {
-    if (!segment_) segment_ = std::make_unique<ShmSegment>(scope_, deadline);
+    if (!segment_) {
+      segment_ = std::make_unique<ShmSegment>(scope_, collective.identity(), deadline);
+    }
     ShmOperation operation(scope_, *segment_, collective, deadline, may_be_direct_);
     run(operation);
     may_be_direct_ = operation.any_has_regions();
@@ -90,24 +92,27 @@ void ShmOperation::meet() {
   compared_ = true;
 }
 
-bool ShmOperation::meet_directly(const void* data, std::size_t bytes) {
-  ShmRegions& regions = *scope_.world->regions;
-  location_ = regions.locate(data, bytes);
+bool ShmOperation::meet_and_tell(const void* data, std::size_t bytes) {
+  location_ = scope_.world->regions->locate(data, bytes);
   meet();
-  const auto place = [&](int rank) { return segment_.published(rank).opening.location.place; };
   for (int rank = 0; rank < size(); ++rank) {
-    if (place(rank) == ShmLocation::Place::kPrivate) return false;
+    const ShmLocation& location = segment_.published(rank).opening.location;
+    if (location.place == ShmLocation::Place::kPrivate) return false;
   }
+  return true;
+}
+
+void ShmOperation::reach(const void* own) {
   data_.resize(static_cast<std::size_t>(size()));
   for (int rank = 0; rank < size(); ++rank) {
     std::shared_ptr<std::byte>& memory = data_[static_cast<std::size_t>(rank)];
+    const ShmLocation& location = segment_.published(rank).opening.location;
     if (rank == this->rank()) {
-      memory = {std::shared_ptr<std::byte>(), static_cast<std::byte*>(const_cast<void*>(data))};
-    } else if (place(rank) == ShmLocation::Place::kRegion) {
-      memory = regions.reach(scope_, rank, segment_.published(rank).opening.location);
+      memory = {std::shared_ptr<std::byte>(), static_cast<std::byte*>(const_cast<void*>(own))};
+    } else if (location.place == ShmLocation::Place::kRegion) {
+      memory = scope_.world->regions->reach(scope_, rank, location);
     }
   }
-  return true;
 }
 
 std::unique_ptr<Engine> make_shm_engine(const GroupScope& scope) {

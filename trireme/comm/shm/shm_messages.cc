@@ -10,12 +10,10 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/shm/shm_copy.h"
+#include "trireme/comm/shm/waiter_list.h"
 
 namespace trireme {
 namespace {
-
-// How often one who waits for a peer's inbox to be made looks whether the peer has left.
-constexpr std::chrono::milliseconds kFindSlice{500};
 
 constexpr std::size_t kPageBytes = 4096;
 
@@ -32,11 +30,15 @@ std::size_t inbox_bytes(int ranks) { return ring_offset(ranks, ranks); }
 }  // namespace
 
 struct ShmMessages::Outbox {
-  std::mutex mutex;
-  // Guarded by mutex, but for what ready says: once true, memory and the ring's words stay.
+  std::mutex opening;
+  // Guarded by opening; once ready, memory and the ring's words stay.
   SharedMemory memory;
-  ShmRing ring;
   std::atomic<bool> ready = false;
+
+  std::mutex mutex;
+  // Guarded by mutex.
+  ShmRing ring;
+  WaiterList waiters;  // for room
 };
 
 struct ShmMessages::Inbox {
@@ -44,6 +46,7 @@ struct ShmMessages::Inbox {
   // A receive that was called.
   struct Posted {
     Buffer data;
+    WaiterList::Waiter waiter;
     std::size_t arrived = 0;  // bytes
     bool done = false;
     std::optional<ConstBuffer> other;  // what the sender says it is, when that differs
@@ -60,6 +63,7 @@ struct ShmMessages::Inbox {
   ShmRing ring;
   std::map<Key, Posted*> posted;
   std::map<Key, Stored> stored;
+  WaiterList waiters;  // of posted, for records
 
   // mutex held.
   void post(const Key& key, Posted& receive);
@@ -86,7 +90,9 @@ void ShmMessages::Inbox::post(const Key& key, Posted& receive) {
     }
     stored.erase(found);
   }
-  if (!receive.done) posted.emplace(key, &receive);
+  if (receive.done) return;
+  posted.emplace(key, &receive);
+  waiters.join(receive.waiter);
 }
 
 // False when there was nothing.
@@ -123,27 +129,38 @@ void ShmMessages::Inbox::take(const ShmChunk& chunk, const std::byte* bytes) {
     receive.arrived += chunk.bytes;
     receive.done = receive.arrived == what.bytes();
   }
-  if (receive.done) posted.erase(found);
+  if (!receive.done) return;
+  posted.erase(found);
+  receive.waiter.notify();
 }
 
 // A message on its way into a ring.
 class ShmMessages::Outgoing {
  public:
   Outgoing(Outbox& box, const MessageKey& key, const ConstBuffer& data)
-      : box_(box), data_(static_cast<const std::byte*>(data.data)), bytes_(data.bytes()) {
+      : box_(box),
+        data_(static_cast<const std::byte*>(data.data)),
+        bytes_(data.bytes()),
+        word_(&box.ring.read()) {
     chunk_.tag = key.tag;
     chunk_.sequence = key.sequence;
     chunk_.count = data.count;
     chunk_.dtype = data.dtype;
   }
+  ~Outgoing() {
+    const std::lock_guard lock(box_.mutex);
+    box_.waiters.leave(waiter_);
+  }
+  Outgoing(const Outgoing&) = delete;
+  Outgoing& operator=(const Outgoing&) = delete;
 
   bool done() const { return done_; }
   // Where room is made known, and its value before the last advance().
-  SharedWord& word() const { return box_.ring.read(); }
+  SharedWord& word() const { return *word_; }
   std::uint32_t seen() const { return seen_; }
+  std::chrono::milliseconds slice() const { return slice_; }
   // Writes what there is room for. False when that was nothing.
   bool advance() {
-    seen_ = word().value();
     bool any = false;
     while (!done_ && write_chunk()) any = true;
     return any;
@@ -154,16 +171,27 @@ class ShmMessages::Outgoing {
     const std::size_t bytes = std::min(ShmRing::kMostChunkBytes, bytes_ - chunk_.offset);
     chunk_.bytes = static_cast<std::uint32_t>(bytes);
     const std::lock_guard lock(box_.mutex);
-    if (!box_.ring.write(chunk_, data_ + chunk_.offset)) return false;
+    const std::uint32_t read = box_.ring.read().value();
+    if (!box_.ring.write(chunk_, data_ + chunk_.offset)) {
+      box_.waiters.join(waiter_);
+      word_ = &waiter_.word(box_.ring.read());
+      slice_ = waiter_.slice();
+      seen_ = waiter_.watches() ? read : word_->value();
+      return false;
+    }
     chunk_.offset += bytes;
     done_ = chunk_.offset == bytes_;
+    if (done_) box_.waiters.leave(waiter_);
     return true;
   }
 
   Outbox& box_;
   const std::byte* data_;
   const std::size_t bytes_;
-  ShmChunk chunk_;  // the next one
+  ShmChunk chunk_;             // the next one
+  WaiterList::Waiter waiter_;  // guarded by the outbox's mutex; listed from the first wait on
+  SharedWord* word_;
+  std::chrono::milliseconds slice_ = kSleepSlice;
   std::uint32_t seen_ = 0;
   bool done_ = false;
 };
@@ -172,7 +200,7 @@ class ShmMessages::Outgoing {
 class ShmMessages::Incoming {
  public:
   Incoming(Inbox& box, const MessageKey& key, const Buffer& data)
-      : box_(box), key_(key.tag, key.sequence) {
+      : box_(box), key_(key.tag, key.sequence), word_(&box.ring.written()) {
     receive_.data = data;
     const std::lock_guard lock(box_.mutex);
     box_.post(key_, receive_);
@@ -181,6 +209,7 @@ class ShmMessages::Incoming {
   ~Incoming() {
     const std::lock_guard lock(box_.mutex);
     if (!receive_.done) box_.posted.erase(key_);
+    box_.waiters.leave(receive_.waiter);
   }
   Incoming(const Incoming&) = delete;
   Incoming& operator=(const Incoming&) = delete;
@@ -188,15 +217,19 @@ class ShmMessages::Incoming {
   bool done() const { return done_; }
   // After done(): what the sender says the message is, when that differs.
   const std::optional<ConstBuffer>& other() const { return receive_.other; }
-  // Where records are made known, and its value when the ring was found empty.
-  SharedWord& word() const { return box_.ring.written(); }
+  // Where what comes is made known, and its value when advance() last found nothing.
+  SharedWord& word() const { return *word_; }
   std::uint32_t seen() const { return seen_; }
+  std::chrono::milliseconds slice() const { return slice_; }
   // Takes what has come from the peer, for whomever. False when that was nothing.
   bool advance() {
     const std::lock_guard lock(box_.mutex);
     const bool any = box_.empty_ring();
-    seen_ = box_.ring.read().value();
+    word_ = &receive_.waiter.word(box_.ring.written());
+    slice_ = receive_.waiter.slice();
+    seen_ = receive_.waiter.watches() ? box_.ring.read().value() : word_->value();
     done_ = receive_.done;
+    if (done_) box_.waiters.leave(receive_.waiter);
     return any;
   }
 
@@ -204,6 +237,8 @@ class ShmMessages::Incoming {
   Inbox& box_;
   const Inbox::Key key_;
   Inbox::Posted receive_;  // guarded by the inbox's mutex until done
+  SharedWord* word_;
+  std::chrono::milliseconds slice_ = kSleepSlice;
   std::uint32_t seen_ = 0;
   bool done_ = false;
 };
@@ -240,26 +275,13 @@ void ShmMessages::check(int peer, bool left, const OperationName& name,
   if (deadline.expired()) timeout_error(scope_, name, {peer});
 }
 
-std::string ShmMessages::find_inbox(const MessageKey& key, const OperationName& name,
-                                    const Deadline& deadline) const {
-  for (;;) {
-    const bool left = scope_.has_left(key.peer);
-    try {
-      const auto slice = std::min(kFindSlice, deadline.remaining());
-      return scope_.world->control->get(inbox_key(key.peer), Deadline::after(slice), "an inbox");
-    } catch (const TimeoutError&) {
-      check(key.peer, left, name, deadline);
-    }
-  }
-}
-
 ShmMessages::Outbox& ShmMessages::open_outbox(const MessageKey& key, const OperationName& name,
                                               const Deadline& deadline) {
   Outbox& box = *outboxes_[static_cast<std::size_t>(key.peer)];
   if (box.ready.load(std::memory_order_acquire)) return box;
   // Every thread waits by itself: each has a deadline of its own.
-  const std::string where = find_inbox(key, name, deadline);
-  const std::lock_guard lock(box.mutex);
+  const std::string where = find_memory(scope_, inbox_key(key.peer), key.peer, name, deadline);
+  const std::lock_guard lock(box.opening);
   if (box.ready.load(std::memory_order_relaxed)) return box;
   if (scope_.has_left(key.peer)) left_error(scope_, name, key.peer);
   const int n = scope_.size();
@@ -273,6 +295,7 @@ ShmMessages::Outbox& ShmMessages::open_outbox(const MessageKey& key, const Opera
 
 void ShmMessages::send(const MessageKey& key, const ConstBuffer& data, const Deadline& deadline) {
   const OperationName name(key, true, data.count, data.dtype);
+  const WaitBoard::Posted posted(scope_, name, key.peer);
   Outgoing out(open_outbox(key, name, deadline), key, data);
   for (;;) {
     const bool left = scope_.has_left(key.peer);
@@ -282,12 +305,13 @@ void ShmMessages::send(const MessageKey& key, const ConstBuffer& data, const Dea
     check(key.peer, left, name, deadline);
     if (spin_ && spin_for([&] { return out.word().value() != out.seen(); })) continue;
     SharedWord::Sleeper sleeper(out.word());
-    if (sleeper.seen() == out.seen()) sleeper.sleep(deadline);
+    if (sleeper.seen() == out.seen()) sleeper.sleep(deadline, out.slice());
   }
 }
 
 void ShmMessages::receive(const MessageKey& key, const Buffer& data, const Deadline& deadline) {
   const OperationName name(key, false, data.count, data.dtype);
+  const WaitBoard::Posted posted(scope_, name, key.peer);
   Incoming in(*inboxes_[static_cast<std::size_t>(key.peer)], key, data);
   while (!in.done()) {
     const bool left = scope_.has_left(key.peer);
@@ -297,7 +321,7 @@ void ShmMessages::receive(const MessageKey& key, const Buffer& data, const Deadl
     check(key.peer, left, name, deadline);
     if (spin_ && spin_for([&] { return in.word().value() != in.seen(); })) continue;
     SharedWord::Sleeper sleeper(in.word());
-    if (sleeper.seen() == in.seen()) sleeper.sleep(deadline);
+    if (sleeper.seen() == in.seen()) sleeper.sleep(deadline, in.slice());
   }
   if (in.other()) {
     message_mismatch_error(scope_, key, false, data, in.other()->count, in.other()->dtype);
@@ -309,6 +333,8 @@ void ShmMessages::exchange(const MessageKey& out_key, const ConstBuffer& out_dat
                            const Deadline& deadline) {
   const OperationName out_name(out_key, true, out_data.count, out_data.dtype);
   const OperationName in_name(in_key, false, in_data.count, in_data.dtype);
+  const WaitBoard::Posted posted_out(scope_, out_name, out_key.peer);
+  const WaitBoard::Posted posted_in(scope_, in_name, in_key.peer);
   Incoming in(*inboxes_[static_cast<std::size_t>(in_key.peer)], in_key, in_data);
   Outgoing out(open_outbox(out_key, out_name, deadline), out_key, out_data);
   const auto moved = [&] {
@@ -335,9 +361,16 @@ void ShmMessages::exchange(const MessageKey& out_key, const ConstBuffer& out_dat
 }
 
 void ShmMessages::wake_sleepers() const {
-  for (const auto& inbox : inboxes_) inbox->ring.written().wake_all();
+  for (const auto& inbox : inboxes_) {
+    const std::lock_guard lock(inbox->mutex);
+    inbox->ring.written().wake_all();
+    inbox->waiters.notify_all();
+  }
   for (const auto& outbox : outboxes_) {
-    if (outbox->ready.load(std::memory_order_acquire)) outbox->ring.read().wake_all();
+    if (!outbox->ready.load(std::memory_order_acquire)) continue;
+    const std::lock_guard lock(outbox->mutex);
+    outbox->ring.read().wake_all();
+    outbox->waiters.notify_all();
   }
 }
 

@@ -7,8 +7,8 @@
 //
 // Whoever waits for a message from a peer empties that peer's ring, one thread at a time: chunks
 // whose receive is posted go straight to its memory, others into a store on the heap, so that
-// messages may be received in any order. All threads that wait for one peer sleep on one word, and
-// each record wakes them all.
+// messages may be received in any order. Of the threads that wait for one peer one sleeps on the
+// ring's word and wakes the others when theirs is there (waiter_list.h).
 #pragma once
 
 #include <atomic>
@@ -45,8 +45,6 @@ class ShmMessages {
   class Incoming;
 
   Outbox& open_outbox(const MessageKey& key, const OperationName& name, const Deadline& deadline);
-  std::string find_inbox(const MessageKey& key, const OperationName& name,
-                         const Deadline& deadline) const;
   std::string inbox_key(int rank) const;
   ShmRing ring_in(const SharedMemory& memory, int sender) const;
   // Throws when nothing is to be waited for any more.

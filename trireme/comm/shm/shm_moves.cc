@@ -313,13 +313,15 @@ void Move::all_to_all() {
   copy_in(0);
   bool direct = false;
   if (operation_.may_be_direct()) {
-    direct = operation_.meet_directly(collective_.input.data, collective_.input.bytes());
+    direct = operation_.meet_and_tell(collective_.input.data, collective_.input.bytes());
   } else {
     operation_.meet();
   }
   check_counts();
   const std::size_t largest = static_cast<std::size_t>(largest_pair()) * element_bytes;
+  // Who has its first slices may be gone, and its input with it, unless the others reach for more.
   if (direct && largest > slice_bytes_) {
+    operation_.reach(collective_.input.data);
     find_pieces();
     copy_directly();
   } else {

@@ -44,8 +44,16 @@ class ShmOperation {
 
   // Instead of the first meet(), with what the others are to touch where it is: `bytes` at `data`.
   // True when all ranks' data can be reached. Afterwards data(rank) is where. Only where
-  // may_be_direct(), which is the same on all ranks.
-  bool meet_directly(const void* data, std::size_t bytes);
+  // may_be_direct(), which is the same on all ranks, and only with another meet() at the end: until
+  // then the owners keep what they told of.
+  bool meet_directly(const void* data, std::size_t bytes) {
+    if (!meet_and_tell(data, bytes)) return false;
+    reach(data);
+    return true;
+  }
+  // Its halves, for operations that decide after the meeting: reach() only where all ranks do.
+  bool meet_and_tell(const void* data, std::size_t bytes);
+  void reach(const void* own);
   bool may_be_direct() const { return may_be_direct_; }
   std::byte* data(int rank) const { return data_[static_cast<std::size_t>(rank)].get(); }
   // After meet(): whether the next operation of the group may be direct.

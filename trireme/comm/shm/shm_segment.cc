@@ -16,7 +16,7 @@ struct ShmSegment::RankPart {
   alignas(64) ShmHalf halves[2];
 };
 
-ShmSegment::ShmSegment(const GroupScope& scope, const Deadline& deadline)
+ShmSegment::ShmSegment(const GroupScope& scope, const Signature& first, const Deadline& deadline)
     : scope_(scope), spin_(every_rank_has_a_core(scope)) {
   ControlPlane& control = *scope.world->control;
   const std::string key = fmt::format("shm/{:016x}", scope.id);
@@ -27,9 +27,8 @@ ShmSegment::ShmSegment(const GroupScope& scope, const Deadline& deadline)
     memory_.reserve(scope, 0, bytes);
     control.put(key, memory_.where());
   } else {
-    const std::string what = fmt::format("the shared memory of group {}, which rank {} makes",
-                                         scope.name, scope.world_ranks[0]);
-    memory_ = SharedMemory::open(scope, identity, bytes, control.get(key, deadline, what), 0);
+    const std::string where = find_memory(scope, key, 0, OperationName(first), deadline);
+    memory_ = SharedMemory::open(scope, identity, bytes, where, 0);
     memory_.close_descriptor();
   }
   subscription_ = scope.world->latch.subscribe([this] { wake_sleepers(); });
@@ -63,6 +62,8 @@ void ShmSegment::wait_for(int rank, const Signature& signature, const Deadline& 
   SharedWord& arrived = part(rank).arrived;
   const auto there = [&] { return reached(arrived.value()); };
   if (there() || (spin_ && spin_for(there))) return;
+  const OperationName name(signature);
+  const WaitBoard::Posted posted(scope_, name, rank);
   for (;;) {
     const bool left = scope_.has_left(rank);
     {
@@ -74,10 +75,10 @@ void ShmSegment::wait_for(int rank, const Signature& signature, const Deadline& 
     if (there()) return;
     scope_.world->latch.throw_if_failed();
     // It arrives before it says goodbye.
-    if (left) left_error(scope_, OperationName(signature), rank);
+    if (left) left_error(scope_, name, rank);
     if (deadline.expired()) {
       const std::vector<int> late = missing();
-      if (!late.empty()) timeout_error(scope_, OperationName(signature), late);
+      if (!late.empty()) timeout_error(scope_, name, late);
     }
   }
 }

@@ -39,9 +39,10 @@ struct ShmHalf {
 
 class ShmSegment {
  public:
-  // Collective over the group. Throws CommError when memory or file descriptors are used up, or
-  // when a rank cannot open another's; TimeoutError when a rank does not come.
-  ShmSegment(const GroupScope& scope, const Deadline& deadline);
+  // Collective over the group, for its first operation. Throws CommError when memory or file
+  // descriptors are used up, or when a rank cannot open another's; TimeoutError when a rank does
+  // not come.
+  ShmSegment(const GroupScope& scope, const Signature& first, const Deadline& deadline);
   ~ShmSegment();
   ShmSegment(const ShmSegment&) = delete;
   ShmSegment& operator=(const ShmSegment&) = delete;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "trireme/base/check.h"
+#include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 
@@ -37,7 +38,10 @@ at::Tensor GradientTree::take() {
 }
 
 at::Tensor GradientTree::buffer() {
-  if (pool_.empty()) return at::empty({size_}, at::TensorOptions().dtype(at::kFloat));
+  if (pool_.empty()) {
+    return group_ != nullptr ? shared_zeros(*group_, {size_}, at::kFloat)
+                             : at::empty({size_}, at::TensorOptions().dtype(at::kFloat));
+  }
   at::Tensor result = std::move(pool_.back());
   pool_.pop_back();
   return result;

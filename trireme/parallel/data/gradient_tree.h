@@ -18,10 +18,13 @@
 
 namespace trireme {
 
+class Group;
+
 // Not thread-safe.
 class GradientTree {
  public:
-  explicit GradientTree(std::int64_t size) : size_(size) {}
+  // With a group, sums lie where its all_reduce uses them; it must outlive the tree.
+  explicit GradientTree(std::int64_t size, Group* group = nullptr) : size_(size), group_(group) {}
 
   // Adds a leaf: [size], f32 or bf16; copied, the caller may overwrite it.
   void push(const at::Tensor& gradient);
@@ -39,6 +42,7 @@ class GradientTree {
   at::Tensor buffer();
 
   std::int64_t size_;
+  Group* group_;
   std::vector<Partial> partials_;  // heights strictly descending
   std::vector<at::Tensor> pool_;
 };
