@@ -24,6 +24,7 @@ namespace {
 
 using testing::Bytes;
 using testing::distinct_data;
+using testing::inputs_of;
 using testing::reference_reduce;
 using testing::run_threads;
 
@@ -32,12 +33,6 @@ std::int64_t as_count(const Bytes& bytes, DType dtype) {
 }
 Buffer as_buffer(Bytes& bytes, DType dtype) {
   return {bytes.data(), as_count(bytes, dtype), dtype};
-}
-
-std::vector<Bytes> inputs_of(int ranks, std::int64_t count, DType dtype) {
-  std::vector<Bytes> inputs;
-  for (int rank = 0; rank < ranks; ++rank) inputs.push_back(distinct_data(rank, count, dtype));
-  return inputs;
 }
 
 class GroupTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {

@@ -24,19 +24,13 @@ namespace trireme {
 namespace {
 
 using testing::Bytes;
-using testing::distinct_data;
+using testing::inputs_of;
 using testing::reference_reduce;
 using testing::run_threads;
 using testing::start_processes;
 
 // More than what is small, not a multiple of a cache line, several blocks of a direct reduction.
 constexpr std::int64_t kCount = 70001;
-
-std::vector<Bytes> inputs_of(int ranks, std::int64_t count, DType dtype) {
-  std::vector<Bytes> inputs;
-  for (int rank = 0; rank < ranks; ++rank) inputs.push_back(distinct_data(rank, count, dtype));
-  return inputs;
-}
 
 // Which ranks have their data in shared memory.
 enum class Who { kAll, kNobody, kFirst, kLast };

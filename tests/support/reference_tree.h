@@ -168,4 +168,11 @@ inline Bytes distinct_data(int rank, std::int64_t count, DType dtype) {
   return bytes;
 }
 
+// The distinct data of every rank.
+inline std::vector<Bytes> inputs_of(int ranks, std::int64_t count, DType dtype) {
+  std::vector<Bytes> inputs;
+  for (int rank = 0; rank < ranks; ++rank) inputs.push_back(distinct_data(rank, count, dtype));
+  return inputs;
+}
+
 }  // namespace trireme::testing
