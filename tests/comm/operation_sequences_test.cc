@@ -138,7 +138,8 @@ Operation any_operation(int n, int number, Dice dice) {
   const std::uint32_t memories[] = {0, 0, 0xff, static_cast<std::uint32_t>(dice.below(256))};
   operation.shared = memories[dice.below(4)];
   choose_counts(operation, n, dice);
-  const std::int64_t messages = operation.kind == Kind::kMessages ? dice.below(4 * n) : 0;
+  const std::int64_t messages =
+      operation.kind == Kind::kMessages ? dice.below(std::int64_t{4} * n) : 0;
   for (std::int64_t i = 0; i < messages; ++i) {
     operation.messages.push_back({static_cast<int>(dice.below(n)), static_cast<int>(dice.below(n)),
                                   static_cast<int>(dice.below(3)), any_count(dice)});

@@ -124,7 +124,7 @@ std::vector<Case> table_of(Kind kind, int n) {
       add({0, dtype, op, kHeap}, 517);
       if (op != ReduceOp::kSum) continue;
       add({0, dtype, op, kHeap}, 1);
-      add({0, dtype, op, kHeap}, static_cast<int>(dtype) % 2 * 3);
+      add({0, dtype, op, kHeap}, static_cast<std::int64_t>(dtype) % 2 * 3);
     }
   }
   const auto add_all = [&](const auto& rows) {

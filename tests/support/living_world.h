@@ -41,10 +41,10 @@ class LivingWorld {
   std::string run(const Body& body) {
     if (threads_.empty()) {
       start();
-      const std::string wrong = pass(make_parts_);
+      std::string wrong = pass(make_parts_);
       if (!wrong.empty()) return wrong;
     }
-    const std::string wrong = pass(body);
+    std::string wrong = pass(body);
     if (failed_) stop();
     return wrong;
   }

@@ -164,6 +164,7 @@ inline void model_in_place(Case& scene, int n) {
 inline void model_reduce_scatter(Case& scene, int n) {
   const Operation& operation = scene.operation;
   std::vector<Bytes> inputs;
+  inputs.reserve(static_cast<std::size_t>(n));
   for (int rank = 0; rank < n; ++rank) {
     inputs.push_back(data_of(operation, rank, sum_of(operation.counts)));
   }
@@ -207,14 +208,14 @@ inline void model_moves(Case& scene, int n) {
 
 inline void model_all_to_all(Case& scene, int n) {
   const Operation& operation = scene.operation;
-  for (int to = 0; to < n; ++to) {
-    Image& after = scene.after[static_cast<std::size_t>(to)];
-    for (int from = 0; from < n; ++from) {
-      const Bytes block = data_of(operation, from * n + to,
-                                  operation.counts[static_cast<std::size_t>(from * n + to)]);
+  std::size_t pair = 0;
+  for (int from = 0; from < n; ++from) {
+    for (int to = 0; to < n; ++to, ++pair) {
+      const Bytes block = data_of(operation, from * n + to, operation.counts[pair]);
       Bytes& input = scene.before[static_cast<std::size_t>(from)].input;
       input.insert(input.end(), block.begin(), block.end());
-      after.output.insert(after.output.end(), block.begin(), block.end());
+      Bytes& output = scene.after[static_cast<std::size_t>(to)].output;
+      output.insert(output.end(), block.begin(), block.end());
     }
   }
 }

@@ -41,8 +41,8 @@ inline std::string placement_name(const Placement& placement) {
   return name;
 }
 
-inline void PrintTo(const Placement& placement, std::ostream* out) {
-  *out << placement_name(placement);
+inline std::ostream& operator<<(std::ostream& out, const Placement& placement) {
+  return out << placement_name(placement);
 }
 
 inline void run_placed(const Placement& placement, const std::function<void(Group&)>& body) {
