@@ -45,7 +45,6 @@ parity: build
 
 # PEERS="--json --rounds 9": see build/release/bench/peers/peers_bench --help. About four minutes.
 bench-peers: build
-	@tools/setup.sh apt-packages-peers.txt
 	@cmake --preset release -DTRIREME_BENCH_PEERS=ON
 	@cmake --build $(BUILD) --target peers_bench -j $(JOBS)
 	@$(BUILD)/bench/peers/peers_bench --program $(BUILD)/trireme $(PEERS)
