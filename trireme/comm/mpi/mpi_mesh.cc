@@ -98,21 +98,41 @@ void MpiMesh::exchange_ranks(const Deadline& deadline) {
   }
 }
 
-MpiMesh::~MpiMesh() {
+MpiMesh::~MpiMesh() { end(); }
+
+// Once: takes the receives for letters back.
+void MpiMesh::end() {
+  if (std::exchange(ended_, true)) return;
   bool clean = false;
   if (channel_ != nullptr) {
-    auto lock = lock_mpi();
+    const auto lock = lock_mpi();
     const bool usable = MpiProcess::instance().usable();
     closing_ = true;
     const Deadline deadline = Deadline::after(kCancelTime);
     for (const auto& box : boxes_) {
       if (usable) channel_->cancel(*box);
     }
-    while (usable && channel_->under_way() > 0 && !deadline.expired()) channel_->poll();
+    while (usable && channel_->under_way() > 0 && !deadline.expired() && try_to_look()) {
+    }
     clean = usable && channel_->under_way() == 0 && !latch_.failed() && control_.has_left(rank_);
-    channel_.reset();
   }
   MpiProcess::instance().world_ended(clean);
+}
+
+void MpiMesh::look() {
+  if (!channel_->poll()) return;
+  ++count_;
+  changed_.notify_all();
+}
+
+bool MpiMesh::try_to_look() {
+  try {
+    look();
+    return true;
+  } catch (const CommError& error) {
+    log_error("{}", error.what());
+    return false;
+  }
 }
 
 std::shared_ptr<MpiMessage> MpiMesh::send(int to, std::uint64_t group, const Lane& lane,
@@ -262,11 +282,7 @@ void MpiMesh::complete(MpiMessage& message, const MpiChannel::Completion& comple
   finish(message);
 }
 
-void MpiMesh::finish(MpiMessage& message) {
-  message.done_.store(true, std::memory_order_release);
-  ++count_;
-  changed_.notify_all();
-}
+void MpiMesh::finish(MpiMessage& message) { message.done_.store(true, std::memory_order_release); }
 
 // True when no letter has been matched with it.
 bool MpiMesh::withdraw(const MpiMessage& message) {
@@ -292,8 +308,7 @@ void MpiMesh::forget(MpiMessage& message) {
   if (process.usable()) channel_->cancel(message);
   const Deadline deadline = Deadline::after(kCancelTime);
   while (process.usable() && channel_->under_way(message) > 0) {
-    if (deadline.expired()) return process.abandon();
-    channel_->poll();
+    if (deadline.expired() || !try_to_look()) return process.abandon();
     lock.unlock();
     std::this_thread::sleep_for(kCancelPause);
     lock.lock();
@@ -302,7 +317,7 @@ void MpiMesh::forget(MpiMessage& message) {
 
 std::uint64_t MpiMesh::poll() {
   const auto lock = lock_mpi();
-  if (MpiProcess::instance().usable()) channel_->poll();
+  if (MpiProcess::instance().usable()) look();
   return count_;
 }
 
@@ -314,9 +329,10 @@ void MpiMesh::rest(std::uint64_t count, std::chrono::microseconds time) {
 void MpiMesh::leave(const Deadline& deadline) {
   while (
       !control_.wait_for_others_to_leave(Deadline::after(std::min(kLook, deadline.remaining())))) {
-    if (deadline.expired() || latch_.failed()) return;
+    if (deadline.expired() || latch_.failed()) break;
     poll();
   }
+  end();
 }
 
 std::shared_ptr<MpiMesh> make_mpi_mesh(int rank, int world_size, ControlPlane& control,

@@ -95,10 +95,10 @@ class MpiMesh {
   void forget(MpiMessage& message);
 
   // After this rank's goodbye: waits for the others', for at most the time until the deadline, and
-  // meanwhile moves what it has sent.
+  // meanwhile moves what it has sent. The last call, by one thread.
   void leave(const Deadline& deadline);
 
-  // Moves what can be moved. Returns a count that changes when messages get done.
+  // Moves what can be moved. Returns a count that changes when something has come or gone.
   std::uint64_t poll();
   // Waits for at most the given time, or until the count is another.
   void rest(std::uint64_t count, std::chrono::microseconds time);
@@ -134,6 +134,7 @@ class MpiMesh {
   };
 
   void exchange_ranks(const Deadline& deadline);
+  void end();
   // MPI's lock held for all of these.
   void post(const std::shared_ptr<LetterBox>& box);
   void take_letter(int mpi_rank, const std::byte* letter, std::size_t bytes);
@@ -144,10 +145,14 @@ class MpiMesh {
   void complete(MpiMessage& message, const MpiChannel::Completion& completion);
   void finish(MpiMessage& message);
   bool withdraw(const MpiMessage& message);
+  void look();
+  // False, and told in the log, when MPI reports an error.
+  bool try_to_look();
 
   const int rank_;
   ControlPlane& control_;
   const FailureLatch& latch_;
+  bool ended_ = false;  // used by leave() and the destructor only
   std::condition_variable changed_;
   // Guarded by MPI's lock.
   std::unique_ptr<MpiChannel> channel_;
@@ -156,7 +161,7 @@ class MpiMesh {
   std::map<Key, std::deque<Letter>> arrived_;
   std::map<Key, std::deque<std::shared_ptr<MpiMessage>>> awaited_;
   std::vector<std::shared_ptr<LetterBox>> boxes_;
-  std::uint64_t count_ = 0;  // of messages done
+  std::uint64_t count_ = 0;
   bool closing_ = false;
 };
 

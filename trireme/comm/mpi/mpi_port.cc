@@ -33,13 +33,10 @@ class Pause {
 
   // count is of the last poll().
   void rest(std::uint64_t count) {
-    if (count != count_) {
-      count_ = count;
-      began_ = Deadline::Clock::now();
-      return;
-    }
-    const auto waited =
-        std::chrono::duration_cast<std::chrono::microseconds>(Deadline::Clock::now() - began_);
+    const auto now = Deadline::Clock::now();
+    if (count != count_) began_ = now;
+    count_ = count;
+    const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(now - began_);
     if (port_.may_spin() && waited < kSpinTime) return;
     if (waited < kYieldTime) return std::this_thread::yield();
     port_.mesh().rest(count, std::min(waited / kSleepShare, kLongestSleep));
