@@ -151,7 +151,8 @@ void overtaking(const WorldOptions& options) {
   world.rank = options.rank;
   Meeting meeting = meet(options, FileDescriptor());
   world.members = meeting.members;
-  world.control = std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch);
+  world.control =
+      std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch, world.waits);
   const Deadline deadline = Deadline::after(kTestDeadline);
   world.mpi = make_mpi_mesh(options.rank, options.size, *world.control, world.latch, deadline);
   scope.name = "port";
