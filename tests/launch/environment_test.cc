@@ -97,6 +97,13 @@ const Variables kOpenMpiOneHost = {{"OMPI_APP_CTX_NUM_PROCS", "2"},
 const Variables kOpenMpiTwoHosts =
     with(kOpenMpiOneHost, {{"OMPI_COMM_WORLD_RANK", "4"}, {"OMPI_COMM_WORLD_SIZE", "5"}});
 
+// mpiexec -n 2 of MPICH 4.0.2, the second rank.
+const Variables kMpichOneHost = {{"MPI_LOCALNRANKS", "2"},
+                                 {"MPI_LOCALRANKID", "1"},
+                                 {"PMI_FD", "8"},
+                                 {"PMI_RANK", "1"},
+                                 {"PMI_SIZE", "2"}};
+
 // A step of srun on three nodes, 2 + 2 + 1 tasks; the last of them.
 const Variables kSlurmStep = {{"SLURM_JOB_ID", "200505"},
                               {"SLURM_STEP_ID", "3"},
@@ -269,6 +276,33 @@ TEST(Environment, OpenMpiRefuses) {
   expect_refused(without(kOpenMpiOneHost, {"PMIX_NAMESPACE"}), {"PMIX_NAMESPACE", "MASTER_PORT"});
 }
 
+TEST(Environment, Mpich) {
+  expect_refused(kMpichOneHost, {"MASTER_PORT is not set", "mpiexec -genv MASTER_PORT"});
+  const Variables with_port = with(kMpichOneHost, {{"MASTER_PORT", "4321"}});
+  const LaunchInfo info = read(with_port);
+  EXPECT_EQ(info.launcher, Launcher::kMpich);
+  EXPECT_EQ(info.rank, 1);
+  EXPECT_EQ(info.size, 2);
+  EXPECT_EQ(info.local_rank, 1);
+  EXPECT_EQ(info.local_size, 2);
+  EXPECT_EQ(info.address, "127.0.0.1");
+  EXPECT_EQ(info.port, 4321);
+
+  const Variables two_hosts = with(with_port, {{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}});
+  expect_refused(two_hosts, {"MASTER_ADDR is not set", "mpiexec -genv MASTER_ADDR"});
+  EXPECT_EQ(read(with(two_hosts, {{"MASTER_ADDR", "10.0.0.9"}})).address, "10.0.0.9");
+  expect_refused(with(with_port, {{"PMI_RANK", "2"}}), {"PMI_RANK=2", "PMI_SIZE=2"});
+  // One rank needs no port; srun with PMI2 is Slurm's.
+  EXPECT_EQ(read({{"PMI_RANK", "0"},
+                  {"PMI_SIZE", "1"},
+                  {"MPI_LOCALRANKID", "0"},
+                  {"MPI_LOCALNRANKS", "1"}})
+                .size,
+            1);
+  EXPECT_EQ(read(with(kSlurmStep, {{"PMI_RANK", "4"}, {"PMI_SIZE", "5"}})).launcher,
+            Launcher::kSlurm);
+}
+
 TEST(Environment, SlurmStep) {
   const LaunchInfo info = read(kSlurmStep);
   EXPECT_EQ(info.launcher, Launcher::kSlurm);
@@ -392,6 +426,7 @@ TEST(Environment, LaunchersHaveNames) {
   EXPECT_EQ(launcher_name(Launcher::kTorchrun), "torchrun");
   EXPECT_EQ(launcher_name(Launcher::kSlurm), "Slurm");
   EXPECT_EQ(launcher_name(Launcher::kOpenMpi), "OpenMPI");
+  EXPECT_EQ(launcher_name(Launcher::kMpich), "MPICH");
 }
 
 }  // namespace

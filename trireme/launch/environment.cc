@@ -171,6 +171,25 @@ LaunchInfo read_openmpi(const Variables& variables) {
   return info;
 }
 
+// The mpiexec of MPICH, and of those made from it. srun sets the PMI variables, too, but not those
+// of this host.
+LaunchInfo read_mpich(const Variables& variables) {
+  LaunchInfo info = identity(variables, Launcher::kMpich,
+                             {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"});
+  if (info.size == 1) return info;
+  if (!all_ranks_local(info)) {
+    info.address = variables.required_text(
+        "MASTER_ADDR",
+        "the ranks are on several hosts; give the name of rank 0's host with mpiexec -genv "
+        "MASTER_ADDR host");
+  }
+  info.port = variables.required_number(
+      "MASTER_PORT", 1, kHighestPort,
+      "MPICH says nothing that all ranks of a job share and other jobs do not; give a port with "
+      "mpiexec -genv MASTER_PORT port");
+  return info;
+}
+
 // Tasks of this node, from the most exact variable that is there.
 int slurm_local_size(const Variables& variables, int size) {
   for (const std::string_view name : {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"}) {
@@ -248,6 +267,8 @@ LaunchInfo launch_info(const EnvironmentLookup& lookup) {
     info = read_torchrun(variables);
   } else if (variables.has("OMPI_COMM_WORLD_RANK")) {
     info = read_openmpi(variables);
+  } else if (variables.has("PMI_RANK") && variables.has("MPI_LOCALRANKID")) {
+    info = read_mpich(variables);
   } else if (is_slurm_rank(variables)) {
     info = read_slurm(variables);
   }
@@ -275,6 +296,8 @@ std::string launcher_name(Launcher launcher) {
       return "Slurm";
     case Launcher::kOpenMpi:
       return "OpenMPI";
+    case Launcher::kMpich:
+      return "MPICH";
   }
   return "unknown";
 }

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Who am I? Reads what torchrun, Slurm, OpenMPI, or trireme's own launcher said through the
+// Who am I? Reads what torchrun, Slurm, OpenMPI, MPICH, or trireme's own launcher said through the
 // environment.
 //
 //   const LaunchInfo info = launch_info();
@@ -17,7 +17,7 @@
 
 namespace trireme {
 
-enum class Launcher { kNone, kTrireme, kTorchrun, kSlurm, kOpenMpi };
+enum class Launcher { kNone, kTrireme, kTorchrun, kSlurm, kOpenMpi, kMpich };
 
 struct LaunchInfo {
   Launcher launcher = Launcher::kNone;
@@ -35,10 +35,11 @@ struct LaunchInfo {
 using EnvironmentLookup = std::function<std::optional<std::string>(std::string_view name)>;
 
 // Reads the environment, nothing else. Precedence: our own launcher, torchrun (RANK, WORLD_SIZE,
-// LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT), OpenMPI (OMPI_COMM_WORLD_*), Slurm
-// (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_STEP_NODELIST, ...), none. OpenMPI
-// stands before Slurm because inside a Slurm job mpirun starts its daemons by srun, and their
-// identity in the step is inherited by the ranks. Slurm counts only inside a job step of more than
+// LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT), OpenMPI (OMPI_COMM_WORLD_*), MPICH
+// (PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS), Slurm (SLURM_PROCID,
+// SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_STEP_NODELIST, ...), none. OpenMPI and MPICH stand
+// before Slurm because inside a Slurm job mpirun starts its daemons by srun, and their identity in
+// the step is inherited by the ranks. Slurm counts only inside a job step of more than
 // one task: a batch script or a shell of salloc is no rank.
 //
 // Where all ranks are on this host the address is 127.0.0.1, which needs no secret. Otherwise
