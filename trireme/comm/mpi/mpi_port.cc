@@ -77,10 +77,10 @@ void MpiFlight::wait(const OperationName& what, const Deadline& deadline) {
   Pause pause(port_);
   std::optional<Deadline> last_words;
   for (;;) {
+    scope.world->latch.throw_if_failed();
     const std::uint64_t count = port_.mesh().poll();
     const Entry* pending = first_pending(what);
     if (pending == nullptr) break;
-    scope.world->latch.throw_if_failed();
     if (!last_words && scope.has_left(pending->peer)) {
       last_words = Deadline::after(kLastWordsTime);
     }
