@@ -109,8 +109,7 @@ MpiChannel::MpiChannel(const FailureLatch& latch, const Deadline& deadline)
 }
 
 MpiChannel::~MpiChannel() {
-  // Requests that are left have places in these vectors' elements only by value; what they point to
-  // is their owners', which must stay as long as MPI may touch it.
+  // What is still under way keeps its owners, whose memory MPI may touch: it stays for good.
   if (!state_->requests.empty()) static_cast<void>(state_.release());
 }
 

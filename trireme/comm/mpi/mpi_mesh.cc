@@ -317,7 +317,12 @@ void MpiMesh::forget(MpiMessage& message) {
 
 std::uint64_t MpiMesh::poll() {
   const auto lock = lock_mpi();
-  if (MpiProcess::instance().usable()) look();
+  if (!MpiProcess::instance().usable()) {
+    throw_error<CommError>(
+        "MPI cannot be called any more: it was finalized, or given up after a failure in this "
+        "process");
+  }
+  look();
   return count_;
 }
 
@@ -329,8 +334,9 @@ void MpiMesh::rest(std::uint64_t count, std::chrono::microseconds time) {
 void MpiMesh::leave(const Deadline& deadline) {
   while (
       !control_.wait_for_others_to_leave(Deadline::after(std::min(kLook, deadline.remaining())))) {
-    if (deadline.expired() || latch_.failed()) break;
-    poll();
+    const auto lock = lock_mpi();
+    const bool over = deadline.expired() || latch_.failed();
+    if (over || !MpiProcess::instance().usable() || !try_to_look()) break;
   }
   end();
 }

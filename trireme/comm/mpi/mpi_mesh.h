@@ -98,7 +98,8 @@ class MpiMesh {
   // meanwhile moves what it has sent. The last call, by one thread.
   void leave(const Deadline& deadline);
 
-  // Moves what can be moved. Returns a count that changes when something has come or gone.
+  // Moves what can be moved. Returns a count that changes when something has come or gone. Throws
+  // CommError, also when MPI may not be called any more.
   std::uint64_t poll();
   // Waits for at most the given time, or until the count is another.
   void rest(std::uint64_t count, std::chrono::microseconds time);

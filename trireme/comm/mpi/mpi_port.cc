@@ -78,6 +78,7 @@ void MpiFlight::wait(const OperationName& what, const Deadline& deadline) {
   std::optional<WaitBoard::Posted> posted;
   int waits_for = -1;
   for (;;) {
+    scope.world->latch.throw_if_failed();
     const std::uint64_t count = port_.mesh().poll();
     const Entry* pending = first_pending(what);
     if (pending == nullptr) break;
@@ -85,7 +86,6 @@ void MpiFlight::wait(const OperationName& what, const Deadline& deadline) {
       waits_for = pending->peer;
       posted.emplace(scope, what, waits_for);
     }
-    scope.world->latch.throw_if_failed();
     if (!last_words && scope.has_left(pending->peer)) {
       last_words = Deadline::after(kLastWordsTime);
     }

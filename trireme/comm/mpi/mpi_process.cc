@@ -78,6 +78,7 @@ std::string mpi_library() {
 }
 
 void require_mpi(int world_size) {
+  const std::lock_guard lock(MpiProcess::instance().mutex());
   int size = 0;
   if (is_finalized()) throw_error<ConfigError>("the mpi engine was asked for after MPI_Finalize");
   if (is_initialized()) {

@@ -22,7 +22,7 @@ std::string mpi_library();
 // Whether MPI can be had by a rank of a world of this size, as far as this can be seen before MPI
 // is initialised and before any socket opens. Throws ConfigError when the build has no MPI, when no
 // MPI launcher started this process, when that launcher started another number of ranks, or when
-// the program itself initialised MPI for too few threads, or finalized it.
+// the program itself initialised MPI for too few threads, or finalized it. Takes MPI's lock.
 void require_mpi(int world_size);
 
 // Collective over the world; see mpi_mesh.h. Initialises MPI where the program has not, and then
