@@ -37,10 +37,10 @@ class SelfMailbox {
   };
 
   const GroupScope& scope_;
-  int subscription_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::pair<int, std::uint64_t>, Letter> letters_;  // guarded by mutex_
+  int subscription_;                                         // last: may wake at once
 };
 
 }  // namespace trireme

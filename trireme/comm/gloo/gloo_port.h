@@ -45,9 +45,9 @@ class GlooPort final : public MessagePort {
   void interrupt();
 
   const GroupScope& scope_;
-  int subscription_ = -1;
   std::mutex mutex_;
   std::set<gloo::transport::UnboundBuffer*> waiting_for_;  // guarded by mutex_; one per thread
+  int subscription_;                                       // last: may interrupt at once
 };
 
 class GlooFlight final : public Flight {
