@@ -29,7 +29,7 @@ std::vector<std::vector<TreeNode>> covers_of(const HostMap& hosts, int leaves) {
 }
 
 std::unique_ptr<Engine> make_local_engine(const GroupScope& scope) {
-  return scope.size() == 1 ? make_self_engine() : make_shm_engine(scope);
+  return scope.size() == 1 ? make_self_engine(make_host_memory()) : make_shm_engine(scope);
 }
 
 }  // namespace
