@@ -123,6 +123,34 @@ TEST_P(MessagesTest, ExchangeWithEveryDistance) {
   });
 }
 
+// The first three ranks: 0 sends to 1 and receives from 2 at once, and 1 comes only after 2 is done
+// with its half, or the other way round.
+TEST_P(MessagesTest, EitherHalfOfAnExchangeMayBeFirst) {
+  constexpr std::int64_t kCount = 70001;
+  if (GetParam().hosts.size() < 3) return;  // nothing to wait for in a circle
+  run_placed(GetParam(), [&](Group& group) {
+    const int me = group.rank();
+    if (me > 2) return;
+    for (const int first : {1, 2}) {
+      const int second = 3 - first;
+      Bytes out = distinct_data(me, kCount, DType::kF32);
+      Bytes in(out.size());
+      const Buffer outgoing{out.data(), kCount, DType::kF32};
+      const Buffer incoming{in.data(), kCount, DType::kF32};
+      float word = 0;
+      const Buffer go{&word, 1, DType::kF32};
+      if (me == second) group.recv(go, first, 9);
+      if (me == 0) group.send_recv(outgoing, 1, incoming, 2, first);
+      if (me == 1) group.recv(incoming, 0, first);
+      if (me == 2) group.send(outgoing, 0, first);
+      if (me == first) group.send(go, second, 9);
+      if (me != 2) {
+        EXPECT_TRUE(in == distinct_data(me == 0 ? 2 : 0, kCount, DType::kF32)) << "rank " << me;
+      }
+    }
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Placements, MessagesTest,
                          ::testing::Values(one_host("shm", 1), one_host("shm", 2),
                                            one_host("shm", 3), one_host("shm", 5),

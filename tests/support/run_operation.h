@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/memory_port.h"
 #include "tests/support/operations.h"
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
@@ -82,10 +83,11 @@ struct PendingWorks {
 
 class RunningOperation {
  public:
-  // The case outlives this.
-  RunningOperation(Group& group, const Case& scene)
+  // The case outlives this. cuda_device: the buffers are those of a device, of fakes/fake_device.h.
+  RunningOperation(Group& group, const Case& scene, int cuda_device = kHostMemory)
       : group_(group),
         scene_(scene),
+        cuda_device_(cuda_device),
         input_(group, is_shared(), before().input),
         output_(group, is_shared(), before().output) {
     start();
@@ -106,13 +108,17 @@ class RunningOperation {
   const Operation& operation() const { return scene_.operation; }
   std::size_t index() const { return static_cast<std::size_t>(group_.rank()); }
   const Image& before() const { return scene_.before[index()]; }
-  bool is_shared() const { return (operation().shared >> group_.rank() & 1) != 0; }
+  bool is_shared() const {
+    return cuda_device_ == kHostMemory && (operation().shared >> group_.rank() & 1) != 0;
+  }
 
   // The whole of a memory, or a part of it.
   Buffer whole(RankMemory& memory) const { return part(memory, 0, memory.size()); }
   Buffer part(RankMemory& memory, std::size_t offset, std::size_t bytes) const {
-    return {memory.data() + offset,
-            static_cast<std::int64_t>(bytes / dtype_bytes(operation().dtype)), operation().dtype};
+    std::byte* const at = memory.data() + offset;
+    return {cuda_device_ == kHostMemory ? at : on_device(at),
+            static_cast<std::int64_t>(bytes / dtype_bytes(operation().dtype)), operation().dtype,
+            cuda_device_};
   }
   Buffer own_block(RankMemory& memory) const {
     return part(memory, extent(operation(), 0, index()), extent(operation(), index(), index() + 1));
@@ -273,6 +279,7 @@ class RunningOperation {
 
   Group& group_;
   const Case& scene_;
+  const int cuda_device_;
   RankMemory input_;
   RankMemory output_;
   PendingWorks pending_;

@@ -19,7 +19,7 @@ struct Buffer {
   void* data = nullptr;
   std::int64_t count = 0;  // elements
   DType dtype = DType::kF32;
-  int cuda_device = kHostMemory;  // the device's number; no engine takes such memory yet
+  int cuda_device = kHostMemory;  // the device's number, see WorldOptions::cuda
 
   std::size_t bytes() const { return static_cast<std::size_t>(count) * dtype_bytes(dtype); }
 };

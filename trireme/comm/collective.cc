@@ -56,6 +56,24 @@ std::uint64_t digest_of(Counts counts) {
   return equal ? 0 : XXH3_64bits(counts.data(), counts.size_bytes()) | 1;
 }
 
+int device_of(const Collective& collective) {
+  switch (collective.signature.kind) {
+    case CollectiveKind::kBarrier:
+      return kHostMemory;
+    case CollectiveKind::kAllReduce:
+    case CollectiveKind::kBroadcast:
+    case CollectiveKind::kReduce:
+    case CollectiveKind::kScatter:
+      return collective.output.cuda_device;
+    case CollectiveKind::kReduceScatter:
+    case CollectiveKind::kAllGather:
+    case CollectiveKind::kGather:
+    case CollectiveKind::kAllToAll:
+      return collective.input.cuda_device;
+  }
+  return kHostMemory;
+}
+
 std::string kind_name(CollectiveKind kind) {
   switch (kind) {
     case CollectiveKind::kBarrier:

@@ -93,6 +93,9 @@ std::string kind_name(CollectiveKind kind);
 // rank of the group.
 std::string describe(const Signature& signature);
 
+// Where the operation's buffers lie: a CUDA device's number or kHostMemory.
+int device_of(const Collective& collective);
+
 // One message between two ranks. The sequence counts the messages between the same ranks in the
 // same direction under the same tag, from 0.
 struct MessageKey {

@@ -27,6 +27,7 @@
 
 #include "trireme/base/deadline.h"
 #include "trireme/comm/collective.h"
+#include "trireme/comm/message/memory.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {
@@ -53,13 +54,17 @@ class Engine {
 //
 // The one that the world was asked for, as far as the hosts of the group's ranks need it.
 std::unique_ptr<Engine> make_engine(const GroupScope& scope);
-// One rank.
-std::unique_ptr<Engine> make_self_engine();
+// The group's engine for buffers on CUDA devices; null where its world takes none.
+std::unique_ptr<Engine> make_device_engine(const GroupScope& scope);
+// One rank, whose buffers lie in memory.
+std::unique_ptr<Engine> make_self_engine(std::unique_ptr<Memory> memory);
 // All ranks of the scope share a host.
 std::unique_ptr<Engine> make_shm_engine(const GroupScope& scope);
 // Any ranks. Their world has a GlooMesh, an MpiMesh.
 std::unique_ptr<Engine> make_gloo_engine(const GroupScope& scope);
 std::unique_ptr<Engine> make_mpi_engine(const GroupScope& scope);
+// Buffers on CUDA devices, of several ranks. Their world has a GlooMesh and an NcclMesh.
+std::unique_ptr<Engine> make_nccl_engine(const GroupScope& scope);
 // Any ranks: shm inside each host, between hosts what between makes.
 using EngineFactory = std::unique_ptr<Engine> (*)(const GroupScope& scope);
 std::unique_ptr<Engine> make_hierarchical_engine(const GroupScope& scope, EngineFactory between);

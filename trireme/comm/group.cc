@@ -76,7 +76,9 @@ std::string_view Group::engine() const { return impl_->engine().name(); }
 const std::vector<int>& Group::world_ranks() const { return impl_->scope().world_ranks; }
 void Group::set_timeout(std::chrono::milliseconds timeout) { impl_->set_timeout(timeout); }
 
-SharedBuffer Group::allocate_shared(std::size_t bytes) { return impl_->allocate_shared(bytes); }
+SharedBuffer Group::allocate_shared(std::size_t bytes) {
+  return impl_->carriers().allocate_shared(bytes);
+}
 
 void Group::all_reduce(Buffer data, ReduceOp op) { impl_->run(detail::all_reduce_of(data, op)); }
 Work Group::start_all_reduce(Buffer data, ReduceOp op) {
@@ -206,9 +208,9 @@ std::unique_ptr<Group> Group::split(const Mesh& mesh, const std::vector<std::str
   return split(joined, mesh.group_ranks(rank(), axes));
 }
 
-std::int64_t Group::bytes_sent() const { return impl_->engine().bytes_sent(); }
+std::int64_t Group::bytes_sent() const { return impl_->carriers().bytes_sent(); }
 std::int64_t Group::bytes_sent_between_hosts() const {
-  return impl_->engine().bytes_sent_between_hosts();
+  return impl_->carriers().bytes_sent_between_hosts();
 }
 void Group::close() { impl_->close(); }
 

@@ -24,6 +24,13 @@
 // right. bf16 and f16 are combined in f32 and rounded once. Integers wrap around; a mean of
 // integers is refused. Min and max are NaN where an input is NaN.
 //
+// Buffers on a CUDA device travel by NCCL, where the world was joined with WorldOptions::cuda, and
+// those on the host by engine(), in the same group and order. All buffers of one operation, or both
+// ends of a message, lie on devices, or all on the host: ranks that differ wait for one another
+// until the deadline. A call, or start_*(), begins at once, on streams of Trireme's own: work on
+// other streams that writes the data, or still reads what will be overwritten, must be done
+// (cudaStreamSynchronize). When it returns, or wait() does, the results are there for any stream.
+//
 // Errors: TimeoutError at the deadline (names the ranks that have not arrived, the operation and
 // its sequence number), PeerLostError when a peer is gone (names it), CommError otherwise;
 // ShapeError for arguments that cannot be, before anything is sent. A failure ends the world: the
@@ -94,7 +101,7 @@ class Group {
   int rank() const;
   int size() const;
   // "shm", "gloo", "mpi", "shm+gloo" or "shm+mpi" (ranks on several hosts, several of them on one),
-  // "self".
+  // "self": what carries buffers on the host.
   std::string_view engine() const;
   // Ranks of the world, by rank of this group.
   const std::vector<int>& world_ranks() const;

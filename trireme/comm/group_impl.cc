@@ -6,22 +6,18 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #include <utility>
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
 #include "trireme/comm/mpi/mpi_support.h"
-#include "trireme/comm/shm/shm_regions.h"
+#include "trireme/comm/nccl/nccl_mesh.h"
 
 namespace trireme {
 namespace {
 
 // For the network engine's last bytes to be taken by ranks that are slower to leave.
 constexpr std::chrono::milliseconds kFlushTime = std::chrono::seconds(2);
-constexpr std::size_t kPageBytes = 4096;
 
 std::uint64_t subgroup_id(std::uint64_t parent, const std::string& name,
                           const std::vector<int>& world_ranks) {
@@ -40,9 +36,9 @@ void Work::State::finish(std::optional<Failure> outcome) {
 }
 
 GroupImpl::GroupImpl(GroupScope scope, std::chrono::milliseconds timeout)
-    : scope_(std::move(scope)), engine_(make_engine(scope_)), timeout_(timeout), self_(scope_) {
+    : scope_(std::move(scope)), carriers_(scope_), timeout_(timeout), self_(scope_) {
   log_debug("group {}: rank {} of {}, engine {}", scope_.name, scope_.rank, scope_.size(),
-            engine_->name());
+            engine().name());
 }
 
 GroupImpl::~GroupImpl() {
@@ -95,9 +91,13 @@ Work GroupImpl::start_coalesced(std::span<const Buffer> buffers, const InPlace& 
 GroupImpl::Task GroupImpl::coalesced_task(std::span<const Buffer> buffers, const InPlace& make) {
   std::vector<std::int64_t> counts;
   // Of any address: execute() puts the packed data in its place.
-  Buffer all{this, 0, buffers.empty() ? DType::kF32 : buffers[0].dtype};
+  Buffer all{this, 0};
+  if (!buffers.empty()) {
+    all.dtype = buffers[0].dtype;
+    all.cuda_device = buffers[0].cuda_device;
+  }
   for (const Buffer& buffer : buffers) {
-    check_memory(buffer);
+    carriers_.check(buffer);
     counts.push_back(buffer.count);
     all.count += buffer.count;
   }
@@ -110,8 +110,8 @@ GroupImpl::Task GroupImpl::coalesced_task(std::span<const Buffer> buffers, const
 
 void GroupImpl::prepare(Collective& collective) {
   check_open();
-  check_memory(collective.input);
-  check_memory(collective.output);
+  carriers_.check(collective.input);
+  carriers_.check(collective.output);
   collective.signature.sequence = ++sequence_;
 }
 
@@ -122,33 +122,10 @@ void GroupImpl::check_open() const {
   if (closed_ || world_left) throw_error<CommError>("group {} is closed", scope_.name);
 }
 
-void GroupImpl::check_memory(const ConstBuffer& buffer) const {
-  if (buffer.cuda_device == kHostMemory || buffer.data == nullptr) return;
-  throw_error<ShapeError>(
-      "group {}: a buffer on CUDA device {} cannot travel by engine {}; copy it to the host",
-      scope_.name, buffer.cuda_device, engine_->name());
-}
-
 void GroupImpl::execute(const Task& task) {
   const auto what = [&] { return OperationName(task.collective.signature).text(scope_); };
   const Deadline deadline = Deadline::after(task.timeout);
-  if (task.coalesced.empty()) {
-    return guard([&] { engine_->run(task.collective, deadline); }, what);
-  }
-  Collective packed = task.collective;
-  if (packed_.bytes() < packed.output.bytes()) packed_ = allocate_shared(packed.output.bytes());
-  packed.output.data = packed_.data();
-  auto* at = static_cast<std::byte*>(packed_.data());
-  for (const Buffer& buffer : task.coalesced) {
-    if (buffer.count > 0) std::memcpy(at, buffer.data, buffer.bytes());
-    at += buffer.bytes();
-  }
-  guard([&] { engine_->run(packed, deadline); }, what);
-  at = static_cast<std::byte*>(packed_.data());
-  for (const Buffer& buffer : task.coalesced) {
-    if (buffer.count > 0) std::memcpy(buffer.data, at, buffer.bytes());
-    at += buffer.bytes();
-  }
+  guard([&] { carriers_.run(task.collective, task.coalesced, deadline); }, what);
 }
 
 // Other ranks may be anywhere inside the operation: there is nothing to go on from.
@@ -215,16 +192,19 @@ MessageKey GroupImpl::next_message(Direction direction, int peer, int tag) {
 std::function<void()> GroupImpl::send_of(const ConstBuffer& data, const MessageKey& key) {
   const Deadline deadline = Deadline::after(timeout_);
   return [=, this] {
-    if (key.peer == scope_.rank) return self_.send(key, data);
-    engine_->send(key, data, deadline);
+    const int device = data.cuda_device;
+    if (key.peer == scope_.rank) return self_.send(key, data, carriers_.memory(device));
+    carriers_.engine(device).send(key, data, deadline);
   };
 }
 
 std::function<void()> GroupImpl::receive_of(const Buffer& data, const MessageKey& key) {
   const Deadline deadline = Deadline::after(timeout_);
   return [=, this] {
-    if (key.peer == scope_.rank) return self_.receive(key, data, deadline);
-    engine_->receive(key, data, deadline);
+    const int device = data.cuda_device;
+    if (key.peer == scope_.rank)
+      return self_.receive(key, data, carriers_.memory(device), deadline);
+    carriers_.engine(device).receive(key, data, deadline);
   };
 }
 
@@ -249,36 +229,41 @@ Work GroupImpl::start_message(std::function<void()> message, const OperationName
 
 void GroupImpl::send(const ConstBuffer& data, int to, int tag) {
   check_open();
-  check_memory(data);
+  carriers_.check(data);
   const MessageKey key = next_message(Direction::kSend, to, tag);
   run_message(send_of(data, key), OperationName(key, true, data.count, data.dtype));
 }
 
 Work GroupImpl::start_send(const ConstBuffer& data, int to, int tag) {
   check_open();
-  check_memory(data);
+  carriers_.check(data);
   const MessageKey key = next_message(Direction::kSend, to, tag);
   return start_message(send_of(data, key), OperationName(key, true, data.count, data.dtype));
 }
 
 void GroupImpl::receive(const Buffer& data, int from, int tag) {
   check_open();
-  check_memory(data);
+  carriers_.check(data);
   const MessageKey key = next_message(Direction::kReceive, from, tag);
   run_message(receive_of(data, key), OperationName(key, false, data.count, data.dtype));
 }
 
 Work GroupImpl::start_receive(const Buffer& data, int from, int tag) {
   check_open();
-  check_memory(data);
+  carriers_.check(data);
   const MessageKey key = next_message(Direction::kReceive, from, tag);
   return start_message(receive_of(data, key), OperationName(key, false, data.count, data.dtype));
 }
 
 void GroupImpl::exchange(const ConstBuffer& out, int to, const Buffer& in, int from, int tag) {
   check_open();
-  check_memory(out);
-  check_memory(in);
+  carriers_.check(out);
+  carriers_.check(in);
+  if (out.cuda_device != in.cuda_device) {
+    throw_error<ShapeError>(
+        "group {}: send_recv of buffers in different memories (CUDA device {} and {})", scope_.name,
+        out.cuda_device, in.cuda_device);
+  }
   const MessageKey out_key = next_message(Direction::kSend, to, tag);
   const MessageKey in_key = next_message(Direction::kReceive, from, tag);
   const OperationName name(in_key, false, in.count, in.dtype);
@@ -294,7 +279,8 @@ void GroupImpl::exchange(const ConstBuffer& out, int to, const Buffer& in, int f
     return run_message(sends, name);
   }
   const Deadline deadline = Deadline::after(timeout_);
-  run_message([&] { engine_->exchange(out_key, out, in_key, in, deadline); }, name);
+  Engine& engine = carriers_.engine(in.cuda_device);
+  run_message([&] { engine.exchange(out_key, out, in_key, in, deadline); }, name);
 }
 
 void GroupImpl::wait_until_idle() {
@@ -311,18 +297,6 @@ void GroupImpl::stop_worker() {
     changed_.notify_all();
   }
   worker_.join();
-}
-
-SharedBuffer GroupImpl::allocate_shared(std::size_t bytes) const {
-  if (bytes == 0) return {};
-  if (scope_.world->regions != nullptr) {
-    return {scope_.world->regions->allocate(scope_, bytes), bytes};
-  }
-  const std::size_t pages = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-  std::shared_ptr<void> memory(std::aligned_alloc(kPageBytes, pages), std::free);
-  if (memory == nullptr) throw std::bad_alloc();
-  std::memset(memory.get(), 0, bytes);
-  return {std::move(memory), bytes};
 }
 
 std::vector<int> GroupImpl::tell_all(const std::string& topic, int value) {
@@ -392,6 +366,7 @@ void GroupImpl::leave_world() {
   } else if (scope_.world->rank == 0 || scope_.world->mesh != nullptr) {
     control.wait_for_others_to_leave(deadline);
   }
+  if (scope_.world->nccl != nullptr) scope_.world->nccl->leave(Deadline::after(kFlushTime));
 }
 
 }  // namespace trireme

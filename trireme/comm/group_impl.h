@@ -27,6 +27,7 @@
 #include <tuple>
 #include <vector>
 
+#include "trireme/comm/carriers.h"
 #include "trireme/comm/engine.h"
 #include "trireme/comm/group.h"
 #include "trireme/comm/self_mailbox.h"
@@ -52,7 +53,9 @@ class GroupImpl {
   ~GroupImpl();
 
   const GroupScope& scope() const { return scope_; }
-  const Engine& engine() const { return *engine_; }
+  // Of buffers on the host.
+  const Engine& engine() const { return carriers_.host_engine(); }
+  const Carriers& carriers() const { return carriers_; }
   std::chrono::milliseconds timeout() const { return timeout_; }
   void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }
 
@@ -69,7 +72,6 @@ class GroupImpl {
   Work start_receive(const Buffer& data, int from, int tag);
   void exchange(const ConstBuffer& out, int to, const Buffer& in, int from, int tag);
 
-  SharedBuffer allocate_shared(std::size_t bytes) const;
   // Every rank's value, by rank, through the control plane. topic is new within the group.
   std::vector<int> tell_all(const std::string& topic, int value);
   std::unique_ptr<GroupImpl> split(const std::string& name, const std::vector<int>& ranks);
@@ -86,7 +88,6 @@ class GroupImpl {
 
   void prepare(Collective& collective);
   void check_open() const;
-  void check_memory(const ConstBuffer& buffer) const;
   Task coalesced_task(std::span<const Buffer> buffers, const InPlace& make);
   void run_task(Task task);
   Work start_task(Task task);
@@ -109,7 +110,8 @@ class GroupImpl {
 
   // Constant after construction.
   const GroupScope scope_;
-  const std::unique_ptr<Engine> engine_;
+
+  Carriers carriers_;  // run() by whoever runs a collective
 
   // Used by the caller's thread only.
   std::chrono::milliseconds timeout_;
@@ -126,7 +128,6 @@ class GroupImpl {
   bool stopping_ = false;
 
   SelfMailbox self_;
-  SharedBuffer packed_;  // used by whoever runs a collective
   std::thread worker_;   // from the first start() on
   TaskPool messengers_;  // last: its tasks use all of the above
 };

@@ -7,6 +7,7 @@
 
 #include "trireme/base/check.h"
 #include "trireme/comm/engine.h"
+#include "trireme/comm/nccl/nccl_mesh.h"
 
 namespace trireme {
 namespace {
@@ -25,7 +26,7 @@ Placement placement_of(const GroupScope& scope) {
 
 std::unique_ptr<Engine> make_engine(const GroupScope& scope) {
   const std::string& asked = scope.world->engine;
-  if (scope.size() == 1) return make_self_engine();
+  if (scope.size() == 1) return make_self_engine(make_host_memory());
   const EngineFactory between = asked.ends_with("mpi") ? make_mpi_engine : make_gloo_engine;
   if (asked == "gloo" || asked == "mpi") return between(scope);
   switch (placement_of(scope)) {
@@ -38,6 +39,12 @@ std::unique_ptr<Engine> make_engine(const GroupScope& scope) {
   }
   TRIREME_ASSERT(asked != "shm", "shm was asked for and its ranks were found on several hosts");
   return make_hierarchical_engine(scope, between);
+}
+
+std::unique_ptr<Engine> make_device_engine(const GroupScope& scope) {
+  if (scope.world->nccl == nullptr) return nullptr;
+  if (scope.size() == 1) return make_self_engine(scope.world->nccl->make_memory());
+  return make_nccl_engine(scope);
 }
 
 }  // namespace trireme

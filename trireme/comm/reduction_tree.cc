@@ -233,7 +233,7 @@ class Combines {
     data_ = inputs > few_.size() ? many_.data() : few_.data();
   }
   std::uint8_t& operator[](std::size_t i) { return data_[i]; }
-  const std::uint8_t* data() const { return data_; }
+  std::uint8_t* data() const { return data_; }
 
  private:
   std::array<std::uint8_t, 64> few_;
@@ -242,7 +242,7 @@ class Combines {
 };
 
 // Throws when the nodes do not end as one.
-void plan_nodes(const NodeReduction& reduction, Combines& combines) {
+void plan_nodes(const NodeReduction& reduction, std::span<std::uint8_t> combines) {
   std::vector<TreeNode> stack;
   for (std::size_t i = 0; i < reduction.nodes.size(); ++i) {
     stack.push_back(reduction.nodes[i]);
@@ -301,18 +301,23 @@ DType accumulation_dtype(DType dtype) {
   return dtype == DType::kBF16 || dtype == DType::kF16 ? DType::kF32 : dtype;
 }
 
-void reduce_nodes(const NodeReduction& reduction, std::span<const void* const> inputs, void* out,
-                  std::int64_t count) {
-  TRIREME_CHECK_EQ(inputs.size(), reduction.nodes.size(), "one input for each node");
+int plan_combines(const NodeReduction& reduction, std::span<std::uint8_t> combines) {
+  TRIREME_CHECK_EQ(combines.size(), reduction.nodes.size(), "one input for each node");
   TRIREME_ASSERT(accumulation_dtype(reduction.in_dtype) == accumulation_dtype(reduction.out_dtype),
                  "{} cannot become {}", dtype_name(reduction.in_dtype),
                  dtype_name(reduction.out_dtype));
   const bool mean = reduction.op == ReduceOp::kMean;
   TRIREME_ASSERT(!mean || is_float(reduction.in_dtype), "a mean of {}",
                  dtype_name(reduction.in_dtype));
-  Combines combines(inputs.size());
   plan_nodes(reduction, combines);
-  const Job job{inputs, combines.data(), mean && reduction.finish ? reduction.leaves : 0};
+  return mean && reduction.finish ? reduction.leaves : 0;
+}
+
+void reduce_nodes(const NodeReduction& reduction, std::span<const void* const> inputs, void* out,
+                  std::int64_t count) {
+  Combines combines(inputs.size());
+  const int divisor = plan_combines(reduction, {combines.data(), inputs.size()});
+  const Job job{inputs, combines.data(), divisor};
   kernel_of(reduction.in_dtype, reduction.out_dtype, reduction.op)(job, out, count);
 }
 

@@ -82,4 +82,9 @@ struct NodeReduction {
 void reduce_nodes(const NodeReduction& reduction, std::span<const void* const> inputs, void* out,
                   std::int64_t count);
 
+// The same as a plan, for whoever computes elsewhere than here: inputs are taken from left to right
+// onto a stack, and after input i the two topmost results are combined combines[i] times. Returns
+// what the last result is divided by; 0: nothing. combines has a place for each node.
+int plan_combines(const NodeReduction& reduction, std::span<std::uint8_t> combines);
+
 }  // namespace trireme

@@ -4,7 +4,8 @@
 // A group of one: the result of every operation is its own input.
 
 #include <cstddef>
-#include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "trireme/base/check.h"
@@ -23,34 +24,10 @@ std::byte* at(const Buffer& buffer, std::int64_t offset) {
   return static_cast<std::byte*>(buffer.data) + offset * element_bytes(buffer.dtype);
 }
 
-void copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
-  if (bytes > 0 && to != from) std::memmove(to, from, static_cast<std::size_t>(bytes));
-}
-
-// The group of one brings all leaves of every output.
-void combine(const Collective& collective, const PartialReduction& partial) {
-  const std::vector<TreeNode>& own = partial.inputs[0];
-  for (std::size_t o = 0; o < partial.outputs.size(); ++o) {
-    std::vector<TreeNode> nodes;
-    std::vector<const void*> inputs;
-    for (std::size_t i = 0; i < own.size(); ++i) {
-      if (own[i].begin < partial.outputs[o].begin || own[i].end > partial.outputs[o].end) continue;
-      nodes.push_back(own[i]);
-      inputs.push_back(
-          at(collective.input,
-             collective.blocks[0].offset + static_cast<std::int64_t>(i) * partial.input_stride));
-    }
-    const NodeReduction reduction{partial.leaves,          nodes,
-                                  collective.input.dtype,  collective.output.dtype,
-                                  collective.signature.op, partial.finish};
-    reduce_nodes(reduction, inputs,
-                 at(collective.output, static_cast<std::int64_t>(o) * partial.output_stride),
-                 collective.blocks[0].count);
-  }
-}
-
 class SelfEngine final : public Engine {
  public:
+  explicit SelfEngine(std::unique_ptr<Memory> memory) : memory_(std::move(memory)) {}
+
   std::string_view name() const override { return "self"; }
   void run(const Collective& collective, const Deadline&) override {
     const ConstBuffer& input = collective.input;
@@ -90,10 +67,40 @@ class SelfEngine final : public Engine {
   static void no_peer(const MessageKey& key) {
     TRIREME_ASSERT(false, "rank {} in a group of one", key.peer);
   }
+  void copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
+    memory_->copy(to, from, static_cast<std::size_t>(bytes));
+  }
+  void combine(const Collective& collective, const PartialReduction& partial);
+
+  const std::unique_ptr<Memory> memory_;
 };
+
+// The group of one brings all leaves of every output.
+void SelfEngine::combine(const Collective& collective, const PartialReduction& partial) {
+  const std::vector<TreeNode>& own = partial.inputs[0];
+  for (std::size_t o = 0; o < partial.outputs.size(); ++o) {
+    std::vector<TreeNode> nodes;
+    std::vector<const void*> inputs;
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      if (own[i].begin < partial.outputs[o].begin || own[i].end > partial.outputs[o].end) continue;
+      nodes.push_back(own[i]);
+      inputs.push_back(
+          at(collective.input,
+             collective.blocks[0].offset + static_cast<std::int64_t>(i) * partial.input_stride));
+    }
+    const NodeReduction reduction{partial.leaves,          nodes,
+                                  collective.input.dtype,  collective.output.dtype,
+                                  collective.signature.op, partial.finish};
+    memory_->reduce(reduction, inputs,
+                    at(collective.output, static_cast<std::int64_t>(o) * partial.output_stride),
+                    collective.blocks[0].count);
+  }
+}
 
 }  // namespace
 
-std::unique_ptr<Engine> make_self_engine() { return std::make_unique<SelfEngine>(); }
+std::unique_ptr<Engine> make_self_engine(std::unique_ptr<Memory> memory) {
+  return std::make_unique<SelfEngine>(std::move(memory));
+}
 
 }  // namespace trireme

@@ -3,8 +3,6 @@
 
 #include "trireme/comm/self_mailbox.h"
 
-#include <cstring>
-
 namespace trireme {
 
 SelfMailbox::SelfMailbox(const GroupScope& scope)
@@ -15,15 +13,16 @@ SelfMailbox::SelfMailbox(const GroupScope& scope)
 
 SelfMailbox::~SelfMailbox() { scope_.world->latch.unsubscribe(subscription_); }
 
-void SelfMailbox::send(const MessageKey& key, const ConstBuffer& data) {
-  const auto* begin = static_cast<const std::byte*>(data.data);
-  Letter letter{data.count, data.dtype, {begin, begin + data.bytes()}};
+void SelfMailbox::send(const MessageKey& key, const ConstBuffer& data, Memory& memory) {
+  Letter letter{data.count, data.dtype, std::vector<std::byte>(data.bytes())};
+  memory.copy(letter.bytes.data(), data.data, data.bytes());
   const std::lock_guard lock(mutex_);
   letters_.emplace(std::pair(key.tag, key.sequence), std::move(letter));
   changed_.notify_all();
 }
 
-void SelfMailbox::receive(const MessageKey& key, const Buffer& data, const Deadline& deadline) {
+void SelfMailbox::receive(const MessageKey& key, const Buffer& data, Memory& memory,
+                          const Deadline& deadline) {
   const std::pair place(key.tag, key.sequence);
   std::unique_lock lock(mutex_);
   const bool there = changed_.wait_until(lock, deadline.time_point(), [&] {
@@ -43,7 +42,7 @@ void SelfMailbox::receive(const MessageKey& key, const Buffer& data, const Deadl
   if (letter.count != data.count || letter.dtype != data.dtype) {
     message_mismatch_error(scope_, key, false, data, letter.count, letter.dtype);
   }
-  if (!letter.bytes.empty()) std::memcpy(data.data, letter.bytes.data(), letter.bytes.size());
+  memory.copy(data.data, letter.bytes.data(), letter.bytes.size());
 }
 
 }  // namespace trireme

@@ -14,20 +14,22 @@
 
 #include "trireme/base/deadline.h"
 #include "trireme/comm/collective.h"
+#include "trireme/comm/message/memory.h"
 #include "trireme/comm/world_state.h"
 
 namespace trireme {
 
-// Any thread may call any function. Host memory only.
+// Any thread may call any function.
 class SelfMailbox {
  public:
   // scope must outlive it.
   explicit SelfMailbox(const GroupScope& scope);
   ~SelfMailbox();
 
-  void send(const MessageKey& key, const ConstBuffer& data);
+  // memory is where data lies.
+  void send(const MessageKey& key, const ConstBuffer& data, Memory& memory);
   // Blocks until the message is there. Errors: Engine::receive().
-  void receive(const MessageKey& key, const Buffer& data, const Deadline& deadline);
+  void receive(const MessageKey& key, const Buffer& data, Memory& memory, const Deadline& deadline);
 
  private:
   struct Letter {

@@ -16,6 +16,7 @@
 #include "trireme/comm/gloo/gloo_mesh.h"
 #include "trireme/comm/group_impl.h"
 #include "trireme/comm/mpi/mpi_support.h"
+#include "trireme/comm/nccl/nccl_mesh.h"
 #include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme {
@@ -82,6 +83,9 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
   world.members = meeting.members;
   world.control =
       std::make_unique<ControlPlane>(options.rank, std::move(meeting), world.latch, world.waits);
+  if (world.nccl != nullptr) {
+    world.nccl->meet(options.rank, world.members, *world.control, world.latch, deadline);
+  }
   const std::vector<int> far = elsewhere(world.members);
   if (options.engine == "shm" && !far.empty()) {
     throw_error<ConfigError>(
@@ -96,7 +100,10 @@ void join(WorldState& world, const WorldOptions& options, const Deadline& deadli
     // An MPI launcher ends this process as soon as it sees another end.
     world.control->log_failures();
     world.mpi = make_mpi_mesh(options.rank, options.size, *world.control, world.latch, deadline);
-  } else if (options.engine == "gloo" || !far.empty()) {
+  }
+  // Ranks that move what is on devices tell one another about it over Gloo.
+  const bool has_mpi = world.mpi != nullptr;
+  if (world.nccl != nullptr || (!has_mpi && (options.engine == "gloo" || !far.empty()))) {
     world.mesh =
         std::make_shared<GlooMesh>(options, world.members, *world.control, world.latch, deadline);
   }
@@ -116,11 +123,19 @@ std::unique_ptr<Group> join_world(const WorldOptions& options) {
   // Taken over whatever happens, and of no use to a world of one.
   FileDescriptor listener(options.rank == 0 ? options.listen_fd : -1);
   validate(options);
+  WorldOptions own = options;
+  std::shared_ptr<NcclMesh> nccl;
+  if (options.cuda.wanted()) nccl = std::make_shared<NcclMesh>(options.cuda, options.size);
+  if (options.size > 1) {
+    own.fingerprint.emplace_back("buffers on CUDA devices",
+                                 nccl != nullptr ? "by " + nccl->library() : "not taken");
+  }
   const Deadline deadline = Deadline::after(options.join_timeout);
   GroupScope scope;
   scope.world = std::make_shared<WorldState>();
   scope.world->rank = options.rank;
   scope.world->engine = options.engine;
+  scope.world->nccl = nccl;
   scope.name = "world";
   scope.rank = options.rank;
   scope.world_ranks.resize(static_cast<std::size_t>(options.size));
@@ -130,13 +145,14 @@ std::unique_ptr<Group> join_world(const WorldOptions& options) {
     return std::make_unique<Group>(std::make_unique<GroupImpl>(scope, options.timeout));
   }
   try {
-    join(*scope.world, options, deadline, std::move(listener));
+    join(*scope.world, own, deadline, std::move(listener));
     auto world = std::make_unique<GroupImpl>(scope, deadline.remaining());
     world->run({});
     world->set_timeout(options.timeout);
     const std::string met =
-        fmt::format("{} ranks have met at {}:{}: {}", options.size, options.address, options.port,
-                    describe_engines(*scope.world));
+        fmt::format("{} ranks have met at {}:{}: {}{}", options.size, options.address, options.port,
+                    describe_engines(*scope.world),
+                    nccl != nullptr ? ", CUDA buffers by " + nccl->library() : "");
     if (options.rank == 0) {
       log_info("{}", met);
     } else {

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "trireme/comm/group.h"
+#include "trireme/comm/nccl/cuda_options.h"
 
 namespace trireme {
 
@@ -42,6 +43,8 @@ struct WorldOptions {
   // between all ranks. Those with mpi want all ranks to be started by one mpirun (docs/launch.md),
   // and a build with MPI.
   std::string engine = "auto";
+  // For buffers on a CUDA device, beside the engine of those on the host.
+  CudaOptions cuda;
   // Ranks with equal ids share a host. Empty: the environment variable TRIREME_HOST_ID or, where
   // that is not set, one kernel, process and network namespace.
   std::string host_id;
@@ -59,8 +62,9 @@ struct WorldOptions {
 // Blocks until all ranks have joined. All ranks call it once per job. A size of 1 opens no socket.
 // listen_fd is closed in any case. Throws ConfigError: port in use, a secret that is missing for a
 // non-loopback address or is another than rank 0's, fingerprints or sizes that differ, a rank that
-// comes twice, an engine that cannot be had; TimeoutError: names the ranks that did not come (the
-// least patient rank's join_timeout counts); PeerLostError: a rank ended while others were joining.
+// comes twice, an engine or a CUDA device that cannot be had, two ranks with one CUDA device;
+// TimeoutError: names the ranks that did not come (the least patient rank's join_timeout counts);
+// PeerLostError: a rank ended while others were joining.
 std::unique_ptr<Group> join_world(const WorldOptions& options);
 
 // Throws ConfigError, with the names that there are, unless WorldOptions::engine may be this one.

@@ -5,6 +5,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/gloo/gloo_mesh.h"
+#include "trireme/comm/nccl/nccl_mesh.h"
 #include "trireme/comm/shm/shm_regions.h"
 
 namespace trireme {

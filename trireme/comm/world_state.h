@@ -21,6 +21,7 @@ namespace trireme {
 
 class GlooMesh;
 class MpiMesh;
+class NcclMesh;
 class ShmRegions;
 
 // Constant after join_world(), but for what latch, waits and control guard themselves. A world of
@@ -35,6 +36,7 @@ struct WorldState {
   // Null when the world needs none.
   std::shared_ptr<GlooMesh> mesh;
   std::shared_ptr<MpiMesh> mpi;
+  std::shared_ptr<NcclMesh> nccl;
   // Null when no other rank can reach this one's memory.
   std::shared_ptr<ShmRegions> regions;
 

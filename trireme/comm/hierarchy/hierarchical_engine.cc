@@ -4,11 +4,11 @@
 #include "trireme/comm/hierarchy/hierarchical_engine.h"
 
 #include <algorithm>
-#include <future>
 #include <utility>
 
 #include "trireme/base/check.h"
 #include "trireme/comm/hierarchy/slices.h"
+#include "trireme/comm/two_halves.h"
 
 namespace trireme {
 namespace {
@@ -29,7 +29,7 @@ std::vector<std::vector<TreeNode>> covers_of(const HostMap& hosts, int leaves) {
 }
 
 std::unique_ptr<Engine> make_local_engine(const GroupScope& scope) {
-  return scope.size() == 1 ? make_self_engine() : make_shm_engine(scope);
+  return scope.size() == 1 ? make_self_engine(make_host_memory()) : make_shm_engine(scope);
 }
 
 }  // namespace
@@ -134,9 +134,9 @@ void HierarchicalEngine::exchange(const MessageKey& out_key, const ConstBuffer& 
                                   const Deadline& deadline) {
   const bool out_local = scope_.is_local(out_key.peer);
   if (out_local != scope_.is_local(in_key.peer)) {
-    auto sent = std::async(std::launch::async, [&] { send(out_key, out, deadline); });
-    receive(in_key, in, deadline);
-    return sent.get();
+    return run_two_halves(
+        *scope_.world, [&] { send(out_key, out, deadline); },
+        [&] { receive(in_key, in, deadline); });
   }
   if (!out_local) return pairs_->exchange(out_key, out, in_key, in, deadline);
   local_->exchange({hosts_.local_index_of(out_key.peer), out_key.tag, out_key.sequence}, out,

@@ -3,6 +3,8 @@
 
 #include "trireme/comm/message/mail.h"
 
+#include "trireme/comm/two_halves.h"
+
 namespace trireme {
 namespace {
 
@@ -103,6 +105,12 @@ void receive_message(MessageState& state, const MessageKey& key, const Buffer& d
 
 void exchange_messages(MessageState& state, const MessageKey& out_key, const ConstBuffer& out,
                        const MessageKey& in_key, const Buffer& in, const Deadline& deadline) {
+  if (!state.is_small(in.bytes())) {
+    // It comes in two parts and needs this rank between them.
+    return run_two_halves(
+        *state.scope.world, [&] { send_message(state, out_key, out, deadline); },
+        [&] { receive_message(state, in_key, in, deadline); });
+  }
   const OperationName name(in_key, false, in.count, in.dtype);
   Sender sender(state, out_key, out);
   Receiver receiver(state, in_key, in);
@@ -111,9 +119,9 @@ void exchange_messages(MessageState& state, const MessageKey& out_key, const Con
   sender.start_header(*headers);
   headers->wait(name, deadline);
   receiver.take_header();
+  if (!sender.has_more()) return;
   const std::unique_ptr<Flight> rest = state.payload->make_flight();
-  if (receiver.has_more()) receiver.start_rest(*rest);
-  if (sender.has_more()) sender.start_rest(*rest);
+  sender.start_rest(*rest);
   rest->wait(name, deadline);
 }
 

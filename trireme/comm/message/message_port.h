@@ -18,9 +18,10 @@ namespace trireme {
 // Messages of one lane between two ranks arrive in the order in which they were sent; lanes are
 // independent of one another.
 struct Lane {
-  enum class Purpose : std::uint8_t { kMeet, kScatter, kGather, kMessage };
+  // kNumber goes against kMessage, from its receiver to its sender: see nccl/message_channel.h.
+  enum class Purpose : std::uint8_t { kMeet, kScatter, kGather, kMessage, kNumber };
   Purpose purpose = Purpose::kMeet;
-  int tag = 0;  // kMessage only, as its sequence
+  int tag = 0;  // kMessage and kNumber only, as their sequence
   std::uint64_t sequence = 0;
 };
 
