@@ -2,8 +2,8 @@
 #               [WITHOUT file...])
 #
 # Makes the CMake target trireme_NAME of the folder it is called in: every *.cc but main.cc and the
-# files WITHOUT which this build does, every *.h as a header set that must compile alone (target all_verify_interface_header_sets, run by
-# ctest). A layer without sources yet is an INTERFACE target that only carries its dependencies.
+# files WITHOUT which this build does, every *.h as a header set that must compile alone (target
+# all_verify_interface_header_sets, run by ctest). A layer without sources yet is an INTERFACE target that only carries its dependencies.
 function(trireme_layer name)
   cmake_parse_arguments(arg "" "" "DEPENDS;LIBRARIES;PRIVATE_LIBRARIES;WITHOUT" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "*.cc")

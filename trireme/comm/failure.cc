@@ -62,6 +62,12 @@ bool FailureLatch::wait_for(std::chrono::milliseconds time) const {
   return changed_.wait_for(lock, time, [&] { return cause_.has_value(); });
 }
 
+void FailureLatch::throw_cause_of_a_break() const {
+  constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
+  wait_for(kCauseTime);
+  throw_if_failed();
+}
+
 int FailureLatch::subscribe(std::function<void()> wake) {
   const std::lock_guard lock(mutex_);
   subscribers_.emplace(next_token_, std::move(wake));

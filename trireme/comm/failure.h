@@ -47,6 +47,10 @@ class FailureLatch {
   // Blocks for at most the given time. True when failed.
   bool wait_for(std::chrono::milliseconds time) const;
 
+  // For one whose peer's connection or memory is gone: the control plane knows why at nearly the
+  // same time. Waits for that, at most a second, and throws it; returns when nothing was heard.
+  void throw_cause_of_a_break() const;
+
   // wake is called, from any thread, when the latch falls and by wake_all(). It must not block nor
   // call the latch. After unsubscribe() returns it is not running and will not run.
   int subscribe(std::function<void()> wake);

@@ -44,6 +44,9 @@ struct WorldState {
   ~WorldState();
 };
 
+// What a rank sent before its goodbye may come after it, by another way.
+constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
+
 struct GroupScope {
   std::shared_ptr<WorldState> world;
   std::string name;

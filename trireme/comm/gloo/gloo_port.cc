@@ -16,10 +16,6 @@
 namespace trireme {
 namespace {
 
-// When a connection breaks, the control plane knows the cause at nearly the same time.
-constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
-// What a rank sent before its goodbye may come after it, on another connection.
-constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
 // Long enough for a message that is there, short for one that is not.
 constexpr std::chrono::milliseconds kProbeTime{1};
 
@@ -139,8 +135,7 @@ void GlooFlight::fail(std::size_t at, const OperationName& what, const Deadline&
   if (deadline.expired()) {
     timeout_error(scope, what, missing_from(at));
   }
-  scope.world->latch.wait_for(kCauseTime);
-  scope.world->latch.throw_if_failed();
+  scope.world->latch.throw_cause_of_a_break();
   const int rank = scope.world_ranks[static_cast<std::size_t>(peer)];
   throw PeerLostError(
       rank,

@@ -16,10 +16,6 @@
 namespace trireme {
 namespace {
 
-// When MPI loses a message, the control plane knows the cause at nearly the same time.
-constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
-// What a rank sent before its goodbye may come after it.
-constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
 // Until a wait sleeps: what falling asleep and waking cost, some times.
 constexpr std::chrono::microseconds kYieldTime{200};
 // The share of the time waited that one sleep takes, and the longest: small against what is waited
@@ -115,8 +111,7 @@ const MpiFlight::Entry* MpiFlight::first_pending(const OperationName& what) cons
 
 void MpiFlight::lost(const Entry& entry, const OperationName& what) const {
   const GroupScope& scope = port_.scope();
-  scope.world->latch.wait_for(kCauseTime);
-  scope.world->latch.throw_if_failed();
+  scope.world->latch.throw_cause_of_a_break();
   if (scope.has_left(entry.peer)) left_error(scope, what, entry.peer);
   const Member& member = scope.member(entry.peer);
   throw PeerLostError(member.rank,

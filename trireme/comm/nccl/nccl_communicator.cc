@@ -12,13 +12,6 @@
 #include "trireme/comm/nccl/backoff.h"
 
 namespace trireme {
-namespace {
-
-// When NCCL loses a peer, the control plane knows the cause at nearly the same time.
-constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
-
-}  // namespace
-
 NcclCommunicator::NcclCommunicator(const Libraries& libraries, std::string name,
                                    const NcclUniqueId& id, int size, int rank, Watch& watch)
     : libraries_(libraries), name_(std::move(name)), stream_(libraries.device) {
@@ -46,8 +39,7 @@ void NcclCommunicator::check_alive(std::string_view call) const {
 }
 
 void NcclCommunicator::fail(NcclResult result, std::string_view call) {
-  libraries_.latch.wait_for(kCauseTime);
-  libraries_.latch.throw_if_failed();
+  libraries_.latch.throw_cause_of_a_break();
   const std::lock_guard lock(mutex_);
   const char* last = comm_ != nullptr ? libraries_.nccl.last_error(comm_) : nullptr;
   throw_error<CommError>("{}: {} says {} ({})", name_, call, libraries_.nccl.error_string(result),

@@ -4,8 +4,6 @@
 #include "trireme/comm/nccl/nccl_port.h"
 
 #include <algorithm>
-#include <exception>
-#include <thread>
 #include <utility>
 
 namespace trireme {
@@ -43,7 +41,9 @@ void NcclFlight::add(const Lane& lane, const Transfer& transfer) {
 
 void NcclFlight::wait(const OperationName& what, const Deadline& deadline) {
   if (!transfers_.empty()) wait_for_transfers(what, deadline);
-  if (!messages_.empty()) wait_for_messages(what, deadline);
+  // At most one: the halves of an exchange go by themselves (two_halves.h).
+  for (const Message& message : messages_) pass(message, what, deadline);
+  messages_.clear();
 }
 
 void NcclFlight::wait_for_transfers(const OperationName& what, const Deadline& deadline) {
@@ -73,36 +73,13 @@ std::vector<int> NcclFlight::peers() const {
   return all;
 }
 
-// Each on a thread of its own: either end of an exchange may be the first that can go on.
-void NcclFlight::wait_for_messages(const OperationName& what, const Deadline& deadline) {
-  std::atomic<bool> given_up = false;
-  std::vector<std::exception_ptr> errors(messages_.size());
-  const auto run = [&](std::size_t i) {
-    try {
-      pass(messages_[i], what, deadline, given_up);
-    } catch (...) {
-      // What the others throw because of that is not the cause.
-      if (!given_up.exchange(true)) errors[i] = std::current_exception();
-    }
-  };
-  std::vector<std::thread> others;
-  for (std::size_t i = 1; i < messages_.size(); ++i) others.emplace_back(run, i);
-  run(0);
-  for (std::thread& other : others) other.join();
-  for (const std::exception_ptr& error : errors) {
-    if (error != nullptr) std::rethrow_exception(error);
-  }
-  messages_.clear();
-}
-
-void NcclFlight::pass(const Message& message, const OperationName& what, const Deadline& deadline,
-                      const std::atomic<bool>& given_up) {
+void NcclFlight::pass(const Message& message, const OperationName& what, const Deadline& deadline) {
   const std::uint64_t number = agree_on_number(message, what, deadline);
   NcclMesh& mesh = port_.mesh();
   const int own = port_.world_rank(port_.scope_.rank);
   const int peer = port_.world_rank(message.transfer.peer);
   const bool receive = message.transfer.receive;
-  Watch watch(port_.scope_, what, deadline, {message.transfer.peer}, &given_up);
+  Watch watch(port_.scope_, what, deadline, {message.transfer.peer});
   const std::unique_ptr<CudaEvent> done = mesh.make_event();
   NcclCommunicator& channel =
       mesh.pass(receive ? peer : own, receive ? own : peer, number, message.transfer, *done, watch);

@@ -13,7 +13,6 @@
 // have a part in it, and none waits for ever. Messages have channels of their own (MessageChannel).
 #pragma once
 
-#include <atomic>
 #include <deque>
 #include <memory>
 #include <string_view>
@@ -65,9 +64,7 @@ class NcclFlight final : public Flight {
   void add(const Lane& lane, const Transfer& transfer);
   void wait_for_transfers(const OperationName& what, const Deadline& deadline);
   void issue(Watch& watch);
-  void wait_for_messages(const OperationName& what, const Deadline& deadline);
-  void pass(const Message& message, const OperationName& what, const Deadline& deadline,
-            const std::atomic<bool>& given_up);
+  void pass(const Message& message, const OperationName& what, const Deadline& deadline);
   // Between the two ends, over the meeting port.
   std::uint64_t agree_on_number(const Message& message, const OperationName& what,
                                 const Deadline& deadline);

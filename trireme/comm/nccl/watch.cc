@@ -4,34 +4,19 @@
 #include "trireme/comm/nccl/watch.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
-#include "trireme/base/error.h"
-
 namespace trireme {
-namespace {
-
-// What a rank sent before its goodbye may come after it.
-constexpr std::chrono::milliseconds kLastWordsTime = std::chrono::seconds(2);
-
-}  // namespace
-
 Watch::Watch(const GroupScope& scope, const OperationName& what, const Deadline& deadline,
-             std::vector<int> peers, const std::atomic<bool>* given_up)
+             std::vector<int> peers)
     : scope_(scope),
       what_(what),
       deadline_(deadline),
       peers_(std::move(peers)),
-      given_up_(given_up),
       posted_(scope, what, peers_.front()) {}
 
 void Watch::look() {
   scope_.world->latch.throw_if_failed();
-  if (given_up_ != nullptr && given_up_->load()) {
-    throw_error<CommError>("group {}: the other half of {} has failed", scope_.name,
-                           what_.text(scope_));
-  }
   if (deadline_.expired()) timeout_error(scope_, what_, peers_);
   const bool all_left =
       std::all_of(peers_.begin(), peers_.end(), [&](int peer) { return scope_.has_left(peer); });

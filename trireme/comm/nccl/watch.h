@@ -5,7 +5,6 @@
 // hear of a rank that is lost.
 #pragma once
 
-#include <atomic>
 #include <optional>
 #include <vector>
 
@@ -18,10 +17,9 @@ namespace trireme {
 // One wait of one thread, posted on the world's WaitBoard as long as this exists.
 class Watch {
  public:
-  // peers are ranks of the group, at least one: whom the wait is for. given_up, if any: somebody
-  // else has failed in the same operation. Everything must outlive it.
+  // peers are ranks of the group, at least one: whom the wait is for. Everything must outlive it.
   Watch(const GroupScope& scope, const OperationName& what, const Deadline& deadline,
-        std::vector<int> peers, const std::atomic<bool>* given_up = nullptr);
+        std::vector<int> peers);
 
   const Deadline& deadline() const { return deadline_; }
   // Throws when the wait must end: what Engine::run() throws. Payload is waited for when both ends
@@ -34,7 +32,6 @@ class Watch {
   const OperationName& what_;
   const Deadline& deadline_;
   const std::vector<int> peers_;
-  const std::atomic<bool>* const given_up_;
   const WaitBoard::Posted posted_;
   std::optional<Deadline> last_words_;  // since all have left
 };

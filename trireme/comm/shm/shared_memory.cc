@@ -22,9 +22,6 @@ namespace {
 // While a rank's memory is waited for, who waits looks this often whether that rank has left.
 constexpr std::chrono::milliseconds kFindSlice{100};
 
-// When a rank's memory is gone with it, the control plane knows of its end at nearly the same time.
-constexpr std::chrono::milliseconds kCauseTime = std::chrono::seconds(1);
-
 std::string error_text() { return std::strerror(errno); }
 
 [[noreturn]] void no_memory(const GroupScope& scope, std::size_t bytes) {
@@ -85,8 +82,7 @@ SharedMemory SharedMemory::open(const GroupScope& scope, const Identity& identit
   if (!memory.fd_) {
     const std::string why = error_text();
     // Of a process that has just ended: that is what is to be told.
-    scope.world->latch.wait_for(kCauseTime);
-    scope.world->latch.throw_if_failed();
+    scope.world->latch.throw_cause_of_a_break();
     throw_error<CommError>(
         "rank {} cannot open the shared memory of rank {} for group {} ({}): {}; do both run as "
         "the same user and still hold the group, or use the gloo engine",
