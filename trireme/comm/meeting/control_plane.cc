@@ -94,6 +94,15 @@ void ControlPlane::put(const std::string& key, std::string value) {
 
 std::string ControlPlane::get(const std::string& key, const Deadline& deadline,
                               const std::string& what) {
+  return get(key, deadline, [&] {
+    if (deadline.expired()) {
+      throw_error<TimeoutError>("rank {} waited in vain for {}", rank_, what);
+    }
+  });
+}
+
+std::string ControlPlane::get(const std::string& key, const Deadline& deadline,
+                              const std::function<void()>& look) {
   std::unique_lock lock(mutex_);
   if (rank_ != 0 && !values_.contains(key)) {
     send(0, FrameType::kGet, FieldWriter().text(key).bytes());
@@ -103,10 +112,11 @@ std::string ControlPlane::get(const std::string& key, const Deadline& deadline,
     const auto found = values_.find(key);
     if (found != values_.end()) return found->second;
     latch_.throw_if_failed();
-    if (deadline.expired()) {
-      throw_error<TimeoutError>("rank {} waited in vain for {}", rank_, what);
-    }
     changed_.wait_until(lock, soonest(deadline, kSlice).time_point());
+    if (values_.contains(key)) continue;
+    lock.unlock();  // it may ask other ranks
+    look();
+    lock.lock();
   }
 }
 

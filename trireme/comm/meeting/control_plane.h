@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -41,6 +42,10 @@ class ControlPlane {
   // Blocks until some rank has put the key. Throws TimeoutError (what says what was waited for), or
   // the latched failure.
   std::string get(const std::string& key, const Deadline& deadline, const std::string& what);
+  // The same for who has more to look at meanwhile: look is called now and then, on this thread,
+  // and when the deadline has passed; then it must throw.
+  std::string get(const std::string& key, const Deadline& deadline,
+                  const std::function<void()>& look);
 
   // Latches the failure here and on every other rank.
   void announce(const Failure& failure);

@@ -60,8 +60,7 @@ NcclUniqueId NcclMesh::share_id(const std::string& key, bool first, Watch& watch
     control_->put(key, std::string(id.bytes, sizeof(id.bytes)));
     return id;
   }
-  const std::string text =
-      control_->get(key, watch.deadline(), "the id of NCCL's communicator " + key);
+  const std::string text = control_->get(key, watch.deadline(), [&] { watch.look(); });
   TRIREME_CHECK_EQ(text.size(), sizeof(id.bytes), "bytes of {}", key);
   std::memcpy(id.bytes, text.data(), text.size());
   return id;

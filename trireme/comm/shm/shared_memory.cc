@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <thread>
 
 #include "trireme/base/error.h"
@@ -18,9 +19,6 @@
 
 namespace trireme {
 namespace {
-
-// While a rank's memory is waited for, who waits looks this often whether that rank has left.
-constexpr std::chrono::milliseconds kFindSlice{100};
 
 std::string error_text() { return std::strerror(errno); }
 
@@ -44,18 +42,13 @@ bool every_rank_has_a_core(const GroupScope& scope) {
 std::string find_memory(const GroupScope& scope, const std::string& key, int owner,
                         const OperationName& name, const Deadline& deadline) {
   const WaitBoard::Posted posted(scope, name, owner);
-  for (;;) {
-    // It says where before it says goodbye.
-    const bool left = scope.has_left(owner);
-    try {
-      const auto slice = std::min(kFindSlice, deadline.remaining());
-      return scope.world->control->get(key, Deadline::after(slice), "shared memory");
-    } catch (const TimeoutError&) {
-      scope.world->latch.throw_if_failed();
-      if (left) left_error(scope, name, owner);
-      if (deadline.expired()) timeout_error(scope, name, {owner});
-    }
-  }
+  std::optional<Deadline> last_words;
+  return scope.world->control->get(key, deadline, [&] {
+    // It says where before it says goodbye, but rank 0 may pass on the goodbye first.
+    if (scope.has_left(owner) && !last_words) last_words = Deadline::after(kLastWordsTime);
+    if (last_words && last_words->expired()) left_error(scope, name, owner);
+    if (deadline.expired()) timeout_error(scope, name, {owner});
+  });
 }
 
 void SharedMemory::Unmap::operator()(std::byte* map) const { munmap(map, bytes); }
