@@ -203,7 +203,7 @@ class OperationTest : public ::testing::TestWithParam<std::tuple<std::string, Op
 // The contract's five seconds.
 TEST_P(OperationTest, EndsWithinFiveSecondsWhenARankIsKilled) {
   auto ranks = start(testing::kTestDeadline);
-  const Deadline deadline = Deadline::after(std::chrono::seconds(5));
+  const Deadline deadline = Deadline::after(testing::kLossTime);
   ranks[kVictim].signal(SIGKILL);
   for (const int rank : {0, 2}) {
     EXPECT_THAT(ranks[static_cast<std::size_t>(rank)].result(deadline),

@@ -66,7 +66,7 @@ class DeathTest : public ::testing::TestWithParam<std::tuple<std::string, int>> 
 TEST_P(DeathTest, SurvivorsNameTheKilledRank) {
   auto ranks = start_processes(3, reduce_forever, engine());
   for (RankProcess& rank : ranks) ASSERT_TRUE(rank.wait_to_hear("running"));
-  const Deadline deadline = Deadline::after(std::chrono::seconds(5));
+  const Deadline deadline = Deadline::after(testing::kLossTime);
   ranks[static_cast<std::size_t>(victim())].signal(SIGKILL);
   for (int rank = 0; rank < 3; ++rank) {
     const std::string result = ranks[static_cast<std::size_t>(rank)].result(deadline);
@@ -183,7 +183,7 @@ std::string seen_without_rank_zero(const std::function<std::string(Group&)>& las
   ranks[0].signal(SIGSTOP);
   int status = 0;
   if (waitpid(ranks[0].pid(), &status, WUNTRACED) < 0 || !WIFSTOPPED(status)) return "no stop";
-  const Deadline deadline = Deadline::after(std::chrono::seconds(5));
+  const Deadline deadline = Deadline::after(testing::kLossTime);
   if (::write(go[1], "x", 1) != 1) return "no byte";
   const std::string seen = ranks[1].result(deadline);
   ::close(go[0]);

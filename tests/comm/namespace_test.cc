@@ -128,7 +128,7 @@ TEST_P(TwoHosts, ACutLinkIsALostPeerWithinFiveSeconds) {
   if (!unpaced.empty()) std::printf("the link is not paced: %s\n", unpaced.c_str());
   auto ranks = start(reduce_for_long, std::chrono::minutes(5));
   for (RankProcess& rank : ranks) ASSERT_TRUE(rank.wait_to_hear("running"));
-  const Deadline deadline = Deadline::after(std::chrono::seconds(5));
+  const Deadline deadline = Deadline::after(testing::kLossTime);
   net_.cut(1);
   for (int rank = 0; rank < 4; ++rank) {
     const auto lost = [&](int other) {

@@ -56,6 +56,18 @@ void run_devices(int n, const std::function<void(Group&)>& body,
                        [](WorldOptions& options) { options.cuda = fake_cuda(options.rank); });
 }
 
+// The same where the group is not closed: the body makes it fail.
+void run_failing_devices(int n, const std::function<void(int, std::unique_ptr<Group>&)>& body) {
+  const testing::Listener listener = testing::listen_on_free_port();
+  const auto options = testing::world_options(n, listener);
+  testing::run_rank_threads(n, [&](int rank) {
+    WorldOptions own = options[static_cast<std::size_t>(rank)];
+    own.cuda = fake_cuda(rank);
+    auto group = join_world(own);
+    body(rank, group);
+  });
+}
+
 Buffer device_buffer(Bytes& bytes, DType dtype, int device) {
   return {on_device(bytes.data()), static_cast<std::int64_t>(bytes.size() / dtype_bytes(dtype)),
           dtype, device};
@@ -168,12 +180,7 @@ TEST(NcclEngine, HostAndDeviceTakeTurns) {
 // Device 1 stands still in the middle of a transfer, for longer than the others wait.
 TEST(NcclEngine, ADeadlineEndsATransferThatHangs) {
   const int before = aborts();
-  const testing::Listener listener = testing::listen_on_free_port();
-  const auto options = testing::world_options(3, listener);
-  testing::run_rank_threads(3, [&](int rank) {
-    WorldOptions own = options[static_cast<std::size_t>(rank)];
-    own.cuda = fake_cuda(rank);
-    const auto group = join_world(own);
+  run_failing_devices(3, [&](int rank, std::unique_ptr<Group>& group) {
     Bytes data = distinct_data(rank, 70001, DType::kF32);
     const Buffer buffer = device_buffer(data, DType::kF32, rank);
     group->all_reduce(buffer);
@@ -193,12 +200,7 @@ TEST(NcclEngine, ADeadlineEndsATransferThatHangs) {
 
 // Rank 1's device has stopped in a transfer, and its rank goes away without a word.
 TEST(NcclEngine, ALostPeerEndsATransfer) {
-  const testing::Listener listener = testing::listen_on_free_port();
-  const auto options = testing::world_options(3, listener);
-  testing::run_rank_threads(3, [&](int rank) {
-    WorldOptions own = options[static_cast<std::size_t>(rank)];
-    own.cuda = fake_cuda(rank);
-    auto group = join_world(own);
+  run_failing_devices(3, [&](int rank, std::unique_ptr<Group>& group) {
     Bytes data = distinct_data(rank, 70001, DType::kF32);
     const Buffer buffer = device_buffer(data, DType::kF32, rank);
     group->all_reduce(buffer);
@@ -219,12 +221,7 @@ TEST(NcclEngine, ALostPeerEndsATransfer) {
 }
 
 TEST(NcclEngine, ErrorsOfNcclAreThrown) {
-  const testing::Listener listener = testing::listen_on_free_port();
-  const auto options = testing::world_options(2, listener);
-  testing::run_rank_threads(2, [&](int rank) {
-    WorldOptions own = options[static_cast<std::size_t>(rank)];
-    own.cuda = fake_cuda(rank);
-    const auto group = join_world(own);
+  run_failing_devices(2, [&](int rank, std::unique_ptr<Group>& group) {
     Bytes data = distinct_data(rank, 70001, DType::kF32);
     const Buffer buffer = device_buffer(data, DType::kF32, rank);
     group->all_reduce(buffer);
@@ -238,12 +235,7 @@ TEST(NcclEngine, ErrorsOfNcclAreThrown) {
 }
 
 TEST(NcclEngine, MismatchesAreSeenBeforeAnythingMoves) {
-  const testing::Listener listener = testing::listen_on_free_port();
-  const auto options = testing::world_options(2, listener);
-  testing::run_rank_threads(2, [&](int rank) {
-    WorldOptions own = options[static_cast<std::size_t>(rank)];
-    own.cuda = fake_cuda(rank);
-    const auto group = join_world(own);
+  run_failing_devices(2, [&](int rank, std::unique_ptr<Group>& group) {
     Bytes data = distinct_data(rank, 70000 + rank, DType::kF32);
     EXPECT_THAT(
         error_of([&] { group->all_reduce(device_buffer(data, DType::kF32, rank)); }),

@@ -187,7 +187,7 @@ TEST_P(ShmMessageFailure, KilledPeerIsNamed) {
   auto ranks = start_processes(2, stream_forever);
   for (RankProcess& rank : ranks) ASSERT_TRUE(rank.wait_to_hear("running"));
   const auto victim = static_cast<std::size_t>(GetParam());
-  const Deadline deadline = Deadline::after(std::chrono::seconds(5));
+  const Deadline deadline = Deadline::after(testing::kLossTime);
   ranks[victim].signal(SIGKILL);
   EXPECT_THAT(ranks[1 - victim].result(deadline),
               StartsWith("PeerLostError " + std::to_string(victim)));

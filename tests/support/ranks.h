@@ -40,6 +40,13 @@ namespace trireme::testing {
 // No test takes longer; one that does is told so instead of hanging.
 constexpr std::chrono::milliseconds kTestDeadline = std::chrono::seconds(60);
 
+// A lost rank is known to the others within five seconds; instrumented code is slower.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr std::chrono::milliseconds kLossTime = std::chrono::seconds(15);
+#else
+constexpr std::chrono::milliseconds kLossTime = std::chrono::seconds(5);
+#endif
+
 // A listening socket on a free loopback port.
 struct Listener {
   int fd = -1;
