@@ -1,6 +1,8 @@
 # Two commands: `make demo` trains a small GPT, `make test` runs every test. Both install and build what is missing.
 BUILD := build/release
 JOBS  := $(shell nproc)
+# Some tests wait: for a deadline, for a cut link.
+TESTS := $(shell expr $(JOBS) + 1)
 
 .PHONY: help setup build demo test test-all parity bench-peers tsan asan ubsan format clean
 
@@ -27,7 +29,7 @@ demo: build
 
 test: setup $(BUILD)/build.ninja
 	@cmake --build $(BUILD) -j $(JOBS)
-	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) -LE long
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(TESTS) -LE long
 
 test-all: test tsan asan ubsan
 	@ctest --test-dir $(BUILD) --output-on-failure -L long

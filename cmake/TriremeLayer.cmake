@@ -1,11 +1,15 @@
 # trireme_layer(NAME [DEPENDS layer...] [LIBRARIES target...] [PRIVATE_LIBRARIES target...]
-#               [WITHOUT file...])
+#               [WITHOUT file...] [PRECOMPILED])
 #
 # Makes the CMake target trireme_NAME of the folder it is called in: every *.cc but main.cc and the
-# files WITHOUT which this build does, every *.h as a header set that must compile alone (target
-# all_verify_interface_header_sets, run by ctest). A layer without sources yet is an INTERFACE target that only carries its dependencies.
+# files WITHOUT which this build does. A layer without sources yet is an INTERFACE target that only
+# carries its dependencies. PRECOMPILED: its sources come after LibTorch's precompiled headers.
+#
+# Every header must compile alone. One with a source of the same name does, because that source
+# includes it first (tests/structure/layers_test.cc); the rest, in a PRECOMPILED layer all, are a header
+# set of their own: target all_verify_interface_header_sets, run by ctest.
 function(trireme_layer name)
-  cmake_parse_arguments(arg "" "" "DEPENDS;LIBRARIES;PRIVATE_LIBRARIES;WITHOUT" ${ARGN})
+  cmake_parse_arguments(arg "PRECOMPILED" "" "DEPENDS;LIBRARIES;PRIVATE_LIBRARIES;WITHOUT" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "*.cc")
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.h")
   list(REMOVE_ITEM sources main.cc ${arg_WITHOUT})
@@ -24,9 +28,19 @@ function(trireme_layer name)
     target_include_directories(${target} PUBLIC "${PROJECT_SOURCE_DIR}")
     set(visibility PUBLIC)
   endif()
-  if(headers)
-    target_sources(${target} ${visibility} FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}"
-                   FILES ${headers})
+  set(unproven "")
+  foreach(header IN LISTS headers)
+    string(REGEX REPLACE "h$" "cc" source "${header}")
+    if(arg_PRECOMPILED OR NOT EXISTS "${source}")
+      list(APPEND unproven "${header}")
+    endif()
+  endforeach()
+  if(unproven)
+    target_sources(${target} ${visibility} FILE_SET unproven TYPE HEADERS
+                   BASE_DIRS "${PROJECT_SOURCE_DIR}" FILES ${unproven})
     set_target_properties(${target} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+  endif()
+  if(arg_PRECOMPILED)
+    trireme_precompiled(${target})
   endif()
 endfunction()

@@ -21,3 +21,18 @@ target_link_libraries(trireme_torch INTERFACE torch OpenMP::OpenMP_CXX)
 target_include_directories(trireme_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 separate_arguments(trireme_torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(trireme_torch INTERFACE ${trireme_torch_flags})
+
+# The part of LibTorch that our code of modules and functions includes, read once: trireme_precompiled(target).
+file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/precompiled.cc" CONTENT "")
+add_library(trireme_precompiled OBJECT "${PROJECT_BINARY_DIR}/precompiled.cc")
+target_link_libraries(trireme_precompiled PRIVATE trireme_torch)
+target_precompile_headers(trireme_precompiled PRIVATE
+  <torch/nn/module.h> <torch/nn/pimpl.h> <torch/types.h> <torch/csrc/autograd/custom_function.h>)
+function(trireme_precompiled target)
+  target_precompile_headers(${target} REUSE_FROM trireme_precompiled)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # The false alarms of -Wrestrict (TriremeToolchain) have more names behind a precompiled header.
+    target_compile_options(${target} PRIVATE
+      -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread)
+  endif()
+endfunction()

@@ -50,4 +50,7 @@ if [ ${#patterns[@]} = 0 ]; then
   exit 0
 fi
 mapfile -t patterns < <(printf '%s\n' "${patterns[@]}" | sort -u)
-"$runner" -quiet -p "build/$preset" -j "${JOBS:-$(nproc)}" "${patterns[@]}"
+# Clang can use neither GCC's precompiled headers nor the names of GCC's warnings.
+mkdir -p "build/$preset/tidy"
+sed -E 's/ -Winvalid-pch -include [^ ]+cmake_pch\.hxx//g' "$database" > "build/$preset/tidy/compile_commands.json"
+"$runner" -quiet -p "build/$preset/tidy" -extra-arg=-Wno-unknown-warning-option -j "${JOBS:-$(nproc)}" "${patterns[@]}"

@@ -129,7 +129,7 @@ LayerCall parse_layer_call(const std::string& cmake) {
   bool in_depends = false;
   for (std::string word; words >> word;) {
     if (word == "DEPENDS" || word == "LIBRARIES" || word == "PRIVATE_LIBRARIES" ||
-        word == "WITHOUT") {
+        word == "WITHOUT" || word == "PRECOMPILED") {
       in_depends = word == "DEPENDS";
     } else if (in_depends) {
       call.depends.push_back(word);
@@ -237,7 +237,13 @@ Breaches check_includes(const fs::path& root, const LayerRules& rules) {
   Breaches breaches;
   for (const Source& source : sources(root, "trireme")) {
     if (!rules.rules().contains(source.layer())) continue;  // told by check_folders
-    for (const Include& include : includes(source.path)) {
+    const std::vector<Include> all = includes(source.path);
+    const fs::path own = fs::path(source.name).replace_extension(".h");
+    if (source.path.extension() == ".cc" && fs::exists(root / own) &&
+        (all.empty() || all.front().target != own.string())) {
+      breaches.push_back(fmt::format("{}: does not include {} first", source.name, own.string()));
+    }
+    for (const Include& include : all) {
       const std::string breach = include_breach(source, include, rules);
       if (!breach.empty()) {
         breaches.push_back(fmt::format("{}:{}: {}", source.name, include.line, breach));

@@ -45,7 +45,8 @@ class LayerRules {
 std::vector<std::string> check_folders(const std::filesystem::path& root, const LayerRules& rules);
 // Includes of a layer that is not reachable, of a sibling, of another layer's internal/, of
 // LibTorch where there is none, of <torch/torch.h> in a header, of own files by a path not from the
-// root.
+// root. A source that does not include its own header first: nothing else shows that the header
+// compiles alone (TriremeLayer.cmake).
 std::vector<std::string> check_includes(const std::filesystem::path& root, const LayerRules& rules);
 // trireme_layer() of trireme/<layer>/CMakeLists.txt: named as its folder, depends on what the layer
 // reaches, and reaches what the layer's files include.

@@ -51,7 +51,7 @@ class SyntheticTree : public ::testing::Test {
          "#include \"trireme/base/error.h\"\n#include \"trireme/base/internal/node.h\"\n");
     file("comm/group.h", "#include \"trireme/base/error.h\"\n");
     file("ops/linear.h", "#include <ATen/core/Tensor.h>\n");
-    file("ops/linear.cc", "#include <torch/torch.h>\n");
+    file("ops/linear.cc", "#include \"trireme/ops/linear.h\"\n#include <torch/torch.h>\n");
     file("parallel/hooks.h", "#include \"trireme/ops/linear.h\"\n");
     file("parallel/data/a.h", "#include \"trireme/parallel/hooks.h\"\n");
     file("parallel/tensor/b.h", "#include \"trireme/base/error.h\"\n");
@@ -133,9 +133,18 @@ TEST_F(SyntheticTree, LibTorchIsKeptOut) {
 }
 
 TEST_F(SyntheticTree, RelativeIncludesAreFound) {
-  file("base/error.cc", "#include \"error.h\"\n");
-  EXPECT_THAT(includes(), ElementsAre("trireme/base/error.cc:3: \"error.h\": own files are "
+  file("base/up.cc", "#include \"error.h\"\n");
+  EXPECT_THAT(includes(), ElementsAre("trireme/base/up.cc:3: \"error.h\": own files are "
                                       "included from the root, others in <>"));
+}
+
+TEST_F(SyntheticTree, OwnHeadersComeFirst) {
+  file("ops/linear.cc", "#include <string>\n#include \"trireme/ops/linear.h\"\n");
+  file("base/error.cc", "");
+  EXPECT_THAT(includes(), ElementsAre("trireme/base/error.cc: does not include "
+                                      "trireme/base/error.h first",
+                                      "trireme/ops/linear.cc: does not include "
+                                      "trireme/ops/linear.h first"));
 }
 
 TEST_F(SyntheticTree, StrayFoldersAndFilesAreFound) {
