@@ -66,7 +66,8 @@ struct Comm {
 };
 
 std::mutex registry_mutex;
-std::map<std::string, std::shared_ptr<Clique>> cliques;  // guarded by registry_mutex
+// Guarded by registry_mutex. Never freed, as the communicators that it leads to.
+auto& cliques = *new std::map<std::string, std::shared_ptr<Clique>>;
 std::atomic<int> next_id = 0;
 std::atomic<bool> stalled[kDevices];
 std::atomic<int> aborts = 0;
