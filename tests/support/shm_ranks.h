@@ -4,7 +4,7 @@
 // Ranks that use a shm engine directly, below Group.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -56,7 +56,7 @@ class ShmRank {
   const std::byte* place(const Bytes& bytes, bool shared) {
     if (!shared) return bytes.data();
     auto memory = scope_.world->regions->allocate(scope_, bytes.size() + 1);
-    std::memcpy(memory.get(), bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), static_cast<std::byte*>(memory.get()));
     placed_.push_back(memory);
     // Operations look for shared memory when ranks had some at the one before.
     Collective barrier;
