@@ -50,7 +50,7 @@ std::vector<Source> sources(const fs::path& root, const std::string& folder) {
     const fs::path extension = entry.path().extension();
     if (!entry.is_regular_file() || (extension != ".h" && extension != ".cc")) continue;
     const std::string below = entry.path().lexically_relative(root / folder).generic_string();
-    found.push_back({entry.path(), folder + "/" + below, split(below)});
+    found.push_back({entry.path(), fmt::format("{}/{}", folder, below), split(below)});
   }
   std::sort(found.begin(), found.end(),
             [](const Source& a, const Source& b) { return a.name < b.name; });

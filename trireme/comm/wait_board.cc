@@ -90,6 +90,7 @@ Culprits find_culprits(const GroupScope& scope, const std::vector<int>& missing)
     return answer;
   };
   std::vector<int> asked;
+  asked.reserve(missing.size());
   for (const int rank : missing) {
     asked.push_back(scope.world_ranks[static_cast<std::size_t>(rank)]);
   }

@@ -268,6 +268,7 @@ void Host::fail(const Failure& failure) {
   const Deadline farewell = Deadline::after(kFarewellTime);
   while (!members.empty() && !farewell.expired()) {
     std::vector<pollfd> ready;
+    ready.reserve(members.size());
     for (const Guest* guest : members) ready.push_back({guest->connection.fd.get(), POLLOUT, 0});
     poll(ready.data(), ready.size(), static_cast<int>(farewell.remaining().count()));
     std::erase_if(members, [](Guest* guest) {

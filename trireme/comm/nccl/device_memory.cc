@@ -40,6 +40,7 @@ class DeviceScratch final : public Memory::Scratch {
       all_.push_back(memory);
       size_ = size;
     }
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver's addresses are integers
     return all_.empty() ? nullptr : reinterpret_cast<std::byte*>(all_.back());
   }
 
