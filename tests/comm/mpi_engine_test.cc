@@ -119,7 +119,7 @@ TEST_F(MpiEngine, SurvivorsNameTheKilledRank) {
     // In the log before the error has reached whoever waits.
     const std::string number(rank);
     EXPECT_THAT(result.err, ContainsRegex("error \\[" + number + "/3\\] rank 1 on .* is lost"));
-    EXPECT_THAT(result.out, ContainsRegex("rank " + number + ": PeerLostError: rank 1 on "));
+    EXPECT_THAT(result.out, ContainsRegex("rank " + number + ": PeerLostError 1: rank 1 on "));
   }
 }
 

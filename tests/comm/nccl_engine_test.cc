@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/error_text.h"
 #include "tests/support/operation_table.h"
 #include "tests/support/ranks.h"
 
@@ -22,6 +23,7 @@ namespace {
 using ::testing::AllOf;
 using testing::Bytes;
 using testing::distinct_data;
+using testing::error_text;
 using ::testing::HasSubstr;
 using testing::Kind;
 using testing::on_device;
@@ -73,20 +75,12 @@ Buffer device_buffer(Bytes& bytes, DType dtype, int device) {
           dtype, device};
 }
 
-// What a call throws, as "TypeOfError: message".
+// What a call throws: see error_text().
 std::string error_of(const std::function<void()>& call) {
   try {
     call();
-  } catch (const PeerLostError& error) {
-    return std::string("PeerLostError: ") + error.what();
-  } catch (const TimeoutError& error) {
-    return std::string("TimeoutError: ") + error.what();
-  } catch (const CommError& error) {
-    return std::string("CommError: ") + error.what();
-  } catch (const ConfigError& error) {
-    return std::string("ConfigError: ") + error.what();
-  } catch (const ShapeError& error) {
-    return std::string("ShapeError: ") + error.what();
+  } catch (const std::exception& error) {
+    return error_text(error);
   }
   return "no error";
 }

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "tests/programs/rank_bodies.h"
+#include "tests/support/error_text.h"
 #include "tests/support/reference_tree.h"
 #include "trireme/base/deadline.h"
 #include "trireme/base/error.h"
@@ -38,6 +39,7 @@ namespace {
 
 using testing::Bytes;
 using testing::distinct_data;
+using testing::error_text;
 using testing::expect;
 
 constexpr std::chrono::milliseconds kTestDeadline = std::chrono::seconds(60);
@@ -227,13 +229,7 @@ int run_and_tell(int argc, char** argv) {
     set_log_rank(rank, options.size);
     run(argv[1], options);
   } catch (const std::exception& error) {
-    const auto* lost = dynamic_cast<const PeerLostError*>(&error);
-    const char* type = lost != nullptr                                        ? "PeerLostError"
-                       : dynamic_cast<const TimeoutError*>(&error) != nullptr ? "TimeoutError"
-                       : dynamic_cast<const CommError*>(&error) != nullptr    ? "CommError"
-                       : dynamic_cast<const ConfigError*>(&error) != nullptr  ? "ConfigError"
-                                                                              : "other error";
-    text = fmt::format("{}: {}", type, error.what());
+    text = error_text(error);
     status = exit_code(error);
   }
   // One write, so that ranks' lines are not mixed.

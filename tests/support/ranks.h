@@ -31,6 +31,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/error_text.h"
 #include "trireme/base/deadline.h"
 #include "trireme/base/error.h"
 #include "trireme/comm/world.h"
@@ -202,16 +203,8 @@ class RankProcess {
     std::string text;
     try {
       text = body();
-    } catch (const PeerLostError& error) {
-      text = "PeerLostError " + std::to_string(error.rank()) + ": " + error.what();
-    } catch (const TimeoutError& error) {
-      text = std::string("TimeoutError: ") + error.what();
-    } catch (const CommError& error) {
-      text = std::string("CommError: ") + error.what();
-    } catch (const ConfigError& error) {
-      text = std::string("ConfigError: ") + error.what();
     } catch (const std::exception& error) {
-      text = std::string("other error: ") + error.what();
+      text = error_text(error);
     }
     write_all(write_end, text);
     _exit(0);
