@@ -73,7 +73,10 @@ TEST(AdamW, FollowsTheScalarAlgorithm) {
   for (std::uint64_t step = 1; step <= 25; ++step) {
     const at::Tensor gradients = normal(kSize, step);
     const double rate = 0.01 / static_cast<double>(step), scale = 0.5;
-    adamw.step(weights, gradients, rate, scale, {});
+    adamw.step({.weights = weights,
+                .gradients = gradients,
+                .learning_rate = rate,
+                .gradient_scale = scale});
     for (std::int64_t i = 0; i < kSize; ++i) {
       auto& element = expected[static_cast<std::size_t>(i)];
       element.step(scale * gradients[i].item<double>(), rate);
@@ -94,7 +97,7 @@ TEST(AdamW, AgreesWithTorch) {
       {reference}, torch::optim::AdamWOptions(3e-3).betas({0.9, 0.95}).eps(1e-8).weight_decay(0.1));
   for (std::uint64_t step = 1; step <= 20; ++step) {
     const at::Tensor gradients = normal(kSize, step);
-    adamw.step(weights, gradients, 3e-3, 1.0, {});
+    adamw.step({.weights = weights, .gradients = gradients, .learning_rate = 3e-3});
     reference.mutable_grad() = gradients;
     torch_adamw.step();
     // Weights up to 4, whose last bit is 2.4e-7 and may differ in each step.
@@ -121,8 +124,11 @@ TEST(AdamW, AnySplitGivesTheSameBits) {
       };
       AdamW adamw(config, count, {{local(1000), local(60'000)}});
       for (std::uint64_t step = 1; step <= 3; ++step) {
-        adamw.step(weights.narrow(0, begin, count), normal(kSize, step).narrow(0, begin, count),
-                   0.01, 0.37, copy.narrow(0, begin, count));
+        adamw.step({.weights = weights.narrow(0, begin, count),
+                    .gradients = normal(kSize, step).narrow(0, begin, count),
+                    .learning_rate = 0.01,
+                    .gradient_scale = 0.37,
+                    .working_copy = copy.narrow(0, begin, count)});
       }
       begin = end;
     }
@@ -149,7 +155,7 @@ TEST(AdamW, RoundsTheWorkingCopyToNearestEvenAndKeepsNaN) {
   const at::Tensor weights = torch::tensor(values);
   const at::Tensor copy = torch::empty({size}, at::kBFloat16);
   AdamW adamw(AdamWConfig{}, size, {});
-  adamw.step(weights, torch::zeros({size}), 0.0, 1.0, copy);
+  adamw.step({.weights = weights, .gradients = torch::zeros({size}), .working_copy = copy});
   EXPECT_TRUE(weights.narrow(0, 0, size - 1).equal(torch::tensor(values).narrow(0, 0, size - 1)));
   const at::Tensor expected = torch::tensor(values).to(at::kBFloat16);
   EXPECT_TRUE(copy.narrow(0, 0, size - 1).equal(expected.narrow(0, 0, size - 1))) << copy;
@@ -161,24 +167,27 @@ TEST(AdamW, StateRestoresARun) {
   AdamW unbroken(AdamWConfig{}, kSize, {{0, 50}}), resumed(AdamWConfig{}, kSize, {{0, 50}});
   const at::Tensor a = normal(kSize, 0);
   for (std::uint64_t step = 1; step <= 4; ++step) {
-    unbroken.step(a, normal(kSize, step), 0.01, 1.0, {});
+    unbroken.step({.weights = a, .gradients = normal(kSize, step), .learning_rate = 0.01});
   }
   const at::Tensor b = a.clone();
   resumed.first_moment().copy_(unbroken.first_moment());
   resumed.second_moment().copy_(unbroken.second_moment());
   resumed.set_steps(unbroken.steps());
-  unbroken.step(a, normal(kSize, 5), 0.01, 1.0, {});
-  resumed.step(b, normal(kSize, 5), 0.01, 1.0, {});
+  unbroken.step({.weights = a, .gradients = normal(kSize, 5), .learning_rate = 0.01});
+  resumed.step({.weights = b, .gradients = normal(kSize, 5), .learning_rate = 0.01});
   EXPECT_TRUE(a.equal(b));
 }
 
 TEST(AdamW, RefusesBuffersThatDoNotFit) {
   AdamW adamw(AdamWConfig{}, 8, {});
   const at::Tensor good = torch::zeros({8});
-  EXPECT_THROW(adamw.step(torch::zeros({9}), good, 0.1, 1.0, {}), ShapeError);
-  EXPECT_THROW(adamw.step(good, torch::zeros({8}, at::kBFloat16), 0.1, 1.0, {}), ShapeError);
-  EXPECT_THROW(adamw.step(torch::zeros({16}).slice(0, 0, 16, 2), good, 0.1, 1.0, {}), ShapeError);
-  EXPECT_THROW(adamw.step(good, good, 0.1, 1.0, torch::zeros({8})), ShapeError);
+  EXPECT_THROW(adamw.step({.weights = torch::zeros({9}), .gradients = good}), ShapeError);
+  EXPECT_THROW(adamw.step({.weights = good, .gradients = torch::zeros({8}, at::kBFloat16)}),
+               ShapeError);
+  EXPECT_THROW(adamw.step({.weights = torch::zeros({16}).slice(0, 0, 16, 2), .gradients = good}),
+               ShapeError);
+  EXPECT_THROW(adamw.step({.weights = good, .gradients = good, .working_copy = torch::zeros({8})}),
+               ShapeError);
   EXPECT_EQ(adamw.steps(), 0);
   EXPECT_THROW(AdamW(AdamWConfig{}, 8, {{4, 9}}), InternalError);
   EXPECT_THROW(AdamW(AdamWConfig{}, 8, {{4, 6}, {5, 7}}), InternalError);

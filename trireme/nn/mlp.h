@@ -18,7 +18,8 @@ class MlpImpl : public torch::nn::Module {
   // Children gate (llama only) and up [F, C], down [C, F]; biases with gpt2. F: mlp_width.
   explicit MlpImpl(const ModelConfig& config);
 
-  // x: [..., C] -> [..., C].
+  // x: [..., C] -> [..., C]. One operation (ops/linear.h) between up's input hook, which is gate's
+  // too, and down's output hook.
   at::Tensor forward(const at::Tensor& x);
 
  private:

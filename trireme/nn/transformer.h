@@ -36,9 +36,9 @@ class BlockImpl : public torch::nn::Module {
   // Children attn_norm, attn, mlp_norm, mlp.
   explicit BlockImpl(const ModelConfig& config);
 
-  // x_BTC -> [B, T, C]; the other arguments as in AttentionImpl::forward.
-  at::Tensor forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary, KvCache* cache,
-                     std::size_t layer);
+  // The stream before the block -> after it; the other arguments as in AttentionImpl::forward.
+  ResidualStream forward(ResidualStream stream, const ops::RotaryTable& rotary, KvCache* cache,
+                         std::size_t layer);
 
  private:
   Norm attn_norm_{nullptr};
@@ -66,8 +66,8 @@ class TransformerImpl : public torch::nn::Module {
   const ModelConfig& config() const { return config_; }
 
  private:
-  // Embeddings and all blocks, up to the final norm: [B, T, C].
-  at::Tensor trunk(const at::Tensor& tokens_BT, KvCache* cache);
+  // Embeddings and all blocks, up to the final norm.
+  ResidualStream trunk(const at::Tensor& tokens_BT, KvCache* cache);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
 
   ModelConfig config_;

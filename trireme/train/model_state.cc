@@ -124,7 +124,12 @@ void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
 }
 
 void ModelState::update(const at::Tensor& gradients, double learning_rate, double scale) {
-  optimizer_.step(weights_, gradients, learning_rate, scale, working_copy_);
+  optimizer_.step({.weights = weights_,
+                   .gradients = gradients,
+                   .learning_rate = learning_rate,
+                   .gradient_scale = scale,
+                   .working_copy = working_copy_,
+                   .clear_gradients = true});
 }
 
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {

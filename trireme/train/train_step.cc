@@ -9,6 +9,7 @@
 #include <span>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/flat_sums.h"
 #include "trireme/parallel/tensor_buffer.h"
 #include "trireme/train/batch_loader.h"
 
@@ -22,16 +23,18 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       state_(state),
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
-      tree_(state.flat().size(), &group) {}
+      tree_(state.flat().size(), &group) {
+  // Gradients are summed from the start where the group's all_reduce uses them.
+  state.flat().exchange_grad(tree_.buffer());
+}
 
 double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
   const std::int64_t size = config_.batch.micro_batch_size;
   const std::int64_t first = (step * config_.batch.micro_batches + micro_batch) * size;
   const MicroBatch batch = load_micro_batch(shards_, sampler_, config_.model.context, first, size);
-  state_.flat().zero_grad();
   const at::Tensor loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
-  loss.backward();
-  tree_.push(state_.flat().grad());
+  state_.flat().backward(loss);
+  tree_.push(state_.flat().exchange_grad(tree_.buffer()));
   return loss.item<double>();
 }
 
@@ -47,7 +50,7 @@ at::Tensor TrainStep::sum_gradients(std::int64_t step) {
     at::Tensor sum = tree_.take();
     group_.all_reduce(buffer_of_tensor(sum));
     if (total.defined()) {
-      sum.add_(total);
+      ops::add_and_clear(sum, total);
       tree_.give_back(std::move(total));
     }
     total = std::move(sum);

@@ -1,0 +1,52 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Matrix products with what follows them in the same pass: bias, activation, its gradient, or the
+// addition to a gradient.
+//
+// Every element of a product is one chain of fused multiply-adds in f32 over the inner dim in
+// ascending order, for f32 and bf16 alike. So its bits depend neither on the threads, nor on the
+// blocking, nor on the width of the vector units, nor on how many rows are computed together; any
+// row of a larger product equals the same row computed alone.
+//
+// bf16 is widened while it is packed and multiplied in f32: an exact product. Processors whose bf16
+// dot product is no faster than two f32 multiply-adds lose nothing by it, and some gain
+// (docs/compute.md).
+#pragma once
+
+#include <cstdint>
+
+#include "trireme/ops/kernels/element.h"
+
+namespace trireme::ops {
+
+// What becomes of an element p of the product. All matrices named here have the product's shape,
+// the element type of `out`, and `stride` elements from row to row.
+struct Epilogue {
+  enum class Kind {
+    kStore,           // out = p + bias
+    kAdd,             // out += p; out is f32
+    kGelu,            // second_out = p + bias, out = gelu(p + bias)
+    kGeluGradient,    // out = p gelu'(first_in)
+    kSwiglu,          // second_out = p, out = silu(first_in) p
+    kSwigluGradient,  // out = p second_in silu'(first_in), second_out = p silu(first_in)
+  };
+  Kind kind = Kind::kStore;
+  void* out = nullptr;
+  Element element = Element::kF32;
+  std::int64_t stride = 0;
+  void* second_out = nullptr;
+  const void* first_in = nullptr;
+  const void* second_in = nullptr;
+  const void* bias = nullptr;  // one for each column, of type `element`; null: none
+};
+
+// left [M, K] times right [K, N] goes through the epilogue. M, N >= 1; K >= 0. The outputs must not
+// overlap the inputs, but for first_in and second_in. Blocks; runs on all of ops' threads.
+void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue);
+
+// Sums of the columns of a matrix, added to sums [columns] (f32): f32 sums over blocks of 64 rows,
+// which are added in order. values: rows contiguous. Bits do not depend on threads or vector units.
+void add_column_sums(const MatrixView& values, float* sums);
+
+}  // namespace trireme::ops
