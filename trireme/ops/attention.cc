@@ -13,6 +13,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/attention_kernels.h"
@@ -144,7 +145,7 @@ struct Attention : torch::autograd::Function<Attention> {
     const auto options = q.options().requires_grad(false);
     const at::Tensor q_grad = at::empty(q.sizes(), options);
     // Token by token, as the linear layers before want them.
-    const at::IntArrayRef kv({k.size(0), k.size(2), k.size(1), k.size(3)});
+    const std::vector<std::int64_t> kv = {k.size(0), k.size(2), k.size(1), k.size(3)};
     const at::Tensor k_grad = at::empty(kv, options).transpose(1, 2);
     const at::Tensor v_grad = at::empty(kv, options).transpose(1, 2);
     attention_backward(shape, view_BTHD(q), view_BKSD(k), view_BKSD(v), view_BTHD(out),

@@ -17,8 +17,9 @@ namespace trireme {
 // together, so that each sees its share of the machine.
 double measure_gemm_flops_per_s(at::ScalarType dtype, std::chrono::milliseconds budget);
 
-// Streaming rate of memory: bytes read and written per second by c[i] = a[i] + b[i] over arrays far
-// larger than the caches, on this process's threads.
+// Streaming rate of memory: bytes read and written per second by a[i] += b[i] over arrays far
+// larger than the caches, on this process's threads. In place, so that every byte that moves is
+// counted: a line of a third array would be read before it is overwritten.
 double measure_memory_bytes_per_s(std::chrono::milliseconds budget);
 
 }  // namespace trireme

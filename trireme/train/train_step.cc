@@ -10,8 +10,8 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/flat_sums.h"
+#include "trireme/ops/step_parts.h"
 #include "trireme/parallel/tensor_buffer.h"
-#include "trireme/train/batch_loader.h"
 
 namespace trireme {
 
@@ -28,14 +28,27 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
   state.flat().exchange_grad(tree_.buffer());
 }
 
+// What the operations do not time themselves is "other": autograd's additions of gradients.
+double TrainStep::compute_gradient(const MicroBatch& batch) {
+  at::Tensor loss;
+  {
+    const TimedPart part("other forward");
+    loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
+  }
+  {
+    const TimedPart part("other backward");
+    state_.flat().backward(loss);
+  }
+  const TimedPart part("sum gradients");
+  tree_.push(state_.flat().exchange_grad(tree_.buffer()));
+  return loss.item<double>();
+}
+
 double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
   const std::int64_t size = config_.batch.micro_batch_size;
   const std::int64_t first = (step * config_.batch.micro_batches + micro_batch) * size;
   const MicroBatch batch = load_micro_batch(shards_, sampler_, config_.model.context, first, size);
-  const at::Tensor loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
-  state_.flat().backward(loss);
-  tree_.push(state_.flat().exchange_grad(tree_.buffer()));
-  return loss.item<double>();
+  return compute_gradient(batch);
 }
 
 // The rounds from the last to the first, each added to what follows it: the top of the tree.
@@ -47,6 +60,7 @@ at::Tensor TrainStep::sum_gradients(std::int64_t step) {
     for (std::int64_t m = round.begin; m < round.end; ++m) {
       losses_[static_cast<std::size_t>(m)] = compute_micro_batch(step, m);
     }
+    const TimedPart part("sum gradients");
     at::Tensor sum = tree_.take();
     group_.all_reduce(buffer_of_tensor(sum));
     if (total.defined()) {
@@ -67,7 +81,10 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   const auto micro_batches = static_cast<double>(plan_.num_micro_batches());
   StepStats stats;
   stats.loss = std::accumulate(losses_.begin(), losses_.end() - 1, 0.0) / micro_batches;
-  stats.gradient_norm = optim::global_norm(sum) / micro_batches;
+  {
+    const TimedPart part("gradient norm");
+    stats.gradient_norm = optim::global_norm(sum) / micro_batches;
+  }
   stats.learning_rate = optim::learning_rate_at(config_.schedule, step, config_.train.steps);
   stats.stop = losses_.back() > 0;
   if (!std::isfinite(stats.loss) || !std::isfinite(stats.gradient_norm)) {
@@ -78,7 +95,10 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   }
   const double clip = config_.train.clip_norm;
   const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
-  state_.update(sum, stats.learning_rate, scale / micro_batches);
+  {
+    const TimedPart part("optimizer");
+    state_.update(sum, stats.learning_rate, scale / micro_batches);
+  }
   tree_.give_back(std::move(sum));
   return stats;
 }

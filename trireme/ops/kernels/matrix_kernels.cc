@@ -7,6 +7,8 @@
 #define HWY_TARGET_INCLUDE "trireme/ops/kernels/matrix_kernels.cc"
 #include <hwy/foreach_target.h>
 // After it:
+#include <chrono>
+
 #include "trireme/ops/kernels/matrix_kernels-inl.h"
 #include "trireme/ops/kernels/tasks.h"
 
@@ -137,12 +139,31 @@ TaskMemory task_memory(const ProductTask& task, std::int64_t row_panels,
   return memory;
 }
 
-void run_product_task(const ProductTask& task) {
+// The kernels that the element types ask for.
+struct Kernels {
+  void (*pack_left)(const MatrixView&, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                    float*);
+  void (*pack_right)(const MatrixView&, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                     float*);
+  void (*multiply)(std::int64_t, std::int64_t, const float*, const float*, float*, bool);
+  std::int64_t per_step;
+};
+
+Kernels kernels_of(const ProductTask& task) {
+  const bool by_rows = task.left.column_stride == 1;
+  if (task.pairs) {
+    return {pack_left_panels<Bf16Pair>, pack_right_panels<Bf16Pair>,
+            by_rows ? multiply_rows<true, true> : multiply_rows<false, true>, kPerLane<Bf16Pair>};
+  }
   const bool left_f32 = task.left.element == Element::kF32;
   const bool right_f32 = task.right.element == Element::kF32;
-  const auto pack_left = left_f32 ? pack_left_panels<float> : pack_left_panels<Bf16>;
-  const auto pack_right = right_f32 ? pack_right_panels<float> : pack_right_panels<Bf16>;
-  const auto multiply = task.left.column_stride == 1 ? multiply_rows<true> : multiply_rows<false>;
+  return {left_f32 ? pack_left_panels<float> : pack_left_panels<Bf16>,
+          right_f32 ? pack_right_panels<float> : pack_right_panels<Bf16>,
+          by_rows ? multiply_rows<true> : multiply_rows<false>, 1};
+}
+
+void run_product_task(const ProductTask& task) {
+  const Kernels kernels = kernels_of(task);
   const Finish finish = task.epilogue.element == Element::kF32
                             ? finish_of<float>(task.epilogue.kind)
                             : finish_of<Bf16>(task.epilogue.kind);
@@ -153,35 +174,63 @@ void run_product_task(const ProductTask& task) {
   const std::int64_t block_panels = task.rows / kTileRows;
   const std::int64_t inner = task.left.columns;
   const TaskMemory memory = task_memory(task, row_panels, column_panels);
+  const auto row_of = [&](std::int64_t r) { return task.row_begin + r * kTileRows; };
 
   for (std::int64_t k = 0; k == 0 || k < inner; k += task.depth) {
     const std::int64_t depth = std::min(task.depth, inner - k);
-    const bool last = k + depth >= inner;
-    pack_right(task.right, task.column_begin, task.column_end - task.column_begin, k, depth,
-               memory.right);
+    const std::int64_t steps = hwy::DivCeil(depth, kernels.per_step);
+    kernels.pack_right(task.right, task.column_begin, task.column_end - task.column_begin, k, depth,
+                       memory.right);
     for (std::int64_t first = 0; first < row_panels; first += block_panels) {
       const std::int64_t end = std::min(row_panels, first + block_panels);
-      const auto row_of = [&](std::int64_t r) { return task.row_begin + r * kTileRows; };
-      const auto rows_of = [&](std::int64_t r) {
-        return std::min<std::int64_t>(kTileRows, task.row_end - row_of(r));
-      };
-      pack_left(task.left, row_of(first), std::min(task.row_end, row_of(end)) - row_of(first), k,
-                depth, memory.left);
+      kernels.pack_left(task.left, row_of(first),
+                        std::min(task.row_end, row_of(end)) - row_of(first), k, depth, memory.left);
       // A left panel stays in the first-level cache while the right ones stream past it.
       for (std::int64_t r = first; r < end; ++r) {
-        const float* left = memory.left + (r - first) * kLeftPanel;
+        const std::int64_t rows = std::min<std::int64_t>(kTileRows, task.row_end - row_of(r));
         for (std::int64_t c = 0; c < column_panels; ++c) {
-          const std::int64_t column = task.column_begin + c * kTileColumns;
           float* tile = memory.tiles + (memory.one_tile ? 0 : (r * column_panels + c) * kTileSize);
-          multiply(rows_of(r), depth, left, memory.right + c * right_panel(depth), tile, k == 0);
-          if (last) {
-            finish(task.epilogue, tile, row_of(r), column, rows_of(r),
-                   std::min(kTileColumns, task.column_end - column));
-          }
+          kernels.multiply(rows, steps, memory.left + (r - first) * kLeftPanel,
+                           memory.right + c * right_panel(steps), tile, k == 0);
+          if (k + depth < inner) continue;
+          const std::int64_t column = task.column_begin + c * kTileColumns;
+          finish(task.epilogue, tile, row_of(r), column, rows,
+                 std::min(kTileColumns, task.column_end - column));
         }
       }
     }
   }
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// The least time that this thread takes for a fixed number of instructions on data in the
+// first-level cache.
+template <bool kPairs>
+double seconds_of_panels() {
+  constexpr std::int64_t kSteps = 64, kRepeats = 100;
+  HWY_ALIGN float left[kTileRows * kPanelStride] = {};
+  HWY_ALIGN float right[kSteps * kTileColumns] = {};
+  HWY_ALIGN float tile[kTileSize];
+  double least = 1e9;
+  for (int round = 0; round < 5; ++round) {
+    const double begin = now_seconds();
+    for (std::int64_t i = 0; i < kRepeats; ++i) {
+      multiply_panels<kTileRows, true, kPairs>(kSteps, left, right, tile, i == 0);
+    }
+    least = std::min(least, now_seconds() - begin);
+  }
+  return least;
+}
+
+double bf16_dot_seconds_per_f32() {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  return seconds_of_panels<true>() / seconds_of_panels<false>();
+#else
+  return 0;
+#endif
 }
 
 template <class T>
@@ -221,11 +270,13 @@ namespace {
 HWY_EXPORT(run_product_task);
 HWY_EXPORT(add_column_sums_of);
 HWY_EXPORT(tile_shape);
+HWY_EXPORT(bf16_dot_seconds_per_f32);
 
 }  // namespace
 
 TileShape tile_shape() { return HWY_DYNAMIC_DISPATCH(tile_shape)(); }
 void run_product_task(const ProductTask& task) { HWY_DYNAMIC_DISPATCH(run_product_task)(task); }
+double bf16_dot_seconds_per_f32() { return HWY_DYNAMIC_DISPATCH(bf16_dot_seconds_per_f32)(); }
 void add_column_sums_of(const MatrixView& values, std::int64_t begin, std::int64_t end,
                         float* sums) {
   HWY_DYNAMIC_DISPATCH(add_column_sums_of)(values, begin, end, sums);

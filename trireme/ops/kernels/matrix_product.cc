@@ -57,7 +57,7 @@ Blocking choose_blocking(const MatrixView& left, const MatrixView& right, int th
   Blocking best;
   best.depth = std::min(kMaxDepth, std::max<std::int64_t>(1, left.columns));
   if (left.columns > best.depth) {  // in equal parts
-    best.depth = div_up(left.columns, div_up(left.columns, best.depth));
+    best.depth = round_up(div_up(left.columns, div_up(left.columns, best.depth)), 2);
   }
   // A third of the cache for what is packed of the left matrix, a third for the right one's.
   const std::int64_t most = std::max(tile.columns, cache_floats / 3 / best.depth);
@@ -87,6 +87,21 @@ Blocking choose_blocking(const MatrixView& left, const MatrixView& right, int th
 
 }  // namespace
 
+bool bf16_dot_in_use() {
+  constexpr double kPaysBelow = 1.5;  // times an f32 multiply-add, of which it replaces two
+  static const bool in_use = [] {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bf16") == 0) return false;
+    const double ratio = detail::bf16_dot_seconds_per_f32();
+    return ratio > 0 && ratio < kPaysBelow;
+#else
+    return false;
+#endif
+  }();
+  return in_use;
+}
+
 void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue) {
   TRIREME_CHECK_EQ(left.columns, right.rows, "the inner dims of a product");
   TRIREME_CHECK_LE(1, left.rows, "rows of a product");
@@ -94,6 +109,8 @@ void matrix_product(const MatrixView& left, const MatrixView& right, const Epilo
   const Blocking b = choose_blocking(left, right, task_threads());
   const std::int64_t row_tasks = div_up(left.rows, b.task_rows);
   const std::int64_t column_tasks = div_up(right.columns, b.task_columns);
+  const bool pairs =
+      left.element == Element::kBf16 && right.element == Element::kBf16 && bf16_dot_in_use();
   run_tasks(row_tasks * column_tasks, [&](std::int64_t i) {
     const std::int64_t row = i % row_tasks * b.task_rows, column = i / row_tasks * b.task_columns;
     detail::run_product_task({.left = left,
@@ -104,7 +121,8 @@ void matrix_product(const MatrixView& left, const MatrixView& right, const Epilo
                               .column_begin = column,
                               .column_end = std::min(right.columns, column + b.task_columns),
                               .depth = b.depth,
-                              .rows = b.rows});
+                              .rows = b.rows,
+                              .pairs = pairs});
   });
 }
 

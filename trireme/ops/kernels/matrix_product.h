@@ -9,9 +9,9 @@
 // blocking, nor on the width of the vector units, nor on how many rows are computed together; any
 // row of a larger product equals the same row computed alone.
 //
-// bf16 is widened while it is packed and multiplied in f32: an exact product. Processors whose bf16
-// dot product is no faster than two f32 multiply-adds lose nothing by it, and some gain
-// (docs/compute.md).
+// bf16 is widened while it is packed and multiplied in f32: an exact product. Where the processor's
+// own bf16 dot product is faster, two bf16 matrices go to that instead, and a chain's links are
+// pairs (docs/compute.md: on some processors it takes twice the time).
 #pragma once
 
 #include <cstdint>
@@ -44,6 +44,11 @@ struct Epilogue {
 // left [M, K] times right [K, N] goes through the epilogue. M, N >= 1; K >= 0. The outputs must not
 // overlap the inputs, but for first_in and second_in. Blocks; runs on all of ops' threads.
 void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue);
+
+// Whether products of two bf16 matrices use the processor's bf16 dot product: it has one that does
+// its two multiplications in less than three quarters of the time of two f32 multiply-adds.
+// Measured once.
+bool bf16_dot_in_use();
 
 // Sums of the columns of a matrix, added to sums [columns] (f32): f32 sums over blocks of 64 rows,
 // which are added in order. values: rows contiguous. Bits do not depend on threads or vector units.

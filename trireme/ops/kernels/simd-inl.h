@@ -62,10 +62,21 @@ HWY_INLINE void store(Vec value, Bf16* to) {
   hn::StoreU(to_bf16(value), hn::Rebind<std::uint16_t, F32>(), &to->bits);
 }
 
-// The first count < kLanes elements; the other lanes are zero, their memory is not touched.
+// bf16 in pairs, as the processor's bf16 dot product takes them: a lane holds two neighbours.
+struct Bf16Pair {
+  std::uint16_t bits;  // of one of the two
+};
+HWY_INLINE Vec load(const Bf16Pair* from) { return load(reinterpret_cast<const float*>(from)); }
+
+template <class T>
+inline constexpr std::int64_t kPerLane = 1;
+template <>
+inline constexpr std::int64_t kPerLane<Bf16Pair> = 2;
+
+// The first count elements, fewer than fill a vector; the rest is zero, its memory is not touched.
 template <class T>
 HWY_INLINE Vec load_first(const T* from, std::size_t count) {
-  HWY_ALIGN T part[kLanes] = {};
+  HWY_ALIGN T part[kLanes * kPerLane<T>] = {};
   for (std::size_t i = 0; i < count; ++i) part[i] = from[i];
   return load(part);
 }
