@@ -110,7 +110,8 @@ void pack_right_panels(const MatrixView& right, std::int64_t column, std::int64_
     pack_right_by_rows(from, right.row_stride, columns, depth, panels);
     return;
   }
-  for (std::int64_t c = 0; c < columns; c += kTileColumns, panels += right_panel(depth)) {
+  for (std::int64_t c = 0; c < columns;
+       c += kTileColumns, panels += right_panel(steps_of<T>(depth))) {
     pack_right_by_columns(from + c * right.column_stride, right.column_stride,
                           std::min(kTileColumns, columns - c), depth, panels);
   }
