@@ -80,10 +80,11 @@ void verify(const MatrixProduct& p, const Operands& all, std::string_view engine
   }
 }
 
-ProductRate measure(const MatrixProduct& product, at::ScalarType dtype, const BenchTiming& timing) {
+ProductRate measure(const MatrixProduct& product, at::ScalarType dtype, const BenchTiming& timing,
+                    std::span<const ProductEngine> engines) {
   const Operands all = operands(product, dtype);
   ProductRate best{.product = product, .flops_per_s = 0, .engine = {}};
-  for (const ProductEngine& engine : product_engines()) {
+  for (const ProductEngine& engine : engines) {
     const auto run = [&] { engine.multiply(all.a, all.b, all.out); };
     run();
     verify(product, all, engine.name);
@@ -101,14 +102,15 @@ ProductRate measure(const MatrixProduct& product, at::ScalarType dtype, const Be
 std::span<const ProductEngine> product_engines() { return kEngines; }
 
 std::vector<ProductRate> measure_product_rates(const std::vector<MatrixProduct>& products,
-                                               at::ScalarType dtype, const BenchTiming& timing) {
+                                               at::ScalarType dtype, const BenchTiming& timing,
+                                               std::span<const ProductEngine> engines) {
   const at::NoGradGuard no_grad;
   std::vector<ProductRate> rates;
   for (const MatrixProduct& product : products) {
     const auto same = std::find_if(rates.begin(), rates.end(), [&](const ProductRate& rate) {
       return rate.product.shape() == product.shape();
     });
-    rates.push_back(same == rates.end() ? measure(product, dtype, timing) : *same);
+    rates.push_back(same == rates.end() ? measure(product, dtype, timing, engines) : *same);
     rates.back().product = product;
   }
   return rates;

@@ -40,8 +40,9 @@ struct ProductRate {
 
 // One for each product, in order; equal shapes are measured once. Every engine's result is compared
 // with products in f64 first: throws Error where one is wrong. On this process's threads.
-std::vector<ProductRate> measure_product_rates(const std::vector<MatrixProduct>& products,
-                                               at::ScalarType dtype, const BenchTiming& timing);
+std::vector<ProductRate> measure_product_rates(
+    const std::vector<MatrixProduct>& products, at::ScalarType dtype, const BenchTiming& timing,
+    std::span<const ProductEngine> engines = product_engines());
 
 // The time of all of them, one after the other.
 double seconds_at_rates(const std::vector<ProductRate>& rates);
