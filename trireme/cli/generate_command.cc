@@ -9,6 +9,7 @@
 #include <string>
 
 #include "trireme/cli/commands.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/generator.h"
@@ -27,6 +28,7 @@ struct GenerateArguments {
 
 int run_generate(const GenerateArguments& arguments) {
   arguments.sampling.validate();
+  install_caching_allocator();
   set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
   SavedModel saved = load_saved_model(arguments.checkpoint);
   Generator generator(*saved.model, saved.tokenizer, arguments.sampling);

@@ -20,6 +20,7 @@
 #include "trireme/launch/init.h"
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/machine_rates.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/prepare_run.h"
@@ -69,6 +70,7 @@ int run_rank(const TrainConfig& config, const TrainArguments& arguments, const L
     lock = prepare_run(config, {.resume = arguments.resume, .workers = info.size});
   }
   keep_memory_pages();
+  install_caching_allocator();
   const int threads = threads_of_worker(config, info);
   set_compute_threads(threads);
   const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));

@@ -19,8 +19,9 @@ std::string blas_in_use();
 // matter to us.
 std::string vector_units();
 
-// Keeps freed memory inside the process instead of returning it page by page: fresh pages each step
-// cost more than the kernels that fill them (docs/design.md). Call at start.
+// Keeps what malloc() gave inside the process instead of returning it page by page: libraries'
+// scratch space, oneDNN's above all. Tensors have an allocator of their own
+// (memory/caching_allocator.h). Call at start.
 void keep_memory_pages();
 
 // Facts on which the bits of a result depend: vector units that LibTorch and oneDNN use, threads,

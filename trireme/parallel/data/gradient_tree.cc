@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "trireme/base/check.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
@@ -39,6 +40,7 @@ at::Tensor GradientTree::take() {
 
 at::Tensor GradientTree::buffer() {
   if (pool_.empty()) {
+    const MemoryScope scope(MemoryCategory::kGradients);
     return group_ != nullptr ? shared_zeros(*group_, {size_}, at::kFloat)
                              : at::empty({size_}, at::TensorOptions().dtype(at::kFloat));
   }
