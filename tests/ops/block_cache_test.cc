@@ -14,6 +14,10 @@
 
 #include "trireme/base/error.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace trireme {
 namespace {
 
@@ -177,6 +181,25 @@ TEST_F(BlockCacheTest, AFreeBlockIsNotFreedAgain) {
   EXPECT_THAT([&] { cache.give_back(block); },
               ThrowsMessage<InternalError>(HasSubstr("freed twice")));
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+TEST_F(BlockCacheTest, AddressSanitizerSeesWhatIsNotTheCallers) {
+  for (const std::size_t bytes : {std::size_t{100}, 5 * kMiB}) {
+    auto* const block = static_cast<char*>(cache.take(bytes, kActivations));
+    EXPECT_FALSE(__asan_address_is_poisoned(block));
+    EXPECT_FALSE(__asan_address_is_poisoned(block + bytes - 1));
+    EXPECT_TRUE(__asan_address_is_poisoned(block - 1));
+    EXPECT_TRUE(__asan_address_is_poisoned(block + bytes + 7)) << "the rest of the class";
+    cache.give_back(block);
+    EXPECT_TRUE(__asan_address_is_poisoned(block)) << "free";
+    EXPECT_EQ(cache.take(bytes, kActivations), block);
+    EXPECT_FALSE(__asan_address_is_poisoned(block));
+    cache.give_back(block);
+    cache.release_cached();
+    EXPECT_FALSE(__asan_address_is_poisoned(block)) << "the system's, for others";
+  }
+}
+#endif
 
 // Each thread marks its blocks and frees those of its neighbour.
 TEST_F(BlockCacheTest, ThreadsShareIt) {
