@@ -49,7 +49,7 @@ PrepareReport encode(const EvalArguments& arguments, const SavedModel& saved,
 
 int run_eval(const EvalArguments& arguments) {
   install_caching_allocator();
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   keep_memory_pages();
   SavedModel saved = load_saved_model(arguments.checkpoint);
   const TemporaryFolder folder("trireme-eval");

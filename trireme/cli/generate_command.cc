@@ -29,7 +29,7 @@ struct GenerateArguments {
 int run_generate(const GenerateArguments& arguments) {
   arguments.sampling.validate();
   install_caching_allocator();
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   SavedModel saved = load_saved_model(arguments.checkpoint);
   Generator generator(*saved.model, saved.tokenizer, arguments.sampling);
   std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);
