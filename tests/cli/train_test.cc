@@ -50,6 +50,35 @@ TEST_F(TrainTest, AWorldOfOneLeavesACompleteRun) {
   EXPECT_EQ(event_files, 1U);
 }
 
+TEST_F(TrainTest, MemoryIsToldByCategory) {
+  const ProgramResult result = train("run", {"train.steps=6"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto steps = metrics("run", "loss");
+  ASSERT_EQ(steps.size(), 6U);
+  // Weights, with gaps between parameters, and two moments of as much; the gradient, and its sum
+  // over four micro-batches in log2(4) buffers.
+  const std::int64_t parameters = 4 * summary("run")["parameters"].get<std::int64_t>();
+  for (std::size_t i = 1; i < steps.size(); ++i) {
+    const auto bytes = [&](const std::string& key) { return steps[i].at(key).get<std::int64_t>(); };
+    const std::int64_t weights = bytes("memory_peak_weights_bytes");
+    EXPECT_GE(weights, parameters);
+    EXPECT_LT(weights, parameters + parameters / 8);
+    EXPECT_EQ(bytes("memory_peak_optimizer_bytes"), 2 * weights);
+    EXPECT_EQ(bytes("memory_peak_gradients_bytes"), 3 * weights);
+    EXPECT_GT(bytes("memory_peak_activations_bytes"), 0);
+    EXPECT_EQ(bytes("memory_peak_bytes"), weights + bytes("memory_peak_optimizer_bytes") +
+                                              bytes("memory_peak_gradients_bytes") +
+                                              bytes("memory_peak_activations_bytes") +
+                                              bytes("memory_peak_workspace_bytes"));
+    EXPECT_LE(bytes("memory_current_bytes"),
+              bytes("memory_peak_bytes") - bytes("memory_peak_activations_bytes") + 4096);
+    EXPECT_EQ(bytes("memory_current_bytes"), steps[1].at("memory_current_bytes")) << "no leak";
+  }
+  EXPECT_GE(summary("run")["memory_peak_bytes"], steps[3]["memory_peak_bytes"]);
+  EXPECT_NE(result.err.find(" MiB at the peak of a step (weights 0."), std::string::npos)
+      << result.err;
+}
+
 TEST_F(TrainTest, TheNumberOfWorkersIsNotPartOfTheResult) {
   train_or_fail("one");
   train_or_fail("two", {"--workers", "2"});

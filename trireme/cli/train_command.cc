@@ -20,6 +20,8 @@
 #include "trireme/launch/init.h"
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/machine_rates.h"
+#include "trireme/ops/memory/caching_allocator.h"
+#include "trireme/ops/thread_pools.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/prepare_run.h"
@@ -59,6 +61,18 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   return options;
 }
 
+void start_compute(const TrainConfig& config, const LaunchInfo& info, int threads) {
+  keep_memory_pages();
+  install_caching_allocator();
+  set_compute_threads({.threads = threads,
+                       .local_rank = info.local_rank,
+                       .local_size = info.local_size,
+                       .pin = config.compute.pin});
+  if (info.local_rank != 0) return;
+  for (const std::string& advice : thread_pool_advice(loaded_thread_pools()))
+    log_warn("{}", advice);
+}
+
 // One rank of the job, prepared already or, when nothing of ours launched it, prepared here by rank
 // 0.
 int run_rank(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
@@ -68,9 +82,8 @@ int run_rank(const TrainConfig& config, const TrainArguments& arguments, const L
   if (info.launcher != Launcher::kTrireme && info.rank == 0) {
     lock = prepare_run(config, {.resume = arguments.resume, .workers = info.size});
   }
-  keep_memory_pages();
   const int threads = threads_of_worker(config, info);
-  set_compute_threads(threads);
+  start_compute(config, info, threads);
   const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));
   world->barrier();  // all ranks measure at the same time
   const double limit = measure_gemm_flops_per_s(

@@ -18,6 +18,7 @@
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/onednn.h"
 
 namespace trireme {
@@ -113,6 +114,7 @@ double measure_gemm_flops_per_s(at::ScalarType dtype, std::chrono::milliseconds 
     throw_error<ShapeError>("matrix products are measured in f32 or bf16, not in {}",
                             c10::toString(dtype));
   }
+  const MemoryScope scope(MemoryCategory::kWorkspace);
   try {
     double best = 0.0;
     for (const Shape& shape : kShapes) {

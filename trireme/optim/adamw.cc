@@ -14,6 +14,7 @@
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/optim/kernels.h"
 
@@ -36,6 +37,11 @@ void check_beta(const char* key, double value) {
   if (!(value >= 0.0 && value < 1.0)) {
     throw_error<ConfigError>("optimizer.{} is {}; it must lie in [0, 1)", key, value);
   }
+}
+
+at::Tensor zero_moment(std::int64_t size) {
+  const MemoryScope scope(MemoryCategory::kOptimizer);
+  return at::zeros({size}, at::kFloat);
 }
 
 }  // namespace
@@ -65,8 +71,8 @@ void AdamWConfig::validate() const {
 AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges)
     : config_(config),
       ranges_(std::move(ranges)),
-      first_moment_(at::zeros({size}, at::kFloat)),
-      second_moment_(at::zeros({size}, at::kFloat)) {
+      first_moment_(zero_moment(size)),
+      second_moment_(zero_moment(size)) {
   std::int64_t end = 0;
   for (const DecayRange& range : ranges_) {
     TRIREME_CHECK_LE(end, range.begin, "decay ranges ascend");

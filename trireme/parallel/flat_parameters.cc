@@ -12,6 +12,7 @@
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/parameter_gradient.h"
 
 namespace trireme {
@@ -31,6 +32,11 @@ bool lies_in(const at::Tensor& tensor, const at::Tensor& flat, const FlatEntry& 
   const auto* begin = static_cast<const char*>(flat.data_ptr());
   const auto offset_bytes = entry.offset * static_cast<std::int64_t>(flat.element_size());
   return tensor.numel() == 0 || tensor.data_ptr() == begin + offset_bytes;
+}
+
+at::Tensor zeros_of(MemoryCategory category, std::int64_t size, const at::TensorOptions& options) {
+  const MemoryScope scope(category);
+  return at::zeros({size}, options);
 }
 
 }  // namespace
@@ -55,8 +61,8 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype) 
     throw_error<ShapeError>("the module has no parameters to train");
   }
   const auto options = parameters_.front().options().dtype(dtype).requires_grad(false);
-  data_ = at::zeros({offset}, options);
-  grad_ = at::zeros({offset}, options.dtype(at::kFloat));
+  data_ = zeros_of(MemoryCategory::kWeights, offset, options);
+  grad_ = zeros_of(MemoryCategory::kGradients, offset, options.dtype(at::kFloat));
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const at::Tensor home = view(data_, entries_[i]);
     home.copy_(parameters_[i]);

@@ -7,11 +7,13 @@
 #include <ATen/ops/ones.h>
 #include <dnnl_version.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/version.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "trireme/comm/mpi/mpi_support.h"
 #include "trireme/ops/machine_rates.h"
@@ -42,9 +44,10 @@ MachineFacts measure_facts() {
   MachineFacts facts;
   facts.cores = usable_cores();
   facts.cores_of_machine = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
-  set_compute_threads(facts.cores);
+  set_compute_threads({.threads = facts.cores});
   facts.vector_units = vector_units();
   facts.blas = blas_in_use();
+  facts.thread_pools = loaded_thread_pools();
   facts.blas_f32_flops_per_s = measure_torch_mm_flops_per_s();
   facts.f32_flops_per_s = measure_gemm_flops_per_s(at::kFloat, kBudget);
   facts.bf16_flops_per_s = measure_gemm_flops_per_s(at::kBFloat16, kBudget);
@@ -88,6 +91,9 @@ std::vector<std::string> machine_advice(const MachineFacts& facts) {
         "transparent huge pages are off: echo madvise > "
         "/sys/kernel/mm/transparent_hugepage/enabled");
   }
+  for (std::string& sentence : thread_pool_advice(facts.thread_pools)) {
+    advice.push_back(std::move(sentence));
+  }
   return advice;
 }
 
@@ -108,6 +114,7 @@ DoctorReport examine_machine() {
   add("cores", fmt::format("{} usable of {}", facts.cores, facts.cores_of_machine));
   add("vector units", facts.vector_units);
   add("BLAS of LibTorch", facts.blas);
+  add("OpenMP", fmt::format("{}", fmt::join(facts.thread_pools.openmp_runtimes, ", ")));
   add("matrix rate, LibTorch f32", gflops(facts.blas_f32_flops_per_s));
   add("matrix rate, oneDNN f32", gflops(facts.f32_flops_per_s));
   add("matrix rate, oneDNN bf16", gflops(facts.bf16_flops_per_s));

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "trireme/ops/thread_pools.h"
+
 namespace trireme {
 
 struct DoctorReport {
@@ -23,6 +25,7 @@ struct MachineFacts {
   int cores_of_machine = 1;  // online
   std::string vector_units;
   std::string blas;
+  ThreadPools thread_pools;
   double blas_f32_flops_per_s = 0;  // LibTorch's own f32 matrix product
   double f32_flops_per_s = 0;       // oneDNN's
   double bf16_flops_per_s = 0;

@@ -13,6 +13,7 @@
 
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/memory_ledger.h"
 
 namespace trireme {
 namespace {
@@ -73,6 +74,7 @@ void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoin
 
 nn::Transformer initialized_model(const nn::ModelConfig& config,
                                   std::optional<std::uint64_t> seed) {
+  const MemoryScope scope(MemoryCategory::kWeights);
   nn::Transformer model(config);
   if (seed) nn::initialize(*model, *seed);
   return model;

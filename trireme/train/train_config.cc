@@ -154,6 +154,7 @@ void ParallelConfig::validate() const {
 
 void ComputeConfig::visit(ConfigFields& f) {
   f.field("threads", threads, "threads of each worker; 0: cores / workers of the host");
+  f.field("pin", pin, "keep each thread on cores of its own; off: where the system puts it");
 }
 
 void ComputeConfig::validate() const { require_at_least("compute.threads", threads, 0); }

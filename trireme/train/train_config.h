@@ -83,6 +83,7 @@ struct ParallelConfig {
 
 struct ComputeConfig {
   std::int64_t threads = 0;  // of each worker; 0: the host's cores shared among its workers
+  bool pin = true;           // each thread to cores of its own
 
   void visit(ConfigFields& f);
   void validate() const;

@@ -9,6 +9,7 @@
 
 #include "trireme/base/check.h"
 #include "trireme/ops/flat_sums.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
@@ -35,6 +36,7 @@ at::Tensor GradientTree::take() {
 
 at::Tensor GradientTree::buffer() {
   if (pool_.empty()) {
+    const MemoryScope scope(MemoryCategory::kGradients);
     return group_ != nullptr ? shared_zeros(*group_, {size_}, at::kFloat)
                              : at::zeros({size_}, at::TensorOptions().dtype(at::kFloat));
   }
