@@ -9,6 +9,7 @@
 
 #include "trireme/cli/commands.h"
 #include "trireme/comm/bench/comm_bench.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/bench/op_bench.h"
@@ -24,8 +25,9 @@ struct BenchOpsArguments {
 
 int run_bench_ops(const BenchOpsArguments& arguments) {
   arguments.options.validate();
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   keep_memory_pages();
+  install_caching_allocator();
   if (!arguments.json) {
     std::printf("%s\n\n%s", bench_machine().c_str(), op_table_header().c_str());
   }

@@ -14,6 +14,7 @@
 #include "trireme/cli/commands.h"
 #include "trireme/cli/temporary_folder.h"
 #include "trireme/comm/bench/comm_bench.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/bench/step_bench.h"
@@ -57,8 +58,9 @@ std::string text_of(const BenchStepArguments& arguments, const StepBenchReport& 
 
 int run_bench_step(const BenchStepArguments& arguments) {
   const std::vector<StepBenchOptions> runs = runs_of(arguments);
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   keep_memory_pages();
+  install_caching_allocator();
   if (!arguments.json) {
     std::printf("%s\n\n", bench_machine().c_str());
     if (!arguments.sweep.empty()) std::fputs(sweep_header().c_str(), stdout);

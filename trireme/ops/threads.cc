@@ -21,6 +21,7 @@
 #include "trireme/base/check.h"
 #include "trireme/base/log.h"
 #include "trireme/ops/core_pinning.h"
+#include "trireme/ops/kernels/matrix_product.h"
 
 namespace trireme {
 namespace {
@@ -132,10 +133,10 @@ void keep_memory_pages() {
 
 std::string numerics_fingerprint() {
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; {} threads", TORCH_VERSION,
-                     torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
+  return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; bf16 {}; {} threads",
+                     TORCH_VERSION, torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
                      static_cast<unsigned>(dnnl::get_effective_cpu_isa()), blas_in_use(),
-                     at::get_num_threads());
+                     ops::bf16_dot_in_use() ? "dot product" : "widened", at::get_num_threads());
 }
 
 }  // namespace trireme

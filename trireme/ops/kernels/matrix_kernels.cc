@@ -186,15 +186,15 @@ void run_product_task(const ProductTask& task) {
       const std::int64_t end = std::min(row_panels, first + block_panels);
       kernels.pack_left(task.left, row_of(first),
                         std::min(task.row_end, row_of(end)) - row_of(first), k, depth, memory.left);
-      // A left panel stays in the first-level cache while the right ones stream past it.
-      for (std::int64_t r = first; r < end; ++r) {
-        const std::int64_t rows = std::min<std::int64_t>(kTileRows, task.row_end - row_of(r));
-        for (std::int64_t c = 0; c < column_panels; ++c) {
-          float* tile = memory.tiles + (memory.one_tile ? 0 : (r * column_panels + c) * kTileSize);
+      // A right panel stays in the first-level cache while the left ones stream past it.
+      for (std::int64_t c = 0; c < column_panels; ++c) {
+        const std::int64_t column = task.column_begin + c * kTileColumns;
+        for (std::int64_t r = first; r < end; ++r) {
+          const std::int64_t rows = std::min<std::int64_t>(kTileRows, task.row_end - row_of(r));
+          float* tile = memory.tiles + (memory.one_tile ? 0 : (c * row_panels + r) * kTileSize);
           kernels.multiply(rows, steps, memory.left + (r - first) * kLeftPanel,
                            memory.right + c * right_panel(steps), tile, k == 0);
           if (k + depth < inner) continue;
-          const std::int64_t column = task.column_begin + c * kTileColumns;
           finish(task.epilogue, tile, row_of(r), column, rows,
                  std::min(kTileColumns, task.column_end - column));
         }

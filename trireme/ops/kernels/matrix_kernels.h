@@ -31,7 +31,7 @@ struct ProductTask {
 };
 
 // The largest ProductTask::depth.
-inline constexpr std::int64_t kMaxDepth = 512;
+inline constexpr std::int64_t kMaxDepth = 256;
 
 TileShape tile_shape();
 // Time of the processor's bf16 dot product of two pairs a lane over that of an f32 multiply-add,

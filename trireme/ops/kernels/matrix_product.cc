@@ -51,7 +51,7 @@ double cost_of(const Blocking& b, const MatrixView& left, const MatrixView& righ
 }
 
 Blocking choose_blocking(const MatrixView& left, const MatrixView& right, int threads) {
-  constexpr std::int64_t kMostTiles = 1 << 18;  // floats of partial sums: 1 MiB
+  constexpr std::int64_t kMostTiles = 1 << 20;  // floats of partial sums: 4 MiB
   const TileShape tile = detail::tile_shape();
   const std::int64_t cache_floats = second_level_cache_bytes() / 4;
   Blocking best;
