@@ -85,6 +85,11 @@ Finish finish_of(Kind kind) {
   return nullptr;
 }
 
+Finish finish_of(const Epilogue& epilogue) {
+  return epilogue.element == Element::kF32 ? finish_of<float>(epilogue.kind)
+                                           : finish_of<Bf16>(epilogue.kind);
+}
+
 // Rows [row, row + rows) of the left matrix, in panels.
 template <class T>
 void pack_left_panels(const MatrixView& left, std::int64_t row, std::int64_t rows, std::int64_t k,
@@ -165,9 +170,7 @@ Kernels kernels_of(const ProductTask& task) {
 
 void run_product_task(const ProductTask& task) {
   const Kernels kernels = kernels_of(task);
-  const Finish finish = task.epilogue.element == Element::kF32
-                            ? finish_of<float>(task.epilogue.kind)
-                            : finish_of<Bf16>(task.epilogue.kind);
+  const Finish finish = finish_of(task.epilogue);
   const std::int64_t row_panels =
       hwy::DivCeil(task.row_end - task.row_begin, std::int64_t{kTileRows});
   const std::int64_t column_panels =
@@ -201,6 +204,52 @@ void run_product_task(const ProductTask& task) {
       }
     }
   }
+}
+
+// Dot products of one row of the left matrix with four columns of the right one.
+template <class Left, class Right>
+HWY_INLINE void dot_four(const Left* left, const Right* const (&right)[4], std::int64_t depth,
+                         float* to) {
+  Vec sums[4] = {hn::Zero(kF32Tag), hn::Zero(kF32Tag), hn::Zero(kF32Tag), hn::Zero(kF32Tag)};
+  for (std::int64_t k = 0; k < depth; k += kLanes) {
+    const std::size_t count = part_of(depth, k);
+    const Vec value = load_part(left + k, count);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      sums[i] = hn::MulAdd(value, load_part(right[i] + k, count), sums[i]);
+    }
+  }
+  for (int i = 0; i < 4; ++i) to[i] = hn::GetLane(hn::SumOfLanes(kF32Tag, sums[i]));
+}
+
+template <class Left, class Right>
+void run_thin(const ProductTask& task, Finish finish) {
+  const auto* left = static_cast<const Left*>(task.left.data);
+  const auto* right = static_cast<const Right*>(task.right.data);
+  HWY_ALIGN float tile[kTileSize] = {};
+  for (std::int64_t column = task.column_begin; column < task.column_end; column += kTileColumns) {
+    const std::int64_t columns = std::min(kTileColumns, task.column_end - column);
+    for (std::int64_t c = 0; c < columns; c += 4) {
+      const Right* four[4];  // past the end the last one again, which nobody reads
+      for (std::int64_t i = 0; i < 4; ++i) {
+        four[i] = right + (column + std::min(c + i, columns - 1)) * task.right.column_stride;
+      }
+      for (std::int64_t r = 0; r < task.left.rows; ++r) {
+        dot_four(left + r * task.left.row_stride, four, task.left.columns,
+                 tile + r * kTileColumns + c);
+      }
+    }
+    finish(task.epilogue, tile, 0, column, task.left.rows, columns);
+  }
+}
+
+void run_thin_task(const ProductTask& task) {
+  const Finish finish = finish_of(task.epilogue);
+  const bool left_f32 = task.left.element == Element::kF32;
+  const bool right_f32 = task.right.element == Element::kF32;
+  const auto run = left_f32 ? (right_f32 ? run_thin<float, float> : run_thin<float, Bf16>)
+                            : (right_f32 ? run_thin<Bf16, float> : run_thin<Bf16, Bf16>);
+  run(task, finish);
 }
 
 double now_seconds() {
@@ -269,6 +318,7 @@ namespace trireme::ops::detail {
 namespace {
 
 HWY_EXPORT(run_product_task);
+HWY_EXPORT(run_thin_task);
 HWY_EXPORT(add_column_sums_of);
 HWY_EXPORT(tile_shape);
 HWY_EXPORT(bf16_dot_seconds_per_f32);
@@ -277,6 +327,7 @@ HWY_EXPORT(bf16_dot_seconds_per_f32);
 
 TileShape tile_shape() { return HWY_DYNAMIC_DISPATCH(tile_shape)(); }
 void run_product_task(const ProductTask& task) { HWY_DYNAMIC_DISPATCH(run_product_task)(task); }
+void run_thin_task(const ProductTask& task) { HWY_DYNAMIC_DISPATCH(run_thin_task)(task); }
 double bf16_dot_seconds_per_f32() { return HWY_DYNAMIC_DISPATCH(bf16_dot_seconds_per_f32)(); }
 void add_column_sums_of(const MatrixView& values, std::int64_t begin, std::int64_t end,
                         float* sums) {

@@ -33,6 +33,10 @@ struct ProductTask {
 // The largest ProductTask::depth.
 inline constexpr std::int64_t kMaxDepth = 256;
 
+// The same for a thin product (matrix_product.h), all of its rows; depth, rows and pairs are not
+// read.
+void run_thin_task(const ProductTask& task);
+
 TileShape tile_shape();
 // Time of the processor's bf16 dot product of two pairs a lane over that of an f32 multiply-add,
 // measured now in about a millisecond; 0 where there is none. Call it only where the processor has

@@ -85,6 +85,20 @@ Blocking choose_blocking(const MatrixView& left, const MatrixView& right, int th
   return best;
 }
 
+void thin_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue) {
+  constexpr std::int64_t kElements = 1 << 17;  // of the right matrix in a task
+  const std::int64_t tile = detail::tile_shape().columns;
+  const std::int64_t wanted = kElements / std::max<std::int64_t>(1, left.columns);
+  run_ranges(right.columns, std::max(tile, wanted / tile * tile),
+             [&](std::int64_t begin, std::int64_t end) {
+               detail::run_thin_task({.left = left,
+                                      .right = right,
+                                      .epilogue = epilogue,
+                                      .column_begin = begin,
+                                      .column_end = end});
+             });
+}
+
 }  // namespace
 
 bool bf16_dot_in_use() {
@@ -106,6 +120,10 @@ void matrix_product(const MatrixView& left, const MatrixView& right, const Epilo
   TRIREME_CHECK_EQ(left.columns, right.rows, "the inner dims of a product");
   TRIREME_CHECK_LE(1, left.rows, "rows of a product");
   TRIREME_CHECK_LE(1, right.columns, "columns of a product");
+  if (left.rows <= kThinRows && left.column_stride == 1 && right.column_stride != 1) {
+    thin_product(left, right, epilogue);
+    return;
+  }
   const Blocking b = choose_blocking(left, right, task_threads());
   const std::int64_t row_tasks = div_up(left.rows, b.task_rows);
   const std::int64_t column_tasks = div_up(right.columns, b.task_columns);

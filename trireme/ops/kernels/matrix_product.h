@@ -6,8 +6,11 @@
 //
 // Every element of a product is one chain of fused multiply-adds in f32 over the inner dim in
 // ascending order, for f32 and bf16 alike. So its bits depend neither on the threads, nor on the
-// blocking, nor on the width of the vector units, nor on how many rows are computed together; any
-// row of a larger product equals the same row computed alone.
+// blocking, nor on the width of the vector units, nor on how many rows are computed together.
+//
+// One exception: kThinRows rows or fewer against a matrix stored by columns (a token's activations
+// against a layer's weight, in generation) are dot products along the inner dim, which read the
+// weight once, as it lies; the lanes of a vector are then chains of their own, added in one order.
 //
 // bf16 is widened while it is packed and multiplied in f32: an exact product. Where the processor's
 // own bf16 dot product is faster, two bf16 matrices go to that instead, and a chain's links are
@@ -40,6 +43,8 @@ struct Epilogue {
   const void* second_in = nullptr;
   const void* bias = nullptr;  // one for each column, of type `element`; null: none
 };
+
+inline constexpr std::int64_t kThinRows = 4;
 
 // left [M, K] times right [K, N] goes through the epilogue. M, N >= 1; K >= 0. The outputs must not
 // overlap the inputs, but for first_in and second_in. Blocks; runs on all of ops' threads.
