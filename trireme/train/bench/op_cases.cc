@@ -24,9 +24,9 @@
 namespace trireme {
 namespace {
 
-// Sequences, tokens, width, heads, head width, MLP width, vocabulary.
-constexpr std::int64_t B = 4, T = 256, C = 768, H = 12, D = 64, F = 3072, V = 50257;
-constexpr std::int64_t N = B * T;
+constexpr std::int64_t kSequences = 4, kTokens = 256, kWidth = 768, kHeads = 12, kHeadWidth = 64;
+constexpr std::int64_t kMlpWidth = 3072, kVocabulary = 50257;
+constexpr std::int64_t kRows = kSequences * kTokens;
 constexpr std::int64_t kParameters = std::int64_t{1} << 25;  // of the optimizer's case
 
 using Tensors = std::vector<at::Tensor>;
@@ -61,8 +61,8 @@ class Table {
     double backward;
   };
 
-  void add(const std::string& op, std::vector<Input> inputs,
-           std::function<at::Tensor(const Tensors&)> run, Moved moved,
+  void add(const std::string& op, const std::vector<Input>& inputs,
+           const std::function<at::Tensor(const Tensors&)>& run, Moved moved,
            std::vector<MatrixProduct> products = {}) {
     std::vector<std::string> shapes;  // equal ones next to each other once
     for (const Input& input : inputs) {
@@ -83,22 +83,22 @@ class Table {
   }
 
   void add_linear(std::int64_t in, std::int64_t out) {
-    const auto tensors = static_cast<double>(N * in + in * out + N * out);
+    const auto tensors = static_cast<double>(kRows * in + in * out + kRows * out);
     add(
-        "linear", {{{N, in}}, {{out, in}}},
+        "linear", {{{kRows, in}}, {{out, in}}},
         [](const Tensors& t) { return ops::linear(t[0], t[1], {}); }, {tensors, 2 * tensors},
-        linear_products(N, in, out));
+        linear_products(kRows, in, out));
   }
 
   void add_attention(std::int64_t sequences, std::int64_t tokens) {
-    const Input heads{{sequences, tokens, H, D}};
+    const Input heads{{sequences, tokens, kHeads, kHeadWidth}};
     add(
         "attention", {heads, heads, heads},
         [](const Tensors& t) {
           return ops::causal_attention(t[0], t[1].transpose(1, 2), t[2].transpose(1, 2));
         },
         {4 * elements(heads), 8 * elements(heads)},
-        attention_products({sequences, tokens, H, H, D}));
+        attention_products({sequences, tokens, kHeads, kHeads, kHeadWidth}));
   }
 
   // Those without gradients, on flat f32 buffers.
@@ -127,7 +127,7 @@ OpRun make_adamw(at::ScalarType dtype) {
       dtype == at::kBFloat16 ? at::zeros({kParameters}, at::kBFloat16) : at::Tensor();
   return {[=] {
             adamw->step(weights, gradients, 1e-4, 1.0, copy);
-            return weights;
+            return at::Tensor();
           },
           {}};
 }
@@ -136,7 +136,7 @@ OpRun make_global_norm() {
   const at::Tensor gradients = at::empty({kParameters}, at::kFloat).normal_();
   return {[=] {
             optim::global_norm(gradients);
-            return gradients;
+            return at::Tensor();
           },
           {}};
 }
@@ -144,32 +144,35 @@ OpRun make_global_norm() {
 }  // namespace
 
 std::vector<OpCase> op_cases(at::ScalarType dtype) {
-  constexpr double kNC = N * C, kNF = N * F, kNV = N * V, kVC = V * C;
+  const double hidden = kRows * kWidth, mlp = kRows * kMlpWidth, logits = kRows * kVocabulary,
+               matrix = kVocabulary * kWidth;
   Table table(dtype);
-  table.add_linear(C, C);
-  table.add_linear(C, F);
-  table.add_linear(F, C);
-  table.add_linear(C, V);
-  table.add_attention(B, 256);
+  table.add_linear(kWidth, kWidth);
+  table.add_linear(kWidth, kMlpWidth);
+  table.add_linear(kMlpWidth, kWidth);
+  table.add_linear(kWidth, kVocabulary);
+  table.add_attention(kSequences, 256);
   table.add_attention(2, 1024);
   table.add_attention(1, 2048);
-  table.add("layer_norm", {{{N, C}}, {{C}}, {{C}}},
+  table.add("layer_norm", {{{kRows, kWidth}}, {{kWidth}}, {{kWidth}}},
             [](const Tensors& t) { return ops::layer_norm(t[0], t[1], t[2], 1e-5); },
-            {2 * kNC, 3 * kNC});
-  table.add("rms_norm", {{{N, C}}, {{C}}},
-            [](const Tensors& t) { return ops::rms_norm(t[0], t[1], 1e-5); }, {2 * kNC, 3 * kNC});
-  table.add("gelu", {{{N, F}}}, [](const Tensors& t) { return ops::gelu(t[0]); },
-            {2 * kNF, 3 * kNF});
-  table.add("swiglu", {{{N, F}}, {{N, F}}},
-            [](const Tensors& t) { return ops::swiglu(t[0], t[1]); }, {3 * kNF, 5 * kNF});
-  table.add("embedding", {{{V, C}}, {{N}, V}},
-            [](const Tensors& t) { return ops::embedding(t[0], t[1]); }, {2 * kNC, kNC + kVC});
-  table.add("cross_entropy", {{{N, V}}, {{N}, V}},
-            [](const Tensors& t) { return ops::cross_entropy(t[0], t[1]); }, {kNV, 2 * kNV});
-  table.add("rotary", {{{B, T, H, D}}},
-            [angles = ops::rotary_table(0, T, D, 10000.0, at::TensorOptions(dtype))](
+            {2 * hidden, 3 * hidden});
+  table.add("rms_norm", {{{kRows, kWidth}}, {{kWidth}}},
+            [](const Tensors& t) { return ops::rms_norm(t[0], t[1], 1e-5); },
+            {2 * hidden, 3 * hidden});
+  table.add("gelu", {{{kRows, kMlpWidth}}}, [](const Tensors& t) { return ops::gelu(t[0]); },
+            {2 * mlp, 3 * mlp});
+  table.add("swiglu", {{{kRows, kMlpWidth}}, {{kRows, kMlpWidth}}},
+            [](const Tensors& t) { return ops::swiglu(t[0], t[1]); }, {3 * mlp, 5 * mlp});
+  table.add("embedding", {{{kVocabulary, kWidth}}, {{kRows}, kVocabulary}},
+            [](const Tensors& t) { return ops::embedding(t[0], t[1]); },
+            {2 * hidden, hidden + matrix});
+  table.add("cross_entropy", {{{kRows, kVocabulary}}, {{kRows}, kVocabulary}},
+            [](const Tensors& t) { return ops::cross_entropy(t[0], t[1]); }, {logits, 2 * logits});
+  table.add("rotary", {{{kSequences, kTokens, kHeads, kHeadWidth}}},
+            [angles = ops::rotary_table(0, kTokens, kHeadWidth, 10000.0, at::TensorOptions(dtype))](
                 const Tensors& t) { return ops::rotate(t[0], angles); },
-            {2 * kNC, 2 * kNC});
+            {2 * hidden, 2 * hidden});
   table.add_flat("adamw", optimizer_bytes_per_parameter(dtype),
                  [dtype] { return make_adamw(dtype); });
   table.add_flat("global_norm", sizeof(float), make_global_norm);
