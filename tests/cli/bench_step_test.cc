@@ -127,6 +127,7 @@ TEST(BenchStepOutput, SweepsOverTokensOrSequences) {
   const auto by_seq = rows(bench_step(
       {"--batch", "1", "--steps", "1", "--sweep", "seq", "--no-limit", "--json"}, "tiny-llama"));
   std::vector<int> seen;
+  seen.reserve(by_seq.size());
   for (const nlohmann::json& row : by_seq) seen.push_back(row["seq"]);
   EXPECT_EQ(seen, (std::vector<int>{64, 128, 256, 512, 1024}));
   EXPECT_FALSE(by_seq.at(0).contains("limit_ms"));

@@ -21,6 +21,7 @@ using ::testing::HasSubstr;
 
 std::vector<std::string> shapes(const std::vector<MatrixProduct>& products) {
   std::vector<std::string> all;
+  all.reserve(products.size());
   for (const MatrixProduct& product : products) all.push_back(product.shape());
   return all;
 }

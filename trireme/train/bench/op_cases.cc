@@ -3,7 +3,12 @@
 
 #include "trireme/train/bench/op_cases.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -23,9 +28,9 @@
 namespace trireme {
 namespace {
 
-// Sequences, tokens, width, heads, head width, MLP width, vocabulary.
-constexpr std::int64_t B = 4, T = 256, C = 768, H = 12, D = 64, F = 3072, V = 50257;
-constexpr std::int64_t N = B * T;
+constexpr std::int64_t kSequences = 4, kTokens = 256, kWidth = 768, kHeads = 12, kHeadWidth = 64;
+constexpr std::int64_t kMlpWidth = 3072, kVocabulary = 50257;
+constexpr std::int64_t kRows = kSequences * kTokens;
 constexpr std::int64_t kParameters = std::int64_t{1} << 25;  // of the optimizer's case
 
 using Tensors = std::vector<at::Tensor>;
@@ -60,8 +65,8 @@ class Table {
     double backward;
   };
 
-  void add(const std::string& op, std::vector<Input> inputs,
-           std::function<at::Tensor(const Tensors&)> run, Moved moved,
+  void add(const std::string& op, const std::vector<Input>& inputs,
+           const std::function<at::Tensor(const Tensors&)>& run, Moved moved,
            std::vector<MatrixProduct> products = {}) {
     std::vector<std::string> shapes;  // equal ones next to each other once
     for (const Input& input : inputs) {
@@ -82,36 +87,39 @@ class Table {
   }
 
   void add_linear(std::int64_t in, std::int64_t out) {
-    const auto tensors = static_cast<double>(N * in + in * out + N * out);
+    const auto tensors = static_cast<double>(kRows * in + in * out + kRows * out);
     add(
-        "linear", {{{N, in}}, {{out, in}}},
+        "linear", {{{kRows, in}}, {{out, in}}},
         [](const Tensors& t) { return ops::linear(t[0], t[1], {}); }, {tensors, 2 * tensors},
-        linear_products(N, in, out));
+        linear_products(kRows, in, out));
   }
 
   void add_attention(std::int64_t sequences, std::int64_t tokens) {
-    const Input heads{{sequences, tokens, H, D}};
+    const Input heads{{sequences, tokens, kHeads, kHeadWidth}};
     add(
         "attention", {heads, heads, heads},
         [](const Tensors& t) {
           return ops::causal_attention(t[0], t[1].transpose(1, 2), t[2].transpose(1, 2));
         },
         {4 * elements(heads), 8 * elements(heads)},
-        attention_products({sequences, tokens, H, H, D}));
+        attention_products({sequences, tokens, kHeads, kHeads, kHeadWidth}));
   }
 
   // `first` matrices [F, C], then one [C, F].
   void add_mlp(const std::string& op, std::int64_t first,
                std::function<at::Tensor(const Tensors&)> run) {
-    std::vector<Input> inputs = {{{N, C}}};
+    std::vector<Input> inputs = {{{kRows, kWidth}}};
     std::vector<MatrixProduct> products;
     const auto append = [&](std::int64_t in, std::int64_t out) {
       inputs.push_back({{out, in}});
-      for (const MatrixProduct& product : linear_products(N, in, out)) products.push_back(product);
+      for (const MatrixProduct& product : linear_products(kRows, in, out)) {
+        products.push_back(product);
+      }
     };
-    for (std::int64_t i = 0; i < first; ++i) append(C, F);
-    append(F, C);
-    const auto tensors = static_cast<double>(2 * N * C + (first + 1) * (N * F + F * C));
+    for (std::int64_t i = 0; i < first; ++i) append(kWidth, kMlpWidth);
+    append(kMlpWidth, kWidth);
+    const auto tensors =
+        static_cast<double>(2 * kRows * kWidth + (first + 1) * kMlpWidth * (kRows + kWidth));
     add(op, std::move(inputs), std::move(run), {tensors, 2 * tensors}, std::move(products));
   }
 
@@ -144,7 +152,7 @@ OpRun make_adamw(at::ScalarType dtype) {
                          .gradients = gradients,
                          .learning_rate = 1e-4,
                          .working_copy = copy});
-            return weights;
+            return at::Tensor();
           },
           {}};
 }
@@ -153,49 +161,81 @@ OpRun make_global_norm() {
   const at::Tensor gradients = at::empty({kParameters}, at::kFloat).normal_();
   return {[=] {
             optim::global_norm(gradients);
-            return gradients;
+            return at::Tensor();
           },
           {}};
+}
+
+// The operations of a transformer, and what they are made of where one pass does what others do in
+// several: by LibTorch's own operations between our products. The difference is what the fusion
+// saves.
+void add_matrix_operations(Table& table) {
+  const double hidden = kRows * kWidth, matrix = kVocabulary * kWidth;
+  table.add_linear(kWidth, kWidth);
+  table.add_linear(kWidth, kMlpWidth);
+  table.add_linear(kMlpWidth, kWidth);
+  table.add_linear(kWidth, kVocabulary);
+  table.add_attention(kSequences, 256);
+  table.add_attention(2, 1024);
+  table.add_attention(1, 2048);
+  table.add_mlp("gelu_mlp", 1,
+                [](const Tensors& t) { return ops::gelu_mlp(t[0], t[1], {}, t[2], {}); });
+  table.add_mlp("gelu_mlp_unfused", 1, [](const Tensors& t) {
+    return ops::linear(at::gelu(ops::linear(t[0], t[1], {}), "tanh"), t[2], {});
+  });
+  table.add_mlp("swiglu_mlp", 2,
+                [](const Tensors& t) { return ops::swiglu_mlp(t[0], t[1], t[2], t[3]); });
+  table.add_mlp("swiglu_mlp_unfused", 2, [](const Tensors& t) {
+    return ops::linear(at::silu(ops::linear(t[0], t[1], {})) * ops::linear(t[0], t[2], {}), t[3],
+                       {});
+  });
+  const auto add_loss = [&](const char* op, auto run) {
+    table.add(op, {{{kRows, kWidth}}, {{kVocabulary, kWidth}}, {{kRows}, kVocabulary}}, run,
+              {hidden + matrix, 3 * (hidden + matrix)},
+              linear_products(kRows, kWidth, kVocabulary));
+  };
+  add_loss("linear_cross_entropy",
+           [](const Tensors& t) { return ops::linear_cross_entropy(t[0], t[1], t[2]); });
+  add_loss("linear_cross_entropy_unfused", [](const Tensors& t) {
+    return at::cross_entropy_loss(ops::linear(t[0], t[1], {}).to(at::kFloat), t[2]);
+  });
+}
+
+void add_memory_operations(Table& table, at::ScalarType dtype) {
+  const double hidden = kRows * kWidth, matrix = kVocabulary * kWidth;
+  const Input rows{{kRows, kWidth}}, parameter{{kWidth}};
+  table.add("layer_norm", {rows, parameter, parameter},
+            [](const Tensors& t) { return ops::layer_norm(t[0], t[1], t[2], 1e-5); },
+            {2 * hidden, 3 * hidden});
+  table.add("rms_norm", {rows, parameter},
+            [](const Tensors& t) { return ops::rms_norm(t[0], t[1], 1e-5); },
+            {2 * hidden, 3 * hidden});
+  table.add(
+      "add_layer_norm", {rows, rows, parameter, parameter},
+      [](const Tensors& t) { return ops::add_layer_norm(t[0], t[1], t[2], t[3], 1e-5).normed; },
+      {4 * hidden, 3 * hidden});
+  table.add(
+      "add_layer_norm_unfused", {rows, rows, parameter, parameter},
+      [](const Tensors& t) { return at::layer_norm(t[0] + t[1], t[2].sizes(), t[2], t[3], 1e-5); },
+      {4 * hidden, 3 * hidden});
+  table.add("embedding", {{{kVocabulary, kWidth}}, {{kRows}, kVocabulary}},
+            [](const Tensors& t) { return ops::embedding(t[0], t[1]); },
+            {2 * hidden, hidden + matrix});
+  table.add("rotary", {{{kSequences, kTokens, kHeads, kHeadWidth}}},
+            [angles = ops::rotary_table(0, kTokens, kHeadWidth, 10000.0, at::TensorOptions(dtype))](
+                const Tensors& t) { return ops::rotate(t[0], angles); },
+            {2 * hidden, 2 * hidden});
+  table.add_flat("adamw", optimizer_bytes_per_parameter(dtype),
+                 [dtype] { return make_adamw(dtype); });
+  table.add_flat("global_norm", sizeof(float), make_global_norm);
 }
 
 }  // namespace
 
 std::vector<OpCase> op_cases(at::ScalarType dtype) {
-  constexpr double kNC = N * C, kVC = V * C;
   Table table(dtype);
-  table.add_linear(C, C);
-  table.add_linear(C, F);
-  table.add_linear(F, C);
-  table.add_linear(C, V);
-  table.add_attention(B, 256);
-  table.add_attention(2, 1024);
-  table.add_attention(1, 2048);
-  table.add("layer_norm", {{{N, C}}, {{C}}, {{C}}},
-            [](const Tensors& t) { return ops::layer_norm(t[0], t[1], t[2], 1e-5); },
-            {2 * kNC, 3 * kNC});
-  table.add("rms_norm", {{{N, C}}, {{C}}},
-            [](const Tensors& t) { return ops::rms_norm(t[0], t[1], 1e-5); }, {2 * kNC, 3 * kNC});
-  table.add_mlp("gelu_mlp", 1,
-                [](const Tensors& t) { return ops::gelu_mlp(t[0], t[1], {}, t[2], {}); });
-  table.add_mlp("swiglu_mlp", 2,
-                [](const Tensors& t) { return ops::swiglu_mlp(t[0], t[1], t[2], t[3]); });
-  table.add(
-      "add_layer_norm", {{{N, C}}, {{N, C}}, {{C}}, {{C}}},
-      [](const Tensors& t) { return ops::add_layer_norm(t[0], t[1], t[2], t[3], 1e-5).normed; },
-      {4 * kNC, 3 * kNC});
-  table.add("embedding", {{{V, C}}, {{N}, V}},
-            [](const Tensors& t) { return ops::embedding(t[0], t[1]); }, {2 * kNC, kNC + kVC});
-  table.add(
-      "linear_cross_entropy", {{{N, C}}, {{V, C}}, {{N}, V}},
-      [](const Tensors& t) { return ops::linear_cross_entropy(t[0], t[1], t[2]); },
-      {kNC + kVC, 3 * (kNC + kVC)}, linear_products(N, C, V));
-  table.add("rotary", {{{B, T, H, D}}},
-            [angles = ops::rotary_table(0, T, D, 10000.0, at::TensorOptions(dtype))](
-                const Tensors& t) { return ops::rotate(t[0], angles); },
-            {2 * kNC, 2 * kNC});
-  table.add_flat("adamw", optimizer_bytes_per_parameter(dtype),
-                 [dtype] { return make_adamw(dtype); });
-  table.add_flat("global_norm", sizeof(float), make_global_norm);
+  add_matrix_operations(table);
+  add_memory_operations(table, dtype);
   return table.take();
 }
 

@@ -90,11 +90,11 @@ Fields head(const StepBenchReport& report) {
 
 std::string parts_table(const StepBenchReport& report) {
   std::string text =
-      fmt::format("{:<24}{:>10}{:>9}{:>8}{:>10}\n", "part", "ms", "share", "calls", "GFLOP/s");
+      fmt::format("{:<28}{:>10}{:>9}{:>8}{:>10}\n", "part", "ms", "share", "calls", "GFLOP/s");
   for (const StepPart& part : report.parts) {
     const std::string rate =
         part.flops > 0 ? fmt::format("{:.1f}", part.flops / part.seconds / 1e9) : "-";
-    text += fmt::format("{:<24}{:>10.2f}{:>9}{:>8.6g}{:>10}\n", part.name, part.seconds * kMs,
+    text += fmt::format("{:<28}{:>10.2f}{:>9}{:>8.6g}{:>10}\n", part.name, part.seconds * kMs,
                         percent(part.share), part.calls, rate);
   }
   return text;
