@@ -23,13 +23,12 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       state_(state),
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
-      tree_(state.flat().size(), &group) {
-  // Gradients are summed from the start where the group's all_reduce uses them.
-  state.flat().exchange_grad(tree_.buffer());
-}
+      tree_(state.flat().size(), &group) {}
 
 // What the operations do not time themselves is "other": autograd's additions of gradients.
 double TrainStep::compute_gradient(const MicroBatch& batch) {
+  // The tree keeps what backward sums in, and that lies where the group's all_reduce uses it.
+  state_.flat().exchange_grad(tree_.buffer());
   at::Tensor loss;
   {
     const TimedPart part("other forward");
@@ -40,7 +39,7 @@ double TrainStep::compute_gradient(const MicroBatch& batch) {
     state_.flat().backward(loss);
   }
   const TimedPart part("sum gradients");
-  tree_.push(state_.flat().exchange_grad(tree_.buffer()));
+  tree_.push(state_.flat().grad());
   return loss.item<double>();
 }
 
