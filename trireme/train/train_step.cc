@@ -10,6 +10,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/flat_sums.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/parallel/tensor_buffer.h"
 
@@ -23,7 +24,12 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       state_(state),
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
-      tree_(state.flat().size(), &group) {}
+      tree_(state.flat().size(), &group) {
+  // What the model was made with, its first gradients among it, is not needed in a step.
+  state.flat().exchange_grad(tree_.buffer());
+  tree_.give_back(state.flat().grad());
+  release_cached_memory();
+}
 
 // What the operations do not time themselves is "other": autograd's additions of gradients.
 double TrainStep::compute_gradient(const MicroBatch& batch) {
