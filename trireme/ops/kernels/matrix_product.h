@@ -7,7 +7,8 @@
 // Every element of a product is one chain of fused multiply-adds in f32 over the inner dim in
 // ascending order, for f32 and bf16 alike. So its bits depend neither on the threads, nor on the
 // blocking, nor on the width of the vector units, nor on how many rows are computed together; any
-// row of a larger product equals the same row computed alone.
+// row of a larger product equals the same row computed alone. (Processors whose vector units do not
+// fuse, x86 before AVX2, round each product too, and have bits of their own.)
 //
 // bf16 is widened while it is packed and multiplied in f32: an exact product. Processors whose bf16
 // dot product is no faster than two f32 multiply-adds lose nothing by it, and some gain
