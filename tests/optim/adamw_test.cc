@@ -8,6 +8,7 @@
 #include <torch/optim/adamw.h>
 #include <torch/types.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -214,15 +215,16 @@ TEST_F(StochasticRounding, ResultsAreNotRelated) {
 }
 
 TEST_F(StochasticRounding, KeepsWhatBf16Has) {
-  const float infinity = std::numeric_limits<float>::infinity();
-  const at::Tensor weights = torch::tensor({0.0F, -0.0F, 1.0F, -1.5F, 3.0e38F, infinity, -infinity,
-                                            std::numeric_limits<float>::quiet_NaN()})
-                                 .to(at::kBFloat16)
-                                 .to(at::kFloat);
-  const at::Tensor all = copies(weights, 100).to(at::kFloat);
-  for (std::int64_t i = 0; i < 7; ++i)
-    EXPECT_TRUE(all.select(1, i).eq(weights[i]).all().item<bool>());
-  EXPECT_TRUE(all.select(1, 7).isnan().all().item<bool>());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const at::Tensor weights =
+      torch::tensor({0.0F, -0.0F, 1.0F, -1.5F, 3.0e38F, kInfinity, -kInfinity})
+          .to(at::kBFloat16)
+          .to(at::kFloat);
+  EXPECT_TRUE(copies(weights, 100).to(at::kFloat).equal(weights.expand({100, 7})));
+  // The second NaN has all bits set: one more, and it would be -0.
+  const at::Tensor nans =
+      torch::tensor({std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7FFFFFFF)});
+  EXPECT_TRUE(copies(nans, 100).isnan().all().item<bool>());
 }
 
 TEST_F(StochasticRounding, AnySplitAndAnyThreadsGiveTheSameBits) {
