@@ -3,16 +3,17 @@
 
 #include "trireme/optim/adamw.h"
 
-#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/optim/adamw.h>
 #include <torch/types.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "tests/support/compute_threads.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
 #include "trireme/optim/kernels.h"
@@ -31,17 +32,6 @@ at::Tensor normal(std::int64_t count, std::uint64_t stream) {
   }
   return values;
 }
-
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) : before_(at::get_num_threads()) {
-    at::set_num_threads(threads);
-  }
-  ~ThreadCount() { at::set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 // Kingma and Ba's algorithm with decoupled decay, one element in f64.
 struct ScalarAdamW {
@@ -111,7 +101,7 @@ TEST(AdamW, AnySplitGivesTheSameBits) {
   constexpr std::int64_t kSize = 100'003;
   const AdamWConfig config;
   const auto run = [&](std::vector<std::int64_t> cuts, int threads) {
-    const ThreadCount guard(threads);
+    const testing::ComputeThreads guard(threads);
     const at::Tensor weights = normal(kSize, 0);
     const at::Tensor copy = torch::empty({kSize}, at::kBFloat16);
     std::int64_t begin = 0;
@@ -160,6 +150,105 @@ TEST(AdamW, RoundsTheWorkingCopyToNearestEvenAndKeepsNaN) {
   const at::Tensor expected = torch::tensor(values).to(at::kBFloat16);
   EXPECT_TRUE(copy.narrow(0, 0, size - 1).equal(expected.narrow(0, 0, size - 1))) << copy;
   EXPECT_TRUE(std::isnan(copy[size - 1].item<float>()));
+}
+
+TEST(AdamW, ClearsGradientsOnlyWhenAsked) {
+  constexpr std::int64_t kSize = 70'001;
+  const at::Tensor kept = normal(kSize, 1), cleared = kept.clone(), before = kept.clone();
+  const at::Tensor a = normal(kSize, 0), b = a.clone();
+  AdamW keeping(AdamWConfig{}, kSize, {{5, 60'000}}), clearing(AdamWConfig{}, kSize, {{5, 60'000}});
+  keeping.step({.weights = a, .gradients = kept, .learning_rate = 0.01});
+  clearing.step(
+      {.weights = b, .gradients = cleared, .learning_rate = 0.01, .clear_gradients = true});
+  EXPECT_TRUE(a.equal(b));
+  EXPECT_TRUE(kept.equal(before));
+  EXPECT_TRUE(cleared.equal(torch::zeros({kSize})));
+}
+
+// The working copies that steps without any change make of the same weights.
+class StochasticRounding : public ::testing::Test {
+ protected:
+  // [steps, size] bf16. first_element: of weights, in the whole buffer.
+  static at::Tensor copies(const at::Tensor& weights, std::int64_t steps,
+                           std::int64_t first_element = 0) {
+    const std::int64_t size = weights.numel();
+    AdamW adamw({.weight_decay = 0, .stochastic_rounding = true}, size, {});
+    const at::Tensor all = torch::empty({steps, size}, at::kBFloat16);
+    for (std::int64_t step = 0; step < steps; ++step) {
+      adamw.step({.weights = weights,
+                  .gradients = torch::zeros({size}),
+                  .working_copy = all[step],
+                  .first_element = first_element});
+    }
+    return all;
+  }
+};
+
+// Each result is one of the two neighbours in bf16, and the mean of n of them is the value: their
+// deviation is at most half of their distance, that of the mean sqrt(n) times smaller. Five of
+// those are passed once in two million times; the numbers are fixed.
+TEST_F(StochasticRounding, TheMeanIsTheValue) {
+  constexpr std::int64_t kSize = 4096, kSteps = 32;
+  const double deviations = 5 / std::sqrt(static_cast<double>(kSize * kSteps));
+  for (const float value : {1.001F, -3.1F, 1.99999F, 6.5e-5F, -2.5e30F}) {
+    const at::Tensor all = copies(torch::full({kSize}, value), kSteps).to(at::kDouble);
+    const double low = all.min().item<double>(), high = all.max().item<double>();
+    const double distance = std::ldexp(1.0, std::ilogb(value) - 7);  // bf16 has 8 bits
+    EXPECT_LE(low, value);
+    EXPECT_GE(high, value);
+    EXPECT_EQ(high - low, distance) << value;
+    EXPECT_TRUE(all.eq(low).logical_or(all.eq(high)).all().item<bool>()) << value;
+    EXPECT_NEAR(all.mean().item<double>(), value, deviations * distance / 2) << value;
+  }
+}
+
+// Neither from one step to the next nor from one element to the next.
+TEST_F(StochasticRounding, ResultsAreNotRelated) {
+  constexpr std::int64_t kSize = 8192;
+  const at::Tensor all = copies(torch::full({kSize}, 1.00390625F), 2);  // halfway
+  const at::Tensor up = all.gt(1).to(at::kDouble) - 0.5;
+  const double deviation = 0.25 / std::sqrt(static_cast<double>(kSize));
+  EXPECT_NEAR((up[0] * up[1]).mean().item<double>(), 0, 5 * deviation) << "steps";
+  EXPECT_NEAR((up[0].slice(0, 1) * up[0].slice(0, 0, kSize - 1)).mean().item<double>(), 0,
+              5 * deviation)
+      << "elements";
+}
+
+TEST_F(StochasticRounding, KeepsWhatBf16Has) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const at::Tensor weights =
+      torch::tensor({0.0F, -0.0F, 1.0F, -1.5F, 3.0e38F, kInfinity, -kInfinity})
+          .to(at::kBFloat16)
+          .to(at::kFloat);
+  EXPECT_TRUE(copies(weights, 100).to(at::kFloat).equal(weights.expand({100, 7})));
+  // The second NaN has all bits set: one more, and it would be -0.
+  const at::Tensor nans =
+      torch::tensor({std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7FFFFFFF)});
+  EXPECT_TRUE(copies(nans, 100).isnan().all().item<bool>());
+}
+
+TEST_F(StochasticRounding, AnySplitAndAnyThreadsGiveTheSameBits) {
+  constexpr std::int64_t kSize = 50'001;
+  const at::Tensor weights = normal(kSize, 0);
+  const at::Tensor whole = copies(weights, 2);
+  EXPECT_FALSE(whole[0].equal(whole[1]));
+  {
+    const testing::ComputeThreads threads(3);
+    EXPECT_TRUE(copies(weights, 2).equal(whole));
+  }
+  for (const std::int64_t begin : {1, 1000, 16'385, 50'000}) {
+    const at::Tensor part = copies(weights.slice(0, begin), 2, begin);
+    EXPECT_TRUE(part.equal(whole.slice(1, begin))) << begin;
+  }
+}
+
+TEST_F(StochasticRounding, IsOffUnlessAskedFor) {
+  constexpr std::int64_t kSize = 1000;
+  const at::Tensor weights = normal(kSize, 0), copy = torch::empty({kSize}, at::kBFloat16);
+  AdamW adamw(AdamWConfig{}, kSize, {});
+  adamw.step({.weights = weights, .gradients = torch::zeros({kSize}), .working_copy = copy});
+  EXPECT_TRUE(copy.equal(weights.to(at::kBFloat16)));
+  EXPECT_FALSE(copies(weights, 1)[0].equal(copy));
 }
 
 TEST(AdamW, StateRestoresARun) {
@@ -218,7 +307,7 @@ TEST(GlobalNorm, IsTheNorm) {
 TEST(GlobalNorm, ThreadsDoNotMatter) {
   const at::Tensor values = normal(300'007, 3);
   const auto with = [&](int threads) {
-    const ThreadCount guard(threads);
+    const testing::ComputeThreads guard(threads);
     return optim::global_norm(values);
   };
   EXPECT_EQ(with(1), with(2));

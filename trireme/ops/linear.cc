@@ -11,6 +11,9 @@
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/parameter_gradient.h"
@@ -197,10 +200,12 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
   }
 };
 
-void check_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (x.dim() < 1 || weight.dim() != 2 || x.size(-1) != weight.size(1)) {
-    throw_error<ShapeError>("a linear layer of [{}] cannot take [{}]",
-                            fmt::join(weight.sizes(), ", "), fmt::join(x.sizes(), ", "));
+// What takes rows of `columns` elements of a dtype.
+void check_layer(std::int64_t columns, at::ScalarType dtype, const at::Tensor& weight,
+                 const at::Tensor& bias) {
+  if (weight.dim() != 2 || columns != weight.size(1)) {
+    throw_error<ShapeError>("a linear layer of [{}] cannot take rows of {}",
+                            fmt::join(weight.sizes(), ", "), columns);
   }
   const bool bias_fits = !bias.defined() || (bias.dim() == 1 && bias.size(0) == weight.size(0) &&
                                              bias.is_contiguous());
@@ -209,15 +214,24 @@ void check_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
                             fmt::join(weight.sizes(), ", "), fmt::join(bias.sizes(), ", "));
   }
   for (const at::Tensor* other : {&weight, &bias}) {
-    if (other->defined() && other->scalar_type() != x.scalar_type()) {
+    if (other->defined() && other->scalar_type() != dtype) {
       throw_error<ShapeError>("a linear layer of {} cannot take {}",
-                              c10::toString(other->scalar_type()), c10::toString(x.scalar_type()));
+                              c10::toString(other->scalar_type()), c10::toString(dtype));
     }
   }
 }
 
-// Whether ops' own kernels run it.
-bool is_ours(const at::Tensor& x) { return has_kernels(x) && x.numel() > 0; }
+void check_first_layer(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (x.dim() < 1) throw_error<ShapeError>("a linear layer takes rows, not a scalar");
+  check_layer(x.size(-1), x.scalar_type(), weight, bias);
+}
+
+// Whether ops' own kernels run it: no dim of x or of the result is 0.
+bool is_ours(const at::Tensor& x, std::initializer_list<const at::Tensor*> weights) {
+  return has_kernels(x) && x.numel() > 0 &&
+         std::all_of(weights.begin(), weights.end(),
+                     [](const at::Tensor* weight) { return weight->numel() > 0; });
+}
 
 // The kernels read matrices whose rows are contiguous.
 at::Tensor plain(const at::Tensor& weight) { return weight.contiguous(); }
@@ -225,20 +239,17 @@ at::Tensor plain(const at::Tensor& weight) { return weight.contiguous(); }
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_MK, const at::Tensor& bias_M) {
-  check_layer(x, weight_MK, bias_M);
-  if (!is_ours(x)) return at::linear(x, weight_MK, bias_M);
+  check_first_layer(x, weight_MK, bias_M);
+  if (!is_ours(x, {&weight_MK})) return at::linear(x, weight_MK, bias_M);
   return Linear::apply(x, plain(weight_MK), optional(bias_M));
 }
 
 at::Tensor gelu_mlp(const at::Tensor& x, const at::Tensor& up_FC, const at::Tensor& up_bias_F,
                     const at::Tensor& down_CF, const at::Tensor& down_bias_C) {
-  check_layer(x, up_FC, up_bias_F);
-  if (!is_ours(x)) {
+  check_first_layer(x, up_FC, up_bias_F);
+  check_layer(up_FC.size(0), x.scalar_type(), down_CF, down_bias_C);
+  if (!is_ours(x, {&up_FC, &down_CF})) {
     return at::linear(at::gelu(at::linear(x, up_FC, up_bias_F), "tanh"), down_CF, down_bias_C);
-  }
-  if (down_CF.dim() != 2 || down_CF.size(1) != up_FC.size(0)) {
-    throw_error<ShapeError>("an MLP's second matrix [{}] must take the {} columns of its first",
-                            fmt::join(down_CF.sizes(), ", "), up_FC.size(0));
   }
   return GeluMlp::apply(x, plain(up_FC), optional(up_bias_F), plain(down_CF),
                         optional(down_bias_C));
@@ -246,15 +257,15 @@ at::Tensor gelu_mlp(const at::Tensor& x, const at::Tensor& up_FC, const at::Tens
 
 at::Tensor swiglu_mlp(const at::Tensor& x, const at::Tensor& gate_FC, const at::Tensor& up_FC,
                       const at::Tensor& down_CF) {
-  check_layer(x, gate_FC, {});
-  check_layer(x, up_FC, {});
-  if (!is_ours(x)) {
-    return at::linear(at::silu(at::linear(x, gate_FC)) * at::linear(x, up_FC), down_CF);
+  check_first_layer(x, gate_FC, {});
+  check_first_layer(x, up_FC, {});
+  if (gate_FC.size(0) != up_FC.size(0)) {
+    throw_error<ShapeError>("an MLP's gate [{}] must have the shape of its first matrix [{}]",
+                            fmt::join(gate_FC.sizes(), ", "), fmt::join(up_FC.sizes(), ", "));
   }
-  if (gate_FC.sizes() != up_FC.sizes() || down_CF.dim() != 2 || down_CF.size(1) != up_FC.size(0)) {
-    throw_error<ShapeError>("an MLP's matrices [{}], [{}] and [{}] do not fit together",
-                            fmt::join(gate_FC.sizes(), ", "), fmt::join(up_FC.sizes(), ", "),
-                            fmt::join(down_CF.sizes(), ", "));
+  check_layer(up_FC.size(0), x.scalar_type(), down_CF, {});
+  if (!is_ours(x, {&up_FC, &down_CF})) {
+    return at::linear(at::silu(at::linear(x, gate_FC)) * at::linear(x, up_FC), down_CF);
   }
   return SwigluMlp::apply(x, plain(gate_FC), plain(up_FC), plain(down_CF));
 }

@@ -4,6 +4,7 @@
 #include "trireme/ops/loss.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/Reduction.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
@@ -180,7 +181,9 @@ at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight
   if (!has_kernels(x_NC)) {
     const at::Tensor logits = at::linear(x_NC, weight_VC);
     const bool wide = logits.scalar_type() == at::kDouble;
-    return at::cross_entropy_loss(wide ? logits : logits.to(at::kFloat), targets_N);
+    const at::Tensor sum = at::cross_entropy_loss(wide ? logits : logits.to(at::kFloat), targets_N,
+                                                  {}, at::Reduction::Sum, kIgnoredTarget);
+    return sum / targets_N.ge(0).sum().clamp_min(1);
   }
   check_range(targets_N, weight_VC.size(0));
   const bool with_gradient =

@@ -24,7 +24,10 @@ namespace detail {
 
 at::Tensor direct_gradient(const at::Tensor& parameter) {
   // With a graph of the backward pass itself, gradients are values like others.
-  if (!direct_gradients || at::GradMode::is_enabled() || !parameter.is_leaf()) return {};
+  if (!direct_gradients || at::GradMode::is_enabled() || !parameter.is_leaf() ||
+      !parameter.requires_grad()) {
+    return {};
+  }
   const at::Tensor& gradient = parameter.grad();
   const bool fits = gradient.defined() && gradient.scalar_type() == at::kFloat &&
                     gradient.is_cpu() && gradient.is_contiguous() &&

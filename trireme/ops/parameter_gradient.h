@@ -18,10 +18,11 @@
 
 namespace trireme::ops {
 
-// Applies to backward passes that this thread runs while it lives. Only parameters (leaves) whose
-// grad() is a contiguous f32 CPU tensor of their shape take part; LibTorch lets a bf16 parameter
-// have one. Every other gradient takes the usual way. Hooks of a parameter's accumulation still
-// run. Do not use torch::autograd::grad() meanwhile: it wants gradients returned. May nest.
+// Applies to backward passes that this thread runs while it lives. Only parameters (leaves) that
+// require a gradient and whose grad() is a contiguous f32 CPU tensor of their shape take part;
+// LibTorch lets a bf16 parameter have one. Every other gradient takes the usual way. Hooks after a
+// parameter's accumulation still run; those of Tensor::register_hook(), before it, get nothing to
+// see. Do not use torch::autograd::grad() meanwhile: it wants gradients returned. May nest.
 class DirectGradients {
  public:
   DirectGradients();

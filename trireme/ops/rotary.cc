@@ -7,10 +7,12 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
+#include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 
+#include "trireme/base/error.h"
 #include "trireme/ops/kernels/row_kernels.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -53,10 +55,30 @@ struct Rotate : torch::autograd::Function<Rotate> {
   }
 };
 
+void check(const at::Tensor& x, const RotaryTable& table) {
+  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto fits = [&](const at::Tensor& t) {
+    return t.defined() && t.scalar_type() == dtype && t.is_contiguous() &&
+           t.sizes() == at::IntArrayRef({x.size(1), 1, x.size(3) / 2});
+  };
+  if (x.dim() != 4 || x.size(3) % 2 != 0 || !fits(table.cos) || !fits(table.sin)) {
+    throw_error<ShapeError>(
+        "a rotation of [B, T, H, D], D even, needs a table [T, 1, D / 2] of {}; got [{}] and {}",
+        c10::toString(dtype), fmt::join(x.sizes(), ", "),
+        table.cos.defined() ? fmt::format("{} [{}]", c10::toString(table.cos.scalar_type()),
+                                          fmt::join(table.cos.sizes(), ", "))
+                            : "none");
+  }
+}
+
 }  // namespace
 
 RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_t head_width,
                          double theta, const at::TensorOptions& options) {
+  if (head_width % 2 != 0) {
+    throw_error<ShapeError>("heads of width {} cannot be rotated: the width must be even",
+                            head_width);
+  }
   const auto wide = options.dtype(at::kDouble).requires_grad(false);
   const auto result =
       c10::typeMetaToScalarType(options.dtype()) == at::kDouble ? at::kDouble : at::kFloat;
@@ -69,6 +91,7 @@ RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_
 }
 
 at::Tensor rotate(const at::Tensor& x_BTHD, const RotaryTable& table) {
+  check(x_BTHD, table);
   if (has_kernels(x_BTHD) && x_BTHD.numel() > 0) {
     return Rotate::apply(x_BTHD, table.cos, table.sin);
   }

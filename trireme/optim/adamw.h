@@ -41,7 +41,7 @@ struct AdamWUpdate {
   at::Tensor gradients;  // f32
   double learning_rate = 0;
   double gradient_scale = 1;       // gradients are multiplied by it first: clipping, averaging
-  at::Tensor working_copy;         // undefined, or bf16: receives the rounded weights
+  at::Tensor working_copy = {};    // undefined, or bf16: receives the rounded weights
   bool clear_gradients = false;    // leave zeros, for the sums of the next step
   std::int64_t first_element = 0;  // number of the first element in an unsharded buffer
 };
