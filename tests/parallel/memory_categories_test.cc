@@ -39,7 +39,7 @@ TEST_F(MemoryCategories, FlatParameters) {
   {
     const FlatParameters flat(module, at::kBFloat16);
     EXPECT_EQ(added(kWeights), 2 * 640);
-    EXPECT_EQ(added(kGradients), 2 * 640);
+    EXPECT_EQ(added(kGradients), 4 * 640);
   }
   module.weight.mutable_grad().reset();
   EXPECT_EQ(added(kGradients), 0);
@@ -49,9 +49,8 @@ TEST_F(MemoryCategories, GradientSumsInTheHeapAndInSharedMemory) {
   const std::unique_ptr<Group> world = join_world({});
   for (Group* group : {static_cast<Group*>(nullptr), world.get()}) {
     GradientTree tree(1000, group);
-    const at::Tensor gradient = torch::ones({1000});
-    for (int leaf = 0; leaf < 4; ++leaf) tree.push(gradient);
-    EXPECT_EQ(added(kGradients), 2 * 4000);
+    for (int leaf = 0; leaf < 4; ++leaf) tree.push(tree.buffer());
+    EXPECT_EQ(added(kGradients), 3 * 4000) << "a sum of two, of one, and the leaf";
   }
   EXPECT_EQ(added(kGradients), 0);
 }

@@ -13,9 +13,9 @@ namespace trireme::testing {
 class ComputeThreads {
  public:
   explicit ComputeThreads(int threads) : before_(at::get_num_threads()) {
-    set_compute_threads(threads);
+    set_compute_threads({.threads = threads});
   }
-  ~ComputeThreads() { set_compute_threads(before_); }
+  ~ComputeThreads() { set_compute_threads({.threads = before_}); }
   ComputeThreads(const ComputeThreads&) = delete;
   ComputeThreads& operator=(const ComputeThreads&) = delete;
 

@@ -17,6 +17,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/attention_kernels.h"
+#include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
 
@@ -137,6 +138,7 @@ struct Attention : torch::autograd::Function<Attention> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
     const AttentionShape shape = shape_of(q, k, context->saved_data["window"].toInt(), saved[5]);

@@ -99,6 +99,7 @@ struct Embedding : torch::autograd::Function<Embedding> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const TimedPart part("embedding backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &weight = saved[0], &indices = saved[1], &positions = saved[2];

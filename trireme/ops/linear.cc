@@ -98,6 +98,7 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &weight = saved[1], &bias = saved[2];
     const at::Tensor y_grad = gradient_rows(gradients);
@@ -133,6 +134,7 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &up = saved[1], &up_bias = saved[2], &down = saved[3],
                      &down_bias = saved[4], &before = saved[5], &hidden = saved[6];
@@ -172,6 +174,7 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const auto saved = context->get_saved_variables();
     const at::Tensor &rows = saved[0], &gate_weight = saved[1], &up_weight = saved[2],
                      &down = saved[3], &gate = saved[4], &up = saved[5], &hidden = saved[6];

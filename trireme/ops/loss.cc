@@ -133,6 +133,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const TimedPart part("loss backward");
     const at::Tensor weight = context->get_saved_variables()[0];
     const at::Tensor x_grad = context->saved_data["x_grad"].toTensor();

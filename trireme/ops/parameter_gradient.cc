@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include "trireme/base/error.h"
 #include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/tensor_view.h"
 
@@ -21,6 +22,14 @@ DirectGradients::DirectGradients() : before_(direct_gradients) { direct_gradient
 DirectGradients::~DirectGradients() { direct_gradients = before_; }
 
 namespace detail {
+
+void check_first_derivative() {
+  if (at::GradMode::is_enabled()) {
+    throw_error<Error>(
+        "the operations of trireme have first derivatives only: run this backward pass without "
+        "create_graph, or the model in f64, where LibTorch's operations compute");
+  }
+}
 
 at::Tensor direct_gradient(const at::Tensor& parameter) {
   // With a graph of the backward pass itself, gradients are values like others.

@@ -36,6 +36,10 @@ class DirectGradients {
 
 namespace detail {
 
+// Called by every backward(). Throws Error when autograd wants a graph of the backward pass itself
+// (create_graph): it would take our gradients for constants.
+void check_first_derivative();
+
 // Where to add the gradient of this parameter, f32; undefined when it must be returned.
 at::Tensor direct_gradient(const at::Tensor& parameter);
 

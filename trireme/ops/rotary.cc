@@ -14,6 +14,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/row_kernels.h"
+#include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
 
@@ -49,6 +50,7 @@ struct Rotate : torch::autograd::Function<Rotate> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
     const TimedPart part("rotary backward");
     const auto saved = context->get_saved_variables();
     return {turned(gradients[0], saved[0], saved[1], true), at::Tensor(), at::Tensor()};
