@@ -24,13 +24,13 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
       tree_(state.flat().size(), &group) {
-  // Gradients are summed from the start where the group's all_reduce uses them.
-  state.flat().exchange_grad(tree_.buffer());
 }
 
 // What the operations do not time themselves is "other": autograd's additions of gradients.
 double TrainStep::compute_gradient(const MicroBatch& batch) {
   at::Tensor loss;
+  // Gradients are summed from the start where the group's all_reduce uses them.
+  state_.flat().exchange_grad(tree_.buffer());
   {
     const TimedPart part("other forward");
     loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
@@ -40,7 +40,7 @@ double TrainStep::compute_gradient(const MicroBatch& batch) {
     state_.flat().backward(loss);
   }
   const TimedPart part("sum gradients");
-  tree_.push(state_.flat().exchange_grad(tree_.buffer()));
+  tree_.push(state_.flat().grad());
   return loss.item<double>();
 }
 

@@ -7,7 +7,7 @@
 // leaves need log2(n) + 1 buffers. The association depends on the leaves' numbers alone.
 //
 //   GradientTree tree(flat.size());
-//   for (...) { flat.backward(loss); tree.push(flat.exchange_grad(tree.buffer())); }
+//   for (...) { flat.exchange_grad(tree.buffer()); flat.backward(loss); tree.push(flat.grad()); }
 //   at::Tensor sum = tree.take();  use(sum);  sum.zero_();  tree.give_back(sum);
 //
 // Buffers go from hand to hand: a leaf is the memory in which backward summed it.
