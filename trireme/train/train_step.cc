@@ -24,6 +24,7 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
       tree_(state.flat().size(), &group) {
+  state.model()->set_recompute(config.compute.recompute_mode());
 }
 
 // What the operations do not time themselves is "other": autograd's additions of gradients.
