@@ -18,7 +18,7 @@ struct AttentionMask {
   std::int64_t window = 0;
   // i64 [B, S]: the first token of the document that each token belongs to, none after the token
   // itself; undefined: a sequence is one document.
-  at::Tensor document_starts_BS;
+  at::Tensor document_starts_BS = {};
 };
 
 // softmax(q k^T / sqrt(D)) v, where query t sees keys 0 .. S - T + t (the queries are the last T of
