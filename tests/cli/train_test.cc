@@ -50,6 +50,29 @@ TEST_F(TrainTest, AWorldOfOneLeavesACompleteRun) {
   EXPECT_EQ(event_files, 1U);
 }
 
+TEST_F(TrainTest, RecomputingChangesNoBit) {
+  train_or_fail("none", {"--workers", "2"});
+  EXPECT_NE(metrics("none", "loss").size(), 0U);
+  for (const std::string mode : {"activations", "blocks"}) {
+    train_or_fail(mode, {"--workers", "2", "compute.recompute=" + mode});
+    EXPECT_EQ(losses(mode), losses("none")) << mode;
+    EXPECT_EQ(weights(mode, 12), weights("none", 12)) << mode;
+  }
+  expect_refused(train("some", {"compute.recompute=some"}), {"compute.recompute", "activations"});
+}
+
+TEST_F(TrainTest, MemoryIsEstimatedBeforeItIsTaken) {
+  const ProgramResult result = train("run", {"train.steps=2"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("memory: about "), std::string::npos) << result.err;
+  // 130 TB of weights.
+  const ProgramResult refused =
+      train("large", {"--workers", "2", "model.layers=40000", "model.width=8190"});
+  expect_refused(refused, {"a worker needs about", "GB", "the 2 on this host", "are available",
+                           "compute.recompute=blocks"});
+  EXPECT_FALSE(fs::exists(path("large")));
+}
+
 TEST_F(TrainTest, MemoryIsToldByCategory) {
   const ProgramResult result = train("run", {"train.steps=6"});
   ASSERT_EQ(result.exit_code, 0) << result.err;

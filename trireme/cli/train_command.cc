@@ -44,9 +44,9 @@ std::chrono::milliseconds to_milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3));
 }
 
-int threads_of_worker(const TrainConfig& config, const LaunchInfo& info) {
+int threads_of_worker(const TrainConfig& config, int local_workers) {
   if (config.compute.threads > 0) return static_cast<int>(config.compute.threads);
-  return std::max(1, usable_cores() / info.local_size);
+  return std::max(1, usable_cores() / local_workers);
 }
 
 WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {
@@ -78,11 +78,14 @@ void start_compute(const TrainConfig& config, const LaunchInfo& info, int thread
 int run_rank(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
   follow_launcher();
   set_log_rank(info.rank, info.size);
+  const int threads = threads_of_worker(config, info.local_size);
   std::unique_ptr<RunFolderLock> lock;
   if (info.launcher != Launcher::kTrireme && info.rank == 0) {
-    lock = prepare_run(config, {.resume = arguments.resume, .workers = info.size});
+    lock = prepare_run(config, {.resume = arguments.resume,
+                                .workers = info.size,
+                                .local_workers = info.local_size,
+                                .threads = threads});
   }
-  const int threads = threads_of_worker(config, info);
   start_compute(config, info, threads);
   const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));
   world->barrier();  // all ranks measure at the same time
@@ -110,7 +113,10 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
                       : config.parallel.dp > 0 ? static_cast<int>(config.parallel.dp)
                                                : 1;
   if (workers == 1) return run_rank(config, arguments, info);
-  const auto lock = prepare_run(config, {.resume = arguments.resume, .workers = workers});
+  const auto lock = prepare_run(config, {.resume = arguments.resume,
+                                         .workers = workers,
+                                         .local_workers = workers,
+                                         .threads = threads_of_worker(config, workers)});
   std::vector<std::string> worker = command;
   worker.front() = std::filesystem::read_symlink("/proc/self/exe").string();
   return run_local_workers({.workers = workers, .command = std::move(worker)});

@@ -4,7 +4,6 @@
 #include "trireme/nn/mlp.h"
 
 #include "trireme/base/check.h"
-#include "trireme/ops/linear.h"
 
 namespace trireme::nn {
 
@@ -24,9 +23,10 @@ at::Tensor MlpImpl::forward(const at::Tensor& x) {
                  "an MLP is one operation: nothing can happen between its matrices");
   const at::Tensor input = up_->input(x);
   return down_->finish(
-      gate_.is_empty() ? ops::gelu_mlp(input, up_->weight(), up_->bias(), down_->weight(),
-                                       down_->bias_in_product())
-                       : ops::swiglu_mlp(input, gate_->weight(), up_->weight(), down_->weight()));
+      gate_.is_empty()
+          ? ops::gelu_mlp(input, up_->weight(), up_->bias(), down_->weight(),
+                          down_->bias_in_product(), hidden_)
+          : ops::swiglu_mlp(input, gate_->weight(), up_->weight(), down_->weight(), hidden_));
 }
 
 }  // namespace trireme::nn

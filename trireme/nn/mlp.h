@@ -10,6 +10,7 @@
 
 #include "trireme/nn/linear.h"
 #include "trireme/nn/model_config.h"
+#include "trireme/ops/linear.h"
 
 namespace trireme::nn {
 
@@ -22,7 +23,11 @@ class MlpImpl : public torch::nn::Module {
   // too, and down's output hook.
   at::Tensor forward(const at::Tensor& x);
 
+  // kKept until it is called.
+  void set_hidden_values(ops::HiddenValues hidden) { hidden_ = hidden; }
+
  private:
+  ops::HiddenValues hidden_ = ops::HiddenValues::kKept;
   Linear gate_{nullptr};
   Linear up_{nullptr};
   Linear down_{nullptr};

@@ -12,6 +12,7 @@
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/checkpoint.h"
 #include "trireme/ops/loss.h"
 
 namespace trireme::nn {
@@ -72,6 +73,28 @@ at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, std::int64_t posi
   return token_embedding_(tokens_BT, whole ? table : table.narrow(0, position, tokens_BT.size(1)));
 }
 
+void TransformerImpl::set_recompute(Recompute recompute) {
+  recompute_ = recompute;
+  for (Block& block : blocks_) {
+    block->set_hidden_values(recompute == Recompute::kActivations
+                                 ? ops::HiddenValues::kComputedAgain
+                                 : ops::HiddenValues::kKept);
+  }
+}
+
+ResidualStream TransformerImpl::checkpointed_block(std::size_t layer, const ResidualStream& stream,
+                                                   const ops::RotaryTable& rotary) {
+  std::vector<at::Tensor> inputs{stream.x_BTC};
+  if (stream.change_BTC.defined()) inputs.push_back(stream.change_BTC);
+  const auto segment = [block = blocks_[layer].ptr(), rotary](const std::vector<at::Tensor>& in) {
+    const ResidualStream before{in[0], in.size() > 1 ? in[1] : at::Tensor()};
+    const ResidualStream after = block->forward(before, rotary, nullptr, 0);
+    return std::vector<at::Tensor>{after.x_BTC, after.change_BTC};
+  };
+  const std::vector<at::Tensor> outputs = ops::checkpoint(segment, inputs);
+  return {outputs[0], outputs[1]};
+}
+
 ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT, KvCache* cache) {
   check_tokens(tokens_BT, "tokens");
   const std::int64_t position = cache == nullptr ? 0 : cache->tokens;
@@ -81,8 +104,11 @@ ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT, KvCache* cach
     rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
                                config_.rope_theta, stream.x_BTC.options());
   }
+  const bool checkpointed =
+      recompute_ == Recompute::kBlocks && cache == nullptr && at::GradMode::is_enabled();
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    stream = blocks_[layer]->forward(std::move(stream), rotary, cache, layer);
+    stream = checkpointed ? checkpointed_block(layer, stream, rotary)
+                          : blocks_[layer]->forward(std::move(stream), rotary, cache, layer);
   }
   return stream;
 }

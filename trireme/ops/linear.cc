@@ -16,6 +16,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/matrix_product.h"
+#include "trireme/ops/kernels/row_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -76,6 +77,24 @@ at::Tensor shaped_like(const at::Tensor& rows, const at::Tensor& x) {
   return rows.view(shape);
 }
 
+// An MLP's hidden values once more: gelu(before), or silu(before) factor where that is defined.
+at::Tensor activated(const at::Tensor& before, const at::Tensor& factor) {
+  at::Tensor out = at::empty(before.sizes(), before.options());
+  activate({.element = element_of(before),
+            .before = before.data_ptr(),
+            .factor = factor.defined() ? factor.data_ptr() : nullptr,
+            .out = out.data_ptr(),
+            .count = before.numel()});
+  return out;
+}
+
+// The gradient of an MLP's second matrix. hidden: undefined where it was not kept.
+at::Tensor down_gradient(const at::Tensor& down, const at::Tensor& y_grad, const at::Tensor& hidden,
+                         const at::Tensor& before, const at::Tensor& factor) {
+  const at::Tensor values = hidden.defined() ? hidden : activated(before, factor);
+  return matrix_gradient(down, view_of(y_grad).transposed(), view_of(values));
+}
+
 c10::optional<at::Tensor> optional(const at::Tensor& tensor) {
   return tensor.defined() ? c10::optional<at::Tensor>(tensor) : c10::nullopt;
 }
@@ -118,7 +137,7 @@ struct Linear : torch::autograd::Function<Linear> {
 struct GeluMlp : torch::autograd::Function<GeluMlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& up,
                             const c10::optional<at::Tensor>& up_bias, const at::Tensor& down,
-                            const c10::optional<at::Tensor>& down_bias) {
+                            const c10::optional<at::Tensor>& down_bias, HiddenValues keep) {
     const at::Tensor rows = rows_of(x);
     const TimedPart part("mlp forward",
                          product_flops(rows.size(0), up) + product_flops(rows.size(0), down));
@@ -128,7 +147,8 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
     epilogue.second_out = before.data_ptr();
     const at::Tensor hidden = times_transposed(rows, up, epilogue);
     context->save_for_backward({rows, up, up_bias.value_or(at::Tensor()), down,
-                                down_bias.value_or(at::Tensor()), before, hidden});
+                                down_bias.value_or(at::Tensor()), before,
+                                keep == HiddenValues::kKept ? hidden : at::Tensor()});
     return shaped_like(times_transposed(hidden, down, with_bias(down_bias.value_or(at::Tensor()))),
                        x);
   }
@@ -141,11 +161,11 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
     const at::Tensor y_grad = gradient_rows(gradients);
     const TimedPart part("mlp backward", 2 * product_flops(rows.size(0), up) +
                                              2 * product_flops(rows.size(0), down));
+    // First, so that hidden values that are computed again are gone before the next tensor comes.
+    const at::Tensor down_grad = down_gradient(down, y_grad, hidden, before, {});
     const at::Tensor before_grad =
         times(y_grad, down, {.kind = Kind::kGeluGradient, .first_in = before.data_ptr()});
     at::Tensor x_grad, up_bias_grad, down_bias_grad;
-    const at::Tensor down_grad =
-        matrix_gradient(down, view_of(y_grad).transposed(), view_of(hidden));
     const at::Tensor up_grad =
         matrix_gradient(up, view_of(before_grad).transposed(), view_of(rows));
     if (up_bias.defined()) up_bias_grad = bias_gradient(up_bias, before_grad);
@@ -153,14 +173,14 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
     if (context->needs_input_grad(0)) {
       x_grad = shaped_like(times(before_grad, up, {}), gradients[0]);
     }
-    return {x_grad, up_grad, up_bias_grad, down_grad, down_bias_grad};
+    return {x_grad, up_grad, up_bias_grad, down_grad, down_bias_grad, at::Tensor()};
   }
 };
 
 struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& gate_weight, const at::Tensor& up_weight,
-                            const at::Tensor& down) {
+                            const at::Tensor& down, HiddenValues keep) {
     const at::Tensor rows = rows_of(x);
     const TimedPart part("mlp forward", 2 * product_flops(rows.size(0), up_weight) +
                                             product_flops(rows.size(0), down));
@@ -169,7 +189,8 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
     const at::Tensor hidden = times_transposed(
         rows, up_weight,
         {.kind = Kind::kSwiglu, .second_out = up.data_ptr(), .first_in = gate.data_ptr()});
-    context->save_for_backward({rows, gate_weight, up_weight, down, gate, up, hidden});
+    context->save_for_backward({rows, gate_weight, up_weight, down, gate, up,
+                                keep == HiddenValues::kKept ? hidden : at::Tensor()});
     return shaped_like(times_transposed(hidden, down, {}), x);
   }
 
@@ -181,6 +202,7 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
     const at::Tensor y_grad = gradient_rows(gradients);
     const TimedPart part("mlp backward", 4 * product_flops(rows.size(0), up_weight) +
                                              2 * product_flops(rows.size(0), down));
+    const at::Tensor down_grad = down_gradient(down, y_grad, hidden, gate, up);
     const at::Tensor up_grad_rows = rows_like(rows, up_weight.size(0));
     const at::Tensor gate_grad_rows = times(y_grad, down,
                                             {.kind = Kind::kSwigluGradient,
@@ -188,8 +210,6 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
                                              .first_in = gate.data_ptr(),
                                              .second_in = up.data_ptr()});
     at::Tensor x_grad;
-    const at::Tensor down_grad =
-        matrix_gradient(down, view_of(y_grad).transposed(), view_of(hidden));
     const at::Tensor gate_grad =
         matrix_gradient(gate_weight, view_of(gate_grad_rows).transposed(), view_of(rows));
     const at::Tensor up_grad =
@@ -199,7 +219,7 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
       add_product(up_grad_rows, up_weight, sum);
       x_grad = shaped_like(sum, gradients[0]);
     }
-    return {x_grad, gate_grad, up_grad, down_grad};
+    return {x_grad, gate_grad, up_grad, down_grad, at::Tensor()};
   }
 };
 
@@ -248,18 +268,18 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_MK, const at::Te
 }
 
 at::Tensor gelu_mlp(const at::Tensor& x, const at::Tensor& up_FC, const at::Tensor& up_bias_F,
-                    const at::Tensor& down_CF, const at::Tensor& down_bias_C) {
+                    const at::Tensor& down_CF, const at::Tensor& down_bias_C, HiddenValues hidden) {
   check_first_layer(x, up_FC, up_bias_F);
   check_layer(up_FC.size(0), x.scalar_type(), down_CF, down_bias_C);
   if (!is_ours(x, {&up_FC, &down_CF})) {
     return at::linear(at::gelu(at::linear(x, up_FC, up_bias_F), "tanh"), down_CF, down_bias_C);
   }
-  return GeluMlp::apply(x, plain(up_FC), optional(up_bias_F), plain(down_CF),
-                        optional(down_bias_C));
+  return GeluMlp::apply(x, plain(up_FC), optional(up_bias_F), plain(down_CF), optional(down_bias_C),
+                        hidden);
 }
 
 at::Tensor swiglu_mlp(const at::Tensor& x, const at::Tensor& gate_FC, const at::Tensor& up_FC,
-                      const at::Tensor& down_CF) {
+                      const at::Tensor& down_CF, HiddenValues hidden) {
   check_first_layer(x, gate_FC, {});
   check_first_layer(x, up_FC, {});
   if (gate_FC.size(0) != up_FC.size(0)) {
@@ -270,7 +290,7 @@ at::Tensor swiglu_mlp(const at::Tensor& x, const at::Tensor& gate_FC, const at::
   if (!is_ours(x, {&up_FC, &down_CF})) {
     return at::linear(at::silu(at::linear(x, gate_FC)) * at::linear(x, up_FC), down_CF);
   }
-  return SwigluMlp::apply(x, plain(gate_FC), plain(up_FC), plain(down_CF));
+  return SwigluMlp::apply(x, plain(gate_FC), plain(up_FC), plain(down_CF), hidden);
 }
 
 }  // namespace trireme::ops

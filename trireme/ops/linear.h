@@ -18,15 +18,23 @@ namespace trireme::ops {
 // Returns [..., M]. Gradient: x, weight, bias. Throws ShapeError.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_MK, const at::Tensor& bias_M);
 
+// What becomes of an MLP's hidden values, [..., F], between its forward and its backward pass. No
+// bit depends on it.
+enum class HiddenValues {
+  kKept,
+  kComputedAgain,  // from what stands before the nonlinearity: one elementwise pass
+};
+
 // gelu(x up^T + up_bias) down^T + down_bias (Hendrycks and Gimpel 2016, the tanh form). x: [...,
 // C]; up: [F, C]; down: [C', F]; biases may be undefined. Returns [..., C']. Gradient: all. Keeps x
-// and two tensors [..., F]. Throws ShapeError.
+// and two tensors [..., F], one where hidden values are computed again. Throws ShapeError.
 at::Tensor gelu_mlp(const at::Tensor& x, const at::Tensor& up_FC, const at::Tensor& up_bias_F,
-                    const at::Tensor& down_CF, const at::Tensor& down_bias_C);
+                    const at::Tensor& down_CF, const at::Tensor& down_bias_C,
+                    HiddenValues hidden = HiddenValues::kKept);
 
 // (silu(x gate^T) (x up^T)) down^T, SwiGLU (Shazeer 2020). Shapes as above. Gradient: all. Keeps x
-// and three tensors [..., F]. Throws ShapeError.
+// and three tensors [..., F], or two. Throws ShapeError.
 at::Tensor swiglu_mlp(const at::Tensor& x, const at::Tensor& gate_FC, const at::Tensor& up_FC,
-                      const at::Tensor& down_CF);
+                      const at::Tensor& down_CF, HiddenValues hidden = HiddenValues::kKept);
 
 }  // namespace trireme::ops

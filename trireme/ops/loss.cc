@@ -125,9 +125,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
                                      static_cast<double>(weight.numel()));
     const LossPass pass = run_pass(given.contiguous(), weight, targets.contiguous(), with_gradient);
     if (with_gradient) {
-      context->save_for_backward({weight});
-      context->saved_data["x_grad"] = pass.x_grad;
-      context->saved_data["weight_grad"] = pass.weight_grad;
+      // Saved, not held otherwise: so they are freed when their part of the backward pass is done.
+      context->save_for_backward({weight, pass.x_grad, pass.weight_grad});
     }
     return at::full({}, pass.mean, given.options().dtype(at::kFloat).requires_grad(false));
   }
@@ -135,9 +134,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     detail::check_first_derivative();
     const TimedPart part("loss backward");
-    const at::Tensor weight = context->get_saved_variables()[0];
-    const at::Tensor x_grad = context->saved_data["x_grad"].toTensor();
-    const at::Tensor weight_grad = context->saved_data["weight_grad"].toTensor();
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &weight = saved[0], &x_grad = saved[1], &weight_grad = saved[2];
     const auto factor = gradients[0].item<float>();
     const at::Tensor direct = detail::direct_gradient(weight);
     if (direct.defined()) {

@@ -29,6 +29,7 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
   state.flat().exchange_grad(tree_.buffer());
   tree_.give_back(state.flat().grad());
   release_cached_memory();
+  state.model()->set_recompute(config.compute.recompute_mode());
 }
 
 // What the operations do not time themselves is "other": autograd's additions of gradients.

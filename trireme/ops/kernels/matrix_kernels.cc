@@ -37,12 +37,12 @@ HWY_INLINE void finish_vector(const Epilogue& e, Vec p, std::int64_t at, std::in
     store_part(hn::Add(load_part(out, count), p), out, count);
   } else if constexpr (kKind == Kind::kGelu) {
     store_part(p, second_out, count);
-    store_part(gelu(p), out, count);
+    store_part(gelu(rounded_to<T>(p)), out, count);
   } else if constexpr (kKind == Kind::kGeluGradient) {
     store_part(hn::Mul(p, gelu_derivative(load_part(first_in, count))), out, count);
   } else if constexpr (kKind == Kind::kSwiglu) {
     store_part(p, second_out, count);
-    store_part(hn::Mul(silu(load_part(first_in, count)), p), out, count);
+    store_part(hn::Mul(silu(load_part(first_in, count)), rounded_to<T>(p)), out, count);
   } else {
     const Vec gate = load_part(first_in, count), up = load_part(second_in, count);
     store_part(hn::Mul(hn::Mul(p, up), silu_derivative(gate)), out, count);

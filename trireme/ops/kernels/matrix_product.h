@@ -31,9 +31,9 @@ struct Epilogue {
   enum class Kind {
     kStore,           // out = p + bias
     kAdd,             // out += p; out is f32
-    kGelu,            // second_out = p + bias, out = gelu(p + bias)
+    kGelu,            // second_out = p + bias, out = gelu(second_out as it is stored)
     kGeluGradient,    // out = p gelu'(first_in)
-    kSwiglu,          // second_out = p, out = silu(first_in) p
+    kSwiglu,          // second_out = p, out = silu(first_in) second_out as it is stored
     kSwigluGradient,  // out = p second_in silu'(first_in), second_out = p silu(first_in)
   };
   Kind kind = Kind::kStore;

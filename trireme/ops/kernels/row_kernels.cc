@@ -149,6 +149,24 @@ void cross_entropy_range(const CrossEntropyRows& e, std::int64_t begin, std::int
   for (std::int64_t r = begin; r < end; ++r) one(e, r);
 }
 
+template <class T>
+void activate_typed(const Activation& a, std::int64_t begin, std::int64_t end) {
+  const T* before = static_cast<const T*>(a.before);
+  const T* factor = static_cast<const T*>(a.factor);
+  T* out = static_cast<T*>(a.out);
+  for (std::int64_t i = begin; i < end; i += kLanes) {
+    const std::size_t count = part_of(end, i);
+    const Vec x = load_part(before + i, count);
+    store_part(factor == nullptr ? gelu(x) : hn::Mul(silu(x), load_part(factor + i, count)),
+               out + i, count);
+  }
+}
+
+void activate_range(const Activation& a, std::int64_t begin, std::int64_t end) {
+  a.element == Element::kF32 ? activate_typed<float>(a, begin, end)
+                             : activate_typed<Bf16>(a, begin, end);
+}
+
 }  // namespace trireme::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -160,11 +178,12 @@ HWY_EXPORT(rotate_range);
 HWY_EXPORT(look_up_range);
 HWY_EXPORT(add_groups_range);
 HWY_EXPORT(cross_entropy_range);
+HWY_EXPORT(activate_range);
 
-// Rows of a task: about 32 KiB of f32.
+constexpr std::int64_t kTaskElements = 8192;  // of f32: 32 KiB
+
 std::int64_t rows_of_task(std::int64_t width) {
-  constexpr std::int64_t kElements = 8192;
-  return std::max<std::int64_t>(1, kElements / std::max<std::int64_t>(1, width));
+  return std::max<std::int64_t>(1, kTaskElements / std::max<std::int64_t>(1, width));
 }
 
 }  // namespace
@@ -191,6 +210,12 @@ void cross_entropy_rows(const CrossEntropyRows& rows) {
   const auto range = HWY_DYNAMIC_DISPATCH(cross_entropy_range);
   run_ranges(rows.rows, rows_of_task(rows.columns),
              [&](std::int64_t begin, std::int64_t end) { range(rows, begin, end); });
+}
+
+void activate(const Activation& activation) {
+  const auto range = HWY_DYNAMIC_DISPATCH(activate_range);
+  run_ranges(activation.count, kTaskElements,
+             [&](std::int64_t begin, std::int64_t end) { range(activation, begin, end); });
 }
 
 }  // namespace trireme::ops

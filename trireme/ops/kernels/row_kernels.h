@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Kernels over rows that are neither products nor norms: rotation of heads, rows of embeddings,
-// softmax with cross-entropy. All run on ops' threads, block, and give the same bits on any number
-// of them.
+// softmax with cross-entropy, activations. All run on ops' threads, block, and give the same bits
+// on any number of them.
 #pragma once
 
 #include <cstdint>
@@ -65,5 +65,16 @@ struct CrossEntropyRows {
   float scale = 1;
 };
 void cross_entropy_rows(const CrossEntropyRows& rows);
+
+// out = gelu(before), or, where factor is given, silu(before) factor: the bits that the epilogues
+// kGelu and kSwiglu of matrix_product.h store. All [count].
+struct Activation {
+  Element element = Element::kF32;
+  const void* before = nullptr;
+  const void* factor = nullptr;
+  void* out = nullptr;
+  std::int64_t count = 0;
+};
+void activate(const Activation& activation);
 
 }  // namespace trireme::ops

@@ -11,6 +11,8 @@
 #include <memory>
 #include <new>
 
+#include "trireme/ops/memory/memory_ledger.h"
+
 namespace trireme::ops {
 namespace {
 
@@ -18,9 +20,37 @@ struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 
-struct ScratchMemory {
-  std::unique_ptr<void, Free> memory;
-  std::size_t bytes = 0;
+// In the process's ledger for as long as it lives.
+class ScratchMemory {
+ public:
+  ScratchMemory() = default;
+  ScratchMemory(const ScratchMemory&) = delete;
+  ScratchMemory& operator=(const ScratchMemory&) = delete;
+  ~ScratchMemory() { release(); }
+
+  void* at_least(std::size_t bytes) {
+    if (bytes_ < bytes) grow((bytes + kAlignment - 1) / kAlignment * kAlignment);
+    return memory_.get();
+  }
+
+ private:
+  static constexpr std::size_t kAlignment = 64;
+
+  void grow(std::size_t bytes) {
+    release();
+    memory_.reset(std::aligned_alloc(kAlignment, bytes));
+    if (!memory_) throw std::bad_alloc();
+    bytes_ = bytes;
+    process_memory().add(MemoryCategory::kWorkspace, static_cast<std::int64_t>(bytes_));
+  }
+  void release() {
+    memory_.reset();
+    process_memory().remove(MemoryCategory::kWorkspace, static_cast<std::int64_t>(bytes_));
+    bytes_ = 0;
+  }
+
+  std::unique_ptr<void, Free> memory_;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace
@@ -44,19 +74,8 @@ void run_ranges(std::int64_t count, std::int64_t grain,
 }
 
 void* thread_scratch(Scratch slot, std::size_t bytes) {
-  constexpr std::size_t kAlignment = 64;
   thread_local std::array<ScratchMemory, static_cast<std::size_t>(Scratch::kCount)> memories;
-  ScratchMemory& scratch = memories[static_cast<std::size_t>(slot)];
-  if (scratch.bytes < bytes) {
-    scratch.memory.reset();
-    scratch.bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    scratch.memory.reset(std::aligned_alloc(kAlignment, scratch.bytes));
-    if (!scratch.memory) {
-      scratch.bytes = 0;
-      throw std::bad_alloc();
-    }
-  }
-  return scratch.memory.get();
+  return memories[static_cast<std::size_t>(slot)].at_least(bytes);
 }
 
 }  // namespace trireme::ops

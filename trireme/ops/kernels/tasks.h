@@ -24,7 +24,8 @@ void run_ranges(std::int64_t count, std::int64_t grain,
                 const std::function<void(std::int64_t, std::int64_t)>& range);
 
 // Scratch memory of the calling thread, 64-byte aligned, uninitialised; kept for the next call and
-// grown as needed. slot tells apart what is in use at the same time.
+// grown as needed; workspace in the process's ledger (memory/memory_ledger.h). slot tells apart
+// what is in use at the same time.
 enum class Scratch { kLeft, kRight, kTiles, kOther, kCount };
 void* thread_scratch(Scratch slot, std::size_t bytes);
 
