@@ -7,8 +7,8 @@
 // Every element of a product is one chain of fused multiply-adds in f32 over the inner dim in
 // ascending order, for f32 and bf16 alike. So its bits depend neither on the threads, nor on the
 // blocking, nor on the width of the vector units, nor on how many rows are computed together.
-// (Processors whose vector units do not fuse, x86 before AVX2, round each product too, and have bits
-// of their own.)
+// (Processors whose vector units do not fuse, x86 before AVX2, round each product too, and have
+// bits of their own.)
 //
 // One exception: kThinRows rows or fewer against a matrix stored by columns (a token's activations
 // against a layer's weight, in generation) are dot products along the inner dim, which read the
