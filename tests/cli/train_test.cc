@@ -115,6 +115,21 @@ TEST_F(TrainTest, TheNumberOfWorkersIsNotPartOfTheResult) {
   EXPECT_EQ(summary("two")["workers"], 2);
 }
 
+TEST_F(TrainTest, TheNumberOfThreadsIsNotPartOfTheResult) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    const auto with = [&](const char* threads) {
+      return std::vector<std::string>{"train.dtype=" + dtype,
+                                      std::string("compute.threads=") + threads};
+    };
+    const std::string one = dtype + "_one", three = dtype + "_three";
+    train_or_fail(one, with("1"));
+    train_or_fail(three, with("3"));
+    ASSERT_EQ(losses(one).size(), 12U);
+    EXPECT_EQ(losses(one), losses(three)) << dtype;
+    EXPECT_EQ(weights(one, 12), weights(three, 12)) << dtype;
+  }
+}
+
 TEST_F(TrainTest, GlooAndThreeWorkersGiveTheSameResultToo) {
   const std::vector<std::string> six = {"batch.micro_batches=6", "batch.micro_batch_size=2"};
   const auto with = [&six](std::vector<std::string> more) {

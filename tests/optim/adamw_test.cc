@@ -95,6 +95,21 @@ TEST(AdamW, AgreesWithTorch) {
   }
 }
 
+// Moments of what gets no gradient any more must not end among the denormals, where each operation
+// takes some hundred times as long.
+TEST(AdamW, MomentsThatFadeEndAtZero) {
+  AdamW adamw(AdamWConfig(), 3, {});
+  const at::Tensor weights = torch::ones({3});
+  adamw.step({.weights = weights, .gradients = torch::full({3}, 1e-3), .learning_rate = 0.0});
+  constexpr int kSteps = 3000;  // 0.95^3000 = 1e-67
+  for (int step = 0; step < kSteps; ++step) {
+    adamw.step({.weights = weights, .gradients = torch::zeros({3}), .learning_rate = 0.0});
+    const float moment = adamw.second_moment()[1].item<float>();
+    ASSERT_TRUE(moment == 0.0F || moment >= std::numeric_limits<float>::min()) << step;
+  }
+  EXPECT_EQ(adamw.second_moment()[1].item<float>(), 0.0F);
+}
+
 // The property on which sharded optimizers stand: elementwise to the last bit, wherever the buffer
 // is cut, on any number of threads.
 TEST(AdamW, AnySplitGivesTheSameBits) {

@@ -49,12 +49,11 @@ int threads_of_worker(const TrainConfig& config, int local_workers) {
   return std::max(1, usable_cores() / local_workers);
 }
 
-WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {
+WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info) {
   WorldOptions options = world_options(info);
   options.engine = config.parallel.engine;
   options.network_interface = config.parallel.network_interface;
   options.fingerprint = result_settings(config);
-  options.fingerprint.emplace_back("compute.threads", std::to_string(threads));
   options.fingerprint.emplace_back("numerics", numerics_fingerprint());
   options.join_timeout = to_milliseconds(config.parallel.join_timeout_seconds);
   options.timeout = to_milliseconds(config.parallel.timeout_seconds);
@@ -87,7 +86,7 @@ int run_rank(const TrainConfig& config, const TrainArguments& arguments, const L
                                 .threads = threads});
   }
   start_compute(config, info, threads);
-  const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));
+  const std::unique_ptr<Group> world = join_world(train_world_options(config, info));
   world->barrier();  // all ranks measure at the same time
   const double limit = measure_gemm_flops_per_s(
       config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);

@@ -11,8 +11,8 @@
 
 namespace trireme {
 
-// Rate of oneDNN's matrix product in dtype (f32 or bf16), the best of repeated runs over shapes of
-// a transformer layer, on the threads that this process has set (see ops/threads.h). Unit:
+// Rate of the better of oneDNN's matrix product and ours in dtype (f32 or bf16), the best of
+// repeated runs over shapes of a transformer layer, on the threads that this process has set (see ops/threads.h). Unit:
 // floating-point operations per second. Takes about budget. All local ranks should call it
 // together, so that each sees its share of the machine.
 double measure_gemm_flops_per_s(at::ScalarType dtype, std::chrono::milliseconds budget);

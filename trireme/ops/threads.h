@@ -36,8 +36,8 @@ std::string vector_units();
 // (memory/caching_allocator.h). Call at start.
 void keep_memory_pages();
 
-// Facts on which the bits of a result depend: vector units that LibTorch and oneDNN use, threads,
-// library versions. Goes into the rendezvous fingerprint and into checkpoints.
+// Facts on which the bits of a result depend: vector units that LibTorch, oneDNN and ops' kernels
+// use, library versions; not the threads. Goes into the rendezvous fingerprint and into checkpoints.
 std::string numerics_fingerprint();
 
 }  // namespace trireme

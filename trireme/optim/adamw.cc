@@ -15,6 +15,7 @@
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
 #include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/ops/kernels/tasks.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/optim/kernels.h"
 
@@ -125,6 +126,7 @@ void AdamW::step(const AdamWUpdate& update) {
                          extras);
   };
   at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    const ops::FlushDenormals flush;
     auto range = std::upper_bound(
         ranges_.begin(), ranges_.end(), begin,
         [](std::int64_t position, const DecayRange& r) { return position < r.end; });

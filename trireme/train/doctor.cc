@@ -60,19 +60,20 @@ std::string gflops(double flops_per_s) { return fmt::format("{:.0f} GFLOP/s", fl
 }  // namespace
 
 std::vector<std::string> machine_advice(const MachineFacts& facts) {
-  constexpr double kSlowBlas = 0.3;    // of oneDNN's rate: half of what OpenBLAS reaches
+  constexpr double kSlowBlas = 0.3;    // of our rate: half of what OpenBLAS reaches
   constexpr double kUsefulBf16 = 1.2;  // times the f32 rate
   std::vector<std::string> advice;
   if (facts.blas_f32_flops_per_s < kSlowBlas * facts.f32_flops_per_s) {
     // OpenBLAS older than the processor falls back to kernels of a much older one.
     const bool openblas = facts.blas.starts_with("OpenBLAS");
     const char* kernels = facts.vector_units.starts_with("AVX512") ? "SkylakeX" : "Haswell";
-    advice.push_back(fmt::format(
-        "LibTorch's f32 matrix products run at {} on {}, {:.0f} % of what oneDNN reaches: {}",
-        gflops(facts.blas_f32_flops_per_s), facts.blas,
-        100 * facts.blas_f32_flops_per_s / facts.f32_flops_per_s,
-        openblas ? fmt::format("export OPENBLAS_CORETYPE={}", kernels)
-                 : "install libopenblas0-openmp"));
+    advice.push_back(
+        fmt::format("LibTorch's f32 matrix products run at {} on {}, {:.0f} % of what trireme's "
+                    "reach, which matters to models with torch::nn layers of their own: {}",
+                    gflops(facts.blas_f32_flops_per_s), facts.blas,
+                    100 * facts.blas_f32_flops_per_s / facts.f32_flops_per_s,
+                    openblas ? fmt::format("export OPENBLAS_CORETYPE={}", kernels)
+                             : "install libopenblas0-openmp"));
   }
   if (facts.bf16_flops_per_s < kUsefulBf16 * facts.f32_flops_per_s) {
     advice.push_back(
@@ -116,8 +117,8 @@ DoctorReport examine_machine() {
   add("BLAS of LibTorch", facts.blas);
   add("OpenMP", fmt::format("{}", fmt::join(facts.thread_pools.openmp_runtimes, ", ")));
   add("matrix rate, LibTorch f32", gflops(facts.blas_f32_flops_per_s));
-  add("matrix rate, oneDNN f32", gflops(facts.f32_flops_per_s));
-  add("matrix rate, oneDNN bf16", gflops(facts.bf16_flops_per_s));
+  add("matrix rate, f32", gflops(facts.f32_flops_per_s));
+  add("matrix rate, bf16", gflops(facts.bf16_flops_per_s));
   add("memory rate", fmt::format("{:.1f} GB/s", facts.memory_bytes_per_s / 1e9));
   const std::string mpi = mpi_library();
   add("engines", fmt::format("shm (ranks of one host), gloo (TCP between hosts){}",

@@ -27,7 +27,7 @@ struct MachineFacts {
   std::string blas;
   ThreadPools thread_pools;
   double blas_f32_flops_per_s = 0;  // LibTorch's own f32 matrix product
-  double f32_flops_per_s = 0;       // oneDNN's
+  double f32_flops_per_s = 0;       // the better of oneDNN's and ours
   double bf16_flops_per_s = 0;
   double memory_bytes_per_s = 0;
   std::string transparent_huge_pages;  // "always", "madvise", "never", "" unknown

@@ -4,6 +4,9 @@
 #include "trireme/ops/kernels/tasks.h"
 
 #include <omp.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -55,16 +58,32 @@ class ScratchMemory {
 
 }  // namespace
 
+#if defined(__x86_64__)
+FlushDenormals::FlushDenormals() : before_(_mm_getcsr()) {
+  constexpr unsigned kFlushResults = 0x8000, kFlushOperands = 0x0040;
+  _mm_setcsr(before_ | kFlushResults | kFlushOperands);
+}
+FlushDenormals::~FlushDenormals() { _mm_setcsr(before_); }
+#else
+FlushDenormals::FlushDenormals() = default;
+FlushDenormals::~FlushDenormals() = default;
+#endif
+
 int task_threads() { return omp_in_parallel() != 0 ? 1 : omp_get_max_threads(); }
 
 void run_tasks(std::int64_t count, const std::function<void(std::int64_t)>& task) {
   if (count <= 1 || task_threads() == 1) {
+    const FlushDenormals flush;
     for (std::int64_t i = 0; i < count; ++i) task(i);
     return;
   }
   // In turn, so that a thread that was held up takes fewer.
-#pragma omp parallel for schedule(dynamic, 1)
-  for (std::int64_t i = 0; i < count; ++i) task(i);
+#pragma omp parallel
+  {
+    const FlushDenormals flush;
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t i = 0; i < count; ++i) task(i);
+  }
 }
 
 void run_ranges(std::int64_t count, std::int64_t grain,
