@@ -152,7 +152,7 @@ TEST(AdamW, RoundsTheWorkingCopyToNearestEvenAndKeepsNaN) {
                                      1.01171875F,  // halfway, up to even
                                      1.0039063F,   // just above halfway
                                      -3.1415927F,
-                                     1e-40F,
+                                     1e-37F,
                                      3.4e38F,
                                      std::numeric_limits<float>::infinity(),
                                      std::numeric_limits<float>::quiet_NaN()};

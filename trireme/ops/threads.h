@@ -37,7 +37,8 @@ std::string vector_units();
 void keep_memory_pages();
 
 // Facts on which the bits of a result depend: vector units that LibTorch, oneDNN and ops' kernels
-// use, library versions; not the threads. Goes into the rendezvous fingerprint and into checkpoints.
+// use, library versions; not the threads. Goes into the rendezvous fingerprint and into
+// checkpoints.
 std::string numerics_fingerprint();
 
 }  // namespace trireme
