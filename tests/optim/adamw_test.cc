@@ -114,7 +114,7 @@ TEST(AdamW, MomentsThatFadeEndAtZero) {
 // is cut, on any number of threads.
 TEST(AdamW, AnySplitGivesTheSameBits) {
   constexpr std::int64_t kSize = 100'003;
-  const AdamWConfig config;
+  const AdamWConfig config{.stochastic_rounding = false};
   const auto run = [&](std::vector<std::int64_t> cuts, int threads) {
     const testing::ComputeThreads guard(threads);
     const at::Tensor weights = normal(kSize, 0);
@@ -159,7 +159,7 @@ TEST(AdamW, RoundsTheWorkingCopyToNearestEvenAndKeepsNaN) {
   const auto size = static_cast<std::int64_t>(values.size());
   const at::Tensor weights = torch::tensor(values);
   const at::Tensor copy = torch::empty({size}, at::kBFloat16);
-  AdamW adamw(AdamWConfig{}, size, {});
+  AdamW adamw(AdamWConfig{.stochastic_rounding = false}, size, {});
   adamw.step({.weights = weights, .gradients = torch::zeros({size}), .working_copy = copy});
   EXPECT_TRUE(weights.narrow(0, 0, size - 1).equal(torch::tensor(values).narrow(0, 0, size - 1)));
   const at::Tensor expected = torch::tensor(values).to(at::kBFloat16);
@@ -257,13 +257,26 @@ TEST_F(StochasticRounding, AnySplitAndAnyThreadsGiveTheSameBits) {
   }
 }
 
-TEST_F(StochasticRounding, IsOffUnlessAskedFor) {
-  constexpr std::int64_t kSize = 1000;
-  const at::Tensor weights = normal(kSize, 0), copy = torch::empty({kSize}, at::kBFloat16);
-  AdamW adamw(AdamWConfig{}, kSize, {});
-  adamw.step({.weights = weights, .gradients = torch::zeros({kSize}), .working_copy = copy});
-  EXPECT_TRUE(copy.equal(weights.to(at::kBFloat16)));
-  EXPECT_FALSE(copies(weights, 1)[0].equal(copy));
+TEST_F(StochasticRounding, IsTheDefaultAndIsRepeatedForACheckpoint) {
+  constexpr std::int64_t kSize = 20'011;
+  for (const bool stochastic : {true, false}) {
+    const AdamWConfig config =
+        stochastic ? AdamWConfig{} : AdamWConfig{.stochastic_rounding = false};
+    AdamW adamw(config, kSize, {});
+    const at::Tensor weights = normal(kSize, 0);
+    const at::Tensor copy = torch::empty({kSize}, at::kBFloat16), again = torch::empty_like(copy);
+    for (std::uint64_t step = 1; step <= 2; ++step) {
+      adamw.step({.weights = weights,
+                  .gradients = normal(kSize, step),
+                  .learning_rate = 1e-3,
+                  .working_copy = copy});
+    }
+    EXPECT_EQ(copy.equal(weights.to(at::kBFloat16)), !stochastic);
+    AdamW resumed(config, kSize, {});
+    resumed.set_steps(2);
+    resumed.round(weights, again);
+    EXPECT_TRUE(again.equal(copy)) << stochastic;
+  }
 }
 
 TEST(AdamW, StateRestoresARun) {

@@ -14,8 +14,8 @@
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
-#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/kernels/tasks.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/optim/kernels.h"
 
@@ -43,6 +43,12 @@ void check_beta(const char* key, double value) {
 at::Tensor zero_moment(std::int64_t size) {
   const MemoryScope scope(MemoryCategory::kOptimizer);
   return at::zeros({size}, at::kFloat);
+}
+
+// The chances of a step's roundings.
+std::uint32_t rounding_key(std::int64_t steps) {
+  return static_cast<std::uint32_t>(
+      RandomStream(0, "stochastic_rounding").bits(static_cast<std::uint64_t>(steps)));
 }
 
 }  // namespace
@@ -112,8 +118,7 @@ void AdamW::step(const AdamWUpdate& update) {
   auto* copy = update.working_copy.defined()
                    ? reinterpret_cast<std::uint16_t*>(update.working_copy.data_ptr<at::BFloat16>())
                    : nullptr;
-  const auto key = static_cast<std::uint32_t>(
-      RandomStream(0, "stochastic_rounding").bits(static_cast<std::uint64_t>(steps_)));
+  const std::uint32_t key = rounding_key(steps_);
   const auto update_range = [&](std::int64_t begin, std::int64_t end, float keep) {
     if (begin == end) return;
     const detail::AdamWExtras extras{
@@ -138,6 +143,23 @@ void AdamW::step(const AdamWUpdate& update) {
       at = outside;
       range += range == ranges_.end() ? 0 : 1;
     }
+  });
+}
+
+void AdamW::round(const at::Tensor& weights, const at::Tensor& working_copy,
+                  std::int64_t first_element) const {
+  const std::int64_t size = first_moment_.numel();
+  check_flat("weights", weights, at::kFloat, size);
+  check_flat("working_copy", working_copy, at::kBFloat16, size);
+  const float* from = weights.data_ptr<float>();
+  auto* copy = reinterpret_cast<std::uint16_t*>(working_copy.data_ptr<at::BFloat16>());
+  at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    const ops::FlushDenormals flush;
+    detail::round_weights(end - begin, from + begin,
+                          {.copy = copy + begin,
+                           .stochastic = config_.stochastic_rounding,
+                           .random_key = rounding_key(steps_),
+                           .first_element = static_cast<std::uint64_t>(first_element + begin)});
   });
 }
 

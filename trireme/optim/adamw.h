@@ -22,7 +22,9 @@ struct AdamWConfig {
   double beta2 = 0.95;
   double epsilon = 1e-8;
   double weight_decay = 0.1;
-  bool stochastic_rounding = false;  // of the bf16 working copy
+  // Of the bf16 working copy. Rounded to nearest, changes below half a bf16 step are not seen by
+  // the next forward pass: a model learns visibly slower (docs/compute.md).
+  bool stochastic_rounding = true;
 
   void visit(ConfigFields& f);
   void validate() const;  // throws ConfigError with the value and its range
@@ -54,6 +56,9 @@ class AdamW {
   // One update in one pass over memory, elementwise: any split of the buffers gives the same bits.
   // Counts the step. Throws ShapeError.
   void step(const AdamWUpdate& update);
+  // The working copy of weights as the last step wrote it: after loading a checkpoint. Both [size].
+  void round(const at::Tensor& weights, const at::Tensor& working_copy,
+             std::int64_t first_element = 0) const;
 
   // State for checkpoints; written in place on load.
   at::Tensor first_moment() const { return first_moment_; }

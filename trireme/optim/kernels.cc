@@ -52,6 +52,21 @@ inline std::uint16_t to_bf16_stochastic(float value, std::uint32_t random) {
 
 }  // namespace
 
+TRIREME_VECTOR_CLONES
+void round_weights(std::int64_t count, const float* __restrict weights, const AdamWExtras& extras) {
+  std::uint16_t* __restrict copy = extras.copy;
+  const std::uint32_t key = extras.random_key;
+  if (extras.stochastic) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto number =
+          static_cast<std::uint32_t>(extras.first_element + static_cast<std::uint64_t>(i));
+      copy[i] = to_bf16_stochastic(weights[i], scrambled(number, key));
+    }
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) copy[i] = to_bf16(weights[i]);
+  }
+}
+
 // In parts that stay in the first-level cache: what follows the update reads nothing from memory.
 TRIREME_VECTOR_CLONES
 void adamw_update(const AdamWScalars& scalars, float keep, std::int64_t count,
@@ -60,21 +75,16 @@ void adamw_update(const AdamWScalars& scalars, float keep, std::int64_t count,
                   const AdamWExtras& extras) {
   constexpr std::int64_t kPart = 1024;
   const AdamWScalars s = scalars;
-  std::uint16_t* __restrict copy = extras.copy;
-  const std::uint32_t key = extras.random_key;
   for (std::int64_t begin = 0; begin < count; begin += kPart) {
     const std::int64_t end = begin + kPart < count ? begin + kPart : count;
     for (std::int64_t i = begin; i < end; ++i) {
       weights[i] = update_one(s, keep, weights[i], gradients[i], first_moment[i], second_moment[i]);
     }
-    if (copy != nullptr && extras.stochastic) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const auto number =
-            static_cast<std::uint32_t>(extras.first_element + static_cast<std::uint64_t>(i));
-        copy[i] = to_bf16_stochastic(weights[i], scrambled(number, key));
-      }
-    } else if (copy != nullptr) {
-      for (std::int64_t i = begin; i < end; ++i) copy[i] = to_bf16(weights[i]);
+    if (extras.copy != nullptr) {
+      AdamWExtras part = extras;
+      part.copy += begin;
+      part.first_element += static_cast<std::uint64_t>(begin);
+      round_weights(end - begin, weights + begin, part);
     }
     if (extras.clear_gradients) {
       for (std::int64_t i = begin; i < end; ++i) gradients[i] = 0.0F;

@@ -31,6 +31,9 @@ struct AdamWExtras {
   bool clear_gradients = false;
 };
 
+// The copy alone, of weights that did not change: the same bits as in the step that wrote it.
+void round_weights(std::int64_t count, const float* weights, const AdamWExtras& extras);
+
 // keep: what weight decay leaves of a weight, 1 - learning rate x decay.
 void adamw_update(const AdamWScalars& s, float keep, std::int64_t count, float* weights,
                   float* gradients, float* first_moment, float* second_moment,

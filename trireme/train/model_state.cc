@@ -111,6 +111,7 @@ void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   copy_flat(moments, checkpoint, kFirstMoment, flat_.entries(), optimizer_.first_moment());
   copy_flat(moments, checkpoint, kSecondMoment, flat_.entries(), optimizer_.second_moment());
   optimizer_.set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
+  if (working_copy_.defined()) optimizer_.round(weights_, working_copy_);
 }
 
 void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
