@@ -4,7 +4,7 @@ JOBS  := $(shell nproc)
 # Some tests wait: for a deadline, for a cut link.
 TESTS := $(shell expr $(JOBS) + 1)
 
-.PHONY: help setup build demo test test-all parity bench-peers tsan asan ubsan format clean
+.PHONY: help setup build demo test test-all parity bench-peers bench-peers-comm bench-peers-step tsan asan ubsan format clean
 
 help:
 	@echo "make demo      install what is missing, build, train a small GPT with two workers (DATA=folder)"
@@ -12,7 +12,8 @@ help:
 	@echo "make build     the program alone: $(BUILD)/trireme"
 	@echo "make test-all  make test, and the sanitizers"
 	@echo "make parity    train beside Debian's python3-torch and compare"
-	@echo "make bench-peers  our collectives beside Gloo's own and OpenMPI's (PEERS=options)"
+	@echo "make bench-peers  our collectives beside Gloo's own and OpenMPI's (bench-peers-comm, PEERS=options),"
+	@echo "               our training step beside PyTorch's (bench-peers-step, STEP_PEERS=options)"
 	@echo "make format    clang-format over the tree"
 
 setup:
@@ -45,11 +46,24 @@ parity: build
 	@cmake --build $(BUILD) --target numerics_test -j $(JOBS)
 	@/usr/bin/python3 tools/make_parity_golden.py --check tests/golden --program $(BUILD)/tests/numerics_test
 
-# PEERS="--json --rounds 9": see build/release/bench/peers/peers_bench --help. About four minutes.
-bench-peers: build
+# Ours beside other libraries. PEERS="--json --rounds 9" and STEP_PEERS="--json --dtype bf16" are options of
+# peers_bench and of step_peers_bench (--help); each target alone runs one of them.
+bench-peers:
+	@$(MAKE) --no-print-directory bench-peers-comm
+	@$(MAKE) --no-print-directory bench-peers-step
+
+# About four minutes.
+bench-peers-comm: build
 	@cmake --preset release -DTRIREME_BENCH_PEERS=ON
 	@cmake --build $(BUILD) --target peers_bench -j $(JOBS)
 	@$(BUILD)/bench/peers/peers_bench --program $(BUILD)/trireme $(PEERS)
+
+# About ten minutes on two idle cores.
+bench-peers-step: build
+	@tools/setup.sh apt-packages-parity.txt
+	@cmake --preset release -DTRIREME_BENCH_PEERS=ON
+	@cmake --build $(BUILD) --target step_peers_bench -j $(JOBS)
+	@$(BUILD)/bench/peers/step_peers_bench --program $(BUILD)/trireme $(STEP_PEERS)
 
 format:
 	@tools/format.sh --fix

@@ -2,7 +2,7 @@
 #   Debian                      nothing to say
 #   zip of pytorch.org          -DCMAKE_PREFIX_PATH=/path/libtorch
 #   pip wheel                   -DTRIREME_TORCH_PYTHON=/path/python
-# Defines the target trireme_torch. No code differs by version so far; what will goes into one header of ops/.
+# Defines the target trireme_torch. Code that differs by version stands in trireme/ops/torch_version.h.
 set(TRIREME_TORCH_PYTHON "" CACHE FILEPATH "python whose torch wheel is used")
 if(TRIREME_TORCH_PYTHON AND NOT Torch_DIR)
   execute_process(

@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "bench/peers/run_command.h"
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
 
@@ -49,28 +49,6 @@ Contender mpi_contender(const MpiSetting& setting, const std::string& folder) {
   contender.command.insert(contender.command.end(), {folder + "/mpi_peer", "--name", setting.name});
   contender.only = setting.only;
   return contender;
-}
-
-std::string quoted(const std::string& word) {
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
-}
-
-// What the command wrote to stdout. Throws when it fails, or does not end in two minutes: Gloo's
-// own algorithms have stood still with 4 ranks.
-std::string output_of(const std::vector<std::string>& command) {
-  std::string line = "timeout 120";
-  for (const std::string& word : command) line += " " + quoted(word);
-  std::FILE* pipe = ::popen(line.c_str(), "r");
-  if (pipe == nullptr) throw_error<Error>("cannot start {}", line);
-  std::string text;
-  char chunk[4096];
-  for (std::size_t n = 0; (n = std::fread(chunk, 1, sizeof chunk, pipe)) > 0;)
-    text.append(chunk, n);
-  const int status = ::pclose(pipe);
-  if (status != 0) throw_error<Error>("status {} of: {}", status, line);
-  return text;
 }
 
 double number(const nlohmann::json& value) {
@@ -135,7 +113,8 @@ std::vector<CommBenchRow> run_contender(const Contender& contender, const Worklo
   }
   std::string output;
   try {
-    output = output_of(command);
+    // Gloo's own algorithms have stood still with 4 ranks.
+    output = output_of({.words = command});
   } catch (const Error& error) {
     if (contender.ours) throw;
     log_warn("{} with {} ranks is left out of this round: {}", contender.name, ranks, error.what());

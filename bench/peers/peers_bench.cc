@@ -1,8 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// `make bench-peers`: our collectives beside Gloo's own and OpenMPI's, the same cases, checks and
-// statistics, in turn, several rounds.
+// `make bench-peers-comm`: our collectives beside Gloo's own and OpenMPI's, the same cases, checks
+// and statistics, in turn, several rounds.
 //
 //   peers_bench --program build/release/trireme [--json] [--rounds 5]
 //

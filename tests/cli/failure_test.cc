@@ -45,14 +45,6 @@ class FailureTest : public CliTest {
     }
     return false;
   }
-  // Polls until the condition holds; the program runs on meanwhile.
-  static void await(const std::function<bool()>& condition) {
-    const Deadline deadline = Deadline::after(seconds(60));
-    while (!condition()) {
-      ASSERT_FALSE(deadline.expired()) << "the program did not get that far";
-      std::this_thread::yield();
-    }
-  }
 };
 
 TEST_F(FailureTest, KilledTenTimesTheRunEndsInTheSameWeights) {

@@ -9,14 +9,17 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support/files.h"
 #include "tests/support/program.h"
 #include "tests/support/temporary_folder.h"
+#include "trireme/base/deadline.h"
 #include "trireme/base/random.h"
 
 namespace trireme::testing {
@@ -98,6 +101,15 @@ class CliTest : public ::testing::Test {
   }
   nlohmann::json summary(const std::string& out) const {
     return nlohmann::json::parse(read_text(path(out) + "/summary.json"));
+  }
+
+  // Polls until the condition holds; the program runs on meanwhile.
+  static void await(const std::function<bool()>& condition) {
+    const Deadline deadline = Deadline::after(std::chrono::seconds(60));
+    while (!condition()) {
+      ASSERT_FALSE(deadline.expired()) << "the program did not get that far";
+      std::this_thread::yield();
+    }
   }
 
   TemporaryFolder folder_;

@@ -50,6 +50,58 @@ TEST_F(TrainTest, AWorldOfOneLeavesACompleteRun) {
   EXPECT_EQ(event_files, 1U);
 }
 
+TEST_F(TrainTest, RecomputingChangesNoBit) {
+  train_or_fail("none", {"--workers", "2"});
+  EXPECT_NE(metrics("none", "loss").size(), 0U);
+  for (const std::string mode : {"activations", "blocks"}) {
+    train_or_fail(mode, {"--workers", "2", "compute.recompute=" + mode});
+    EXPECT_EQ(losses(mode), losses("none")) << mode;
+    EXPECT_EQ(weights(mode, 12), weights("none", 12)) << mode;
+  }
+  expect_refused(train("some", {"compute.recompute=some"}), {"compute.recompute", "activations"});
+}
+
+TEST_F(TrainTest, MemoryIsEstimatedBeforeItIsTaken) {
+  const ProgramResult result = train("run", {"train.steps=2"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("memory: about "), std::string::npos) << result.err;
+  // 130 TB of weights.
+  const ProgramResult refused =
+      train("large", {"--workers", "2", "model.layers=40000", "model.width=8190"});
+  expect_refused(refused, {"a worker needs about", "GB", "the 2 on this host", "are available",
+                           "compute.recompute=blocks"});
+  EXPECT_FALSE(fs::exists(path("large")));
+}
+
+TEST_F(TrainTest, MemoryIsToldByCategory) {
+  const ProgramResult result = train("run", {"train.steps=6"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto steps = metrics("run", "loss");
+  ASSERT_EQ(steps.size(), 6U);
+  // Weights, with gaps between parameters, and two moments of as much; the gradient, and its sum
+  // over four micro-batches in log2(4) buffers.
+  const std::int64_t parameters = 4 * summary("run")["parameters"].get<std::int64_t>();
+  for (std::size_t i = 1; i < steps.size(); ++i) {
+    const auto bytes = [&](const std::string& key) { return steps[i].at(key).get<std::int64_t>(); };
+    const std::int64_t weights = bytes("memory_peak_weights_bytes");
+    EXPECT_GE(weights, parameters);
+    EXPECT_LT(weights, parameters + parameters / 8);
+    EXPECT_EQ(bytes("memory_peak_optimizer_bytes"), 2 * weights);
+    EXPECT_EQ(bytes("memory_peak_gradients_bytes"), 3 * weights);
+    EXPECT_GT(bytes("memory_peak_activations_bytes"), 0);
+    EXPECT_EQ(bytes("memory_peak_bytes"), weights + bytes("memory_peak_optimizer_bytes") +
+                                              bytes("memory_peak_gradients_bytes") +
+                                              bytes("memory_peak_activations_bytes") +
+                                              bytes("memory_peak_workspace_bytes"));
+    EXPECT_LE(bytes("memory_current_bytes"),
+              bytes("memory_peak_bytes") - bytes("memory_peak_activations_bytes") + 4096);
+    EXPECT_EQ(bytes("memory_current_bytes"), steps[1].at("memory_current_bytes")) << "no leak";
+  }
+  EXPECT_GE(summary("run")["memory_peak_bytes"], steps[3]["memory_peak_bytes"]);
+  EXPECT_NE(result.err.find(" MiB at the peak of a step (weights 0."), std::string::npos)
+      << result.err;
+}
+
 TEST_F(TrainTest, TheNumberOfWorkersIsNotPartOfTheResult) {
   train_or_fail("one");
   train_or_fail("two", {"--workers", "2"});
@@ -61,6 +113,21 @@ TEST_F(TrainTest, TheNumberOfWorkersIsNotPartOfTheResult) {
   EXPECT_EQ(weights("one", 12), weights("four", 12));
   EXPECT_EQ(summary("one")["validation_loss"], summary("four")["validation_loss"]);
   EXPECT_EQ(summary("two")["workers"], 2);
+}
+
+TEST_F(TrainTest, TheNumberOfThreadsIsNotPartOfTheResult) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    const auto with = [&](const char* threads) {
+      return std::vector<std::string>{"train.dtype=" + dtype,
+                                      std::string("compute.threads=") + threads};
+    };
+    const std::string one = dtype + "_one", three = dtype + "_three";
+    train_or_fail(one, with("1"));
+    train_or_fail(three, with("3"));
+    ASSERT_EQ(losses(one).size(), 12U);
+    EXPECT_EQ(losses(one), losses(three)) << dtype;
+    EXPECT_EQ(weights(one, 12), weights(three, 12)) << dtype;
+  }
 }
 
 TEST_F(TrainTest, GlooAndThreeWorkersGiveTheSameResultToo) {

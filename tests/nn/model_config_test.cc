@@ -98,6 +98,8 @@ TEST(ModelConfig, RefusesEachBadValue) {
   EXPECT_THAT(with([](auto& c) { c.kv_heads = -1; }), HasSubstr("model.kv_heads is -1"));
   EXPECT_THAT(with([](auto& c) { c.mlp_width = -8; }), HasSubstr("model.mlp_width is -8"));
   EXPECT_THAT(with([](auto& c) { c.context = 0; }), HasSubstr("model.context is 0"));
+  EXPECT_THAT(with([](auto& c) { c.attention_window = -1; }),
+              HasSubstr("model.attention_window is -1"));
   EXPECT_THAT(with([](auto& c) { c.norm_epsilon = 0.0; }), HasSubstr("model.norm_epsilon is 0"));
   EXPECT_THAT(with([](auto& c) { c.rope_theta = 1.0; }), HasSubstr("model.rope_theta is 1"));
   EXPECT_THAT(with([](auto& c) { c.family = "gpt3"; }), HasSubstr("model.family is 'gpt3'"));
@@ -127,6 +129,38 @@ TEST(ModelConfig, CountsGpt2Small) {
   EXPECT_EQ(config.num_parameters(), 124439808);
   const double matrices = 12.0 * 12.0 * 768 * 768 + 50257.0 * 768;
   EXPECT_DOUBLE_EQ(config.flops_per_token(), 6.0 * matrices + 6.0 * 12 * 768 * 1024);
+}
+
+// Of 1024 tokens, the first 256 see half of 256 on average, the others 256: as in the count of all
+// pairs, without the half token of the diagonal.
+TEST(ModelConfig, AWindowCostsWhatItSees) {
+  auto config = config_of("gpt2", 768, 12);
+  config.layers = 12;
+  config.context = 1024;
+  config.resolve(50257);
+  const double all = config.flops_per_token();
+  config.attention_window = 256;
+  const double seen = (256.0 * 128 + 768.0 * 256) / 1024;
+  EXPECT_DOUBLE_EQ(all - config.flops_per_token(), 12.0 * 12 * 768 * (512 - seen));
+  for (const std::int64_t window : {1024, 5000}) {
+    config.attention_window = window;
+    EXPECT_DOUBLE_EQ(config.flops_per_token(), all);
+  }
+}
+
+// As a checkpoint's model.yaml has it; an older one has no word of windows.
+TEST(ModelConfig, AWindowIsWrittenAndMayBeMissing) {
+  auto config = config_of("gpt2", 96, 6);
+  config.attention_window = 48;
+  const std::string yaml = config_to_yaml(config);
+  EXPECT_THAT(yaml, HasSubstr("attention_window: 48"));
+  nn::ModelConfig read;
+  bind_config(ConfigTree::parse(yaml, "model.yaml", {}), read);
+  EXPECT_EQ(read.attention_window, 48);
+  nn::ModelConfig old;
+  bind_config(ConfigTree::parse("family: gpt2\nwidth: 96\nheads: 6\n", "model.yaml", {}), old);
+  old.resolve(300);
+  EXPECT_EQ(old.attention_window, 0);
 }
 
 TEST(ModelConfig, GroupedQueriesCostLess) {

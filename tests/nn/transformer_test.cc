@@ -140,6 +140,46 @@ TEST_P(EachModel, DecodingWithACacheEqualsForward) {
   }
 }
 
+// Two layers of a window of 3: a token depends on itself and the 2 x 2 before it.
+TEST_P(EachModel, AWindowBoundsWhatATokenSees) {
+  auto windowed = config();
+  windowed.attention_window = 3;
+  nn::Transformer m(windowed);
+  nn::initialize(*m, 7);
+  m->to(at::kDouble);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : m->parameters()) parameter.mul_(5);
+  const auto tokens = formula_tokens(1, 11, 37);
+  const auto before = m->forward(tokens);
+  for (const std::int64_t t : {0, 2, 7}) {
+    auto changed = tokens.clone();
+    changed[0][t] = (changed[0][t] + 1) % 37;
+    const auto difference = (m->forward(changed) - before).abs().amax({0, 2});
+    for (std::int64_t other = 0; other < 11; ++other) {
+      const bool sees = other >= t && other <= t + 4;
+      EXPECT_EQ(difference[other].item<double>() > 1e-9, sees) << t << " by " << other;
+    }
+  }
+}
+
+TEST_P(EachModel, DecodingWithAWindowEqualsForward) {
+  auto windowed = config();
+  windowed.attention_window = 4;
+  nn::Transformer m(windowed);
+  nn::initialize(*m, 7);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : m->parameters()) parameter.mul_(5);
+  const auto tokens = formula_tokens(3, 11, 37);
+  const auto expected = m->forward(tokens);
+  nn::KvCache cache;
+  std::int64_t done = 0;
+  for (const std::int64_t chunk : {5, 1, 3, 1, 1}) {
+    const auto logits = m->decode(tokens.narrow(1, done, chunk), cache);
+    done += chunk;
+    EXPECT_LT(max_difference(logits, expected.select(1, done - 1)), 1e-4) << done;
+  }
+}
+
 TEST_P(EachModel, Bf16IsNearF32) {
   auto wide = model(at::kFloat);
   auto narrow = model(at::kFloat);

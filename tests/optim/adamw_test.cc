@@ -3,16 +3,17 @@
 
 #include "trireme/optim/adamw.h"
 
-#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/optim/adamw.h>
 #include <torch/types.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "tests/support/compute_threads.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
 #include "trireme/optim/kernels.h"
@@ -31,17 +32,6 @@ at::Tensor normal(std::int64_t count, std::uint64_t stream) {
   }
   return values;
 }
-
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) : before_(at::get_num_threads()) {
-    at::set_num_threads(threads);
-  }
-  ~ThreadCount() { at::set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 // Kingma and Ba's algorithm with decoupled decay, one element in f64.
 struct ScalarAdamW {
@@ -73,7 +63,10 @@ TEST(AdamW, FollowsTheScalarAlgorithm) {
   for (std::uint64_t step = 1; step <= 25; ++step) {
     const at::Tensor gradients = normal(kSize, step);
     const double rate = 0.01 / static_cast<double>(step), scale = 0.5;
-    adamw.step(weights, gradients, rate, scale, {});
+    adamw.step({.weights = weights,
+                .gradients = gradients,
+                .learning_rate = rate,
+                .gradient_scale = scale});
     for (std::int64_t i = 0; i < kSize; ++i) {
       auto& element = expected[static_cast<std::size_t>(i)];
       element.step(scale * gradients[i].item<double>(), rate);
@@ -94,7 +87,7 @@ TEST(AdamW, AgreesWithTorch) {
       {reference}, torch::optim::AdamWOptions(3e-3).betas({0.9, 0.95}).eps(1e-8).weight_decay(0.1));
   for (std::uint64_t step = 1; step <= 20; ++step) {
     const at::Tensor gradients = normal(kSize, step);
-    adamw.step(weights, gradients, 3e-3, 1.0, {});
+    adamw.step({.weights = weights, .gradients = gradients, .learning_rate = 3e-3});
     reference.mutable_grad() = gradients;
     torch_adamw.step();
     // Weights up to 4, whose last bit is 2.4e-7 and may differ in each step.
@@ -102,13 +95,28 @@ TEST(AdamW, AgreesWithTorch) {
   }
 }
 
+// Moments of what gets no gradient any more must not end among the denormals, where each operation
+// takes some hundred times as long.
+TEST(AdamW, MomentsThatFadeEndAtZero) {
+  AdamW adamw(AdamWConfig(), 3, {});
+  const at::Tensor weights = torch::ones({3});
+  adamw.step({.weights = weights, .gradients = torch::full({3}, 1e-3), .learning_rate = 0.0});
+  constexpr int kSteps = 3000;  // 0.95^3000 = 1e-67
+  for (int step = 0; step < kSteps; ++step) {
+    adamw.step({.weights = weights, .gradients = torch::zeros({3}), .learning_rate = 0.0});
+    const float moment = adamw.second_moment()[1].item<float>();
+    ASSERT_TRUE(moment == 0.0F || moment >= std::numeric_limits<float>::min()) << step;
+  }
+  EXPECT_EQ(adamw.second_moment()[1].item<float>(), 0.0F);
+}
+
 // The property on which sharded optimizers stand: elementwise to the last bit, wherever the buffer
 // is cut, on any number of threads.
 TEST(AdamW, AnySplitGivesTheSameBits) {
   constexpr std::int64_t kSize = 100'003;
-  const AdamWConfig config;
+  const AdamWConfig config{.stochastic_rounding = false};
   const auto run = [&](std::vector<std::int64_t> cuts, int threads) {
-    const ThreadCount guard(threads);
+    const testing::ComputeThreads guard(threads);
     const at::Tensor weights = normal(kSize, 0);
     const at::Tensor copy = torch::empty({kSize}, at::kBFloat16);
     std::int64_t begin = 0;
@@ -121,8 +129,11 @@ TEST(AdamW, AnySplitGivesTheSameBits) {
       };
       AdamW adamw(config, count, {{local(1000), local(60'000)}});
       for (std::uint64_t step = 1; step <= 3; ++step) {
-        adamw.step(weights.narrow(0, begin, count), normal(kSize, step).narrow(0, begin, count),
-                   0.01, 0.37, copy.narrow(0, begin, count));
+        adamw.step({.weights = weights.narrow(0, begin, count),
+                    .gradients = normal(kSize, step).narrow(0, begin, count),
+                    .learning_rate = 0.01,
+                    .gradient_scale = 0.37,
+                    .working_copy = copy.narrow(0, begin, count)});
       }
       begin = end;
     }
@@ -141,19 +152,131 @@ TEST(AdamW, RoundsTheWorkingCopyToNearestEvenAndKeepsNaN) {
                                      1.01171875F,  // halfway, up to even
                                      1.0039063F,   // just above halfway
                                      -3.1415927F,
-                                     1e-40F,
+                                     1e-37F,
                                      3.4e38F,
                                      std::numeric_limits<float>::infinity(),
                                      std::numeric_limits<float>::quiet_NaN()};
   const auto size = static_cast<std::int64_t>(values.size());
   const at::Tensor weights = torch::tensor(values);
   const at::Tensor copy = torch::empty({size}, at::kBFloat16);
-  AdamW adamw(AdamWConfig{}, size, {});
-  adamw.step(weights, torch::zeros({size}), 0.0, 1.0, copy);
+  AdamW adamw(AdamWConfig{.stochastic_rounding = false}, size, {});
+  adamw.step({.weights = weights, .gradients = torch::zeros({size}), .working_copy = copy});
   EXPECT_TRUE(weights.narrow(0, 0, size - 1).equal(torch::tensor(values).narrow(0, 0, size - 1)));
   const at::Tensor expected = torch::tensor(values).to(at::kBFloat16);
   EXPECT_TRUE(copy.narrow(0, 0, size - 1).equal(expected.narrow(0, 0, size - 1))) << copy;
   EXPECT_TRUE(std::isnan(copy[size - 1].item<float>()));
+}
+
+TEST(AdamW, ClearsGradientsOnlyWhenAsked) {
+  constexpr std::int64_t kSize = 70'001;
+  const at::Tensor kept = normal(kSize, 1), cleared = kept.clone(), before = kept.clone();
+  const at::Tensor a = normal(kSize, 0), b = a.clone();
+  AdamW keeping(AdamWConfig{}, kSize, {{5, 60'000}}), clearing(AdamWConfig{}, kSize, {{5, 60'000}});
+  keeping.step({.weights = a, .gradients = kept, .learning_rate = 0.01});
+  clearing.step(
+      {.weights = b, .gradients = cleared, .learning_rate = 0.01, .clear_gradients = true});
+  EXPECT_TRUE(a.equal(b));
+  EXPECT_TRUE(kept.equal(before));
+  EXPECT_TRUE(cleared.equal(torch::zeros({kSize})));
+}
+
+// The working copies that steps without any change make of the same weights.
+class StochasticRounding : public ::testing::Test {
+ protected:
+  // [steps, size] bf16. first_element: of weights, in the whole buffer.
+  static at::Tensor copies(const at::Tensor& weights, std::int64_t steps,
+                           std::int64_t first_element = 0) {
+    const std::int64_t size = weights.numel();
+    AdamW adamw({.weight_decay = 0, .stochastic_rounding = true}, size, {});
+    const at::Tensor all = torch::empty({steps, size}, at::kBFloat16);
+    for (std::int64_t step = 0; step < steps; ++step) {
+      adamw.step({.weights = weights,
+                  .gradients = torch::zeros({size}),
+                  .working_copy = all[step],
+                  .first_element = first_element});
+    }
+    return all;
+  }
+};
+
+// Each result is one of the two neighbours in bf16, and the mean of n of them is the value: their
+// deviation is at most half of their distance, that of the mean sqrt(n) times smaller. Five of
+// those are passed once in two million times; the numbers are fixed.
+TEST_F(StochasticRounding, TheMeanIsTheValue) {
+  constexpr std::int64_t kSize = 4096, kSteps = 32;
+  const double deviations = 5 / std::sqrt(static_cast<double>(kSize * kSteps));
+  for (const float value : {1.001F, -3.1F, 1.99999F, 6.5e-5F, -2.5e30F}) {
+    const at::Tensor all = copies(torch::full({kSize}, value), kSteps).to(at::kDouble);
+    const double low = all.min().item<double>(), high = all.max().item<double>();
+    const double distance = std::ldexp(1.0, std::ilogb(value) - 7);  // bf16 has 8 bits
+    EXPECT_LE(low, value);
+    EXPECT_GE(high, value);
+    EXPECT_EQ(high - low, distance) << value;
+    EXPECT_TRUE(all.eq(low).logical_or(all.eq(high)).all().item<bool>()) << value;
+    EXPECT_NEAR(all.mean().item<double>(), value, deviations * distance / 2) << value;
+  }
+}
+
+// Neither from one step to the next nor from one element to the next.
+TEST_F(StochasticRounding, ResultsAreNotRelated) {
+  constexpr std::int64_t kSize = 8192;
+  const at::Tensor all = copies(torch::full({kSize}, 1.00390625F), 2);  // halfway
+  const at::Tensor up = all.gt(1).to(at::kDouble) - 0.5;
+  const double deviation = 0.25 / std::sqrt(static_cast<double>(kSize));
+  EXPECT_NEAR((up[0] * up[1]).mean().item<double>(), 0, 5 * deviation) << "steps";
+  EXPECT_NEAR((up[0].slice(0, 1) * up[0].slice(0, 0, kSize - 1)).mean().item<double>(), 0,
+              5 * deviation)
+      << "elements";
+}
+
+TEST_F(StochasticRounding, KeepsWhatBf16Has) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const at::Tensor weights =
+      torch::tensor({0.0F, -0.0F, 1.0F, -1.5F, 3.0e38F, kInfinity, -kInfinity})
+          .to(at::kBFloat16)
+          .to(at::kFloat);
+  EXPECT_TRUE(copies(weights, 100).to(at::kFloat).equal(weights.expand({100, 7})));
+  // The second NaN has all bits set: one more, and it would be -0.
+  const at::Tensor nans =
+      torch::tensor({std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7FFFFFFF)});
+  EXPECT_TRUE(copies(nans, 100).isnan().all().item<bool>());
+}
+
+TEST_F(StochasticRounding, AnySplitAndAnyThreadsGiveTheSameBits) {
+  constexpr std::int64_t kSize = 50'001;
+  const at::Tensor weights = normal(kSize, 0);
+  const at::Tensor whole = copies(weights, 2);
+  EXPECT_FALSE(whole[0].equal(whole[1]));
+  {
+    const testing::ComputeThreads threads(3);
+    EXPECT_TRUE(copies(weights, 2).equal(whole));
+  }
+  for (const std::int64_t begin : {1, 1000, 16'385, 50'000}) {
+    const at::Tensor part = copies(weights.slice(0, begin), 2, begin);
+    EXPECT_TRUE(part.equal(whole.slice(1, begin))) << begin;
+  }
+}
+
+TEST_F(StochasticRounding, IsTheDefaultAndIsRepeatedForACheckpoint) {
+  constexpr std::int64_t kSize = 20'011;
+  for (const bool stochastic : {true, false}) {
+    const AdamWConfig config =
+        stochastic ? AdamWConfig{} : AdamWConfig{.stochastic_rounding = false};
+    AdamW adamw(config, kSize, {});
+    const at::Tensor weights = normal(kSize, 0);
+    const at::Tensor copy = torch::empty({kSize}, at::kBFloat16), again = torch::empty_like(copy);
+    for (std::uint64_t step = 1; step <= 2; ++step) {
+      adamw.step({.weights = weights,
+                  .gradients = normal(kSize, step),
+                  .learning_rate = 1e-3,
+                  .working_copy = copy});
+    }
+    EXPECT_EQ(copy.equal(weights.to(at::kBFloat16)), !stochastic);
+    AdamW resumed(config, kSize, {});
+    resumed.set_steps(2);
+    resumed.round(weights, again);
+    EXPECT_TRUE(again.equal(copy)) << stochastic;
+  }
 }
 
 TEST(AdamW, StateRestoresARun) {
@@ -161,24 +284,27 @@ TEST(AdamW, StateRestoresARun) {
   AdamW unbroken(AdamWConfig{}, kSize, {{0, 50}}), resumed(AdamWConfig{}, kSize, {{0, 50}});
   const at::Tensor a = normal(kSize, 0);
   for (std::uint64_t step = 1; step <= 4; ++step) {
-    unbroken.step(a, normal(kSize, step), 0.01, 1.0, {});
+    unbroken.step({.weights = a, .gradients = normal(kSize, step), .learning_rate = 0.01});
   }
   const at::Tensor b = a.clone();
   resumed.first_moment().copy_(unbroken.first_moment());
   resumed.second_moment().copy_(unbroken.second_moment());
   resumed.set_steps(unbroken.steps());
-  unbroken.step(a, normal(kSize, 5), 0.01, 1.0, {});
-  resumed.step(b, normal(kSize, 5), 0.01, 1.0, {});
+  unbroken.step({.weights = a, .gradients = normal(kSize, 5), .learning_rate = 0.01});
+  resumed.step({.weights = b, .gradients = normal(kSize, 5), .learning_rate = 0.01});
   EXPECT_TRUE(a.equal(b));
 }
 
 TEST(AdamW, RefusesBuffersThatDoNotFit) {
   AdamW adamw(AdamWConfig{}, 8, {});
   const at::Tensor good = torch::zeros({8});
-  EXPECT_THROW(adamw.step(torch::zeros({9}), good, 0.1, 1.0, {}), ShapeError);
-  EXPECT_THROW(adamw.step(good, torch::zeros({8}, at::kBFloat16), 0.1, 1.0, {}), ShapeError);
-  EXPECT_THROW(adamw.step(torch::zeros({16}).slice(0, 0, 16, 2), good, 0.1, 1.0, {}), ShapeError);
-  EXPECT_THROW(adamw.step(good, good, 0.1, 1.0, torch::zeros({8})), ShapeError);
+  EXPECT_THROW(adamw.step({.weights = torch::zeros({9}), .gradients = good}), ShapeError);
+  EXPECT_THROW(adamw.step({.weights = good, .gradients = torch::zeros({8}, at::kBFloat16)}),
+               ShapeError);
+  EXPECT_THROW(adamw.step({.weights = torch::zeros({16}).slice(0, 0, 16, 2), .gradients = good}),
+               ShapeError);
+  EXPECT_THROW(adamw.step({.weights = good, .gradients = good, .working_copy = torch::zeros({8})}),
+               ShapeError);
   EXPECT_EQ(adamw.steps(), 0);
   EXPECT_THROW(AdamW(AdamWConfig{}, 8, {{4, 9}}), InternalError);
   EXPECT_THROW(AdamW(AdamWConfig{}, 8, {{4, 6}, {5, 7}}), InternalError);
@@ -209,7 +335,7 @@ TEST(GlobalNorm, IsTheNorm) {
 TEST(GlobalNorm, ThreadsDoNotMatter) {
   const at::Tensor values = normal(300'007, 3);
   const auto with = [&](int threads) {
-    const ThreadCount guard(threads);
+    const testing::ComputeThreads guard(threads);
     return optim::global_norm(values);
   };
   EXPECT_EQ(with(1), with(2));

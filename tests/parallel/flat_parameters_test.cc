@@ -89,9 +89,59 @@ TEST(FlatParameters, CastsTheModule) {
         model->named_parameters()["blocks.1.attn.k.weight"].equal(before.to(at::kBFloat16)));
     model->loss(testing::formula_tokens(2, 7, 37), testing::formula_tokens(2, 7, 37, 1)).backward();
     flat.check_views();
-    EXPECT_EQ(flat.grad().scalar_type(), at::kBFloat16);
+    EXPECT_EQ(flat.grad().scalar_type(), at::kFloat);
     EXPECT_GT(flat.grad().abs().sum().item<double>(), 0.0);
   }
+}
+
+// Two micro-batches; the same gradients as LibTorch's own accumulation, but for its roundings.
+TEST(FlatParameters, BackwardGivesTheGradientsOfPlainBackward) {
+  for (const std::string family : {"gpt2", "llama"}) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      const auto train = [&](bool plain) {
+        nn::Transformer model(testing::small_model_config(family));
+        nn::initialize(*model, 3);
+        FlatParameters flat(*model, dtype);
+        const void* place = flat.grad().data_ptr();
+        for (const std::int64_t salt : {0, 1}) {
+          const auto loss = model->loss(testing::formula_tokens(2, 11, 37, salt),
+                                        testing::formula_tokens(2, 11, 37, salt + 1));
+          plain ? loss.backward() : flat.backward(loss);
+        }
+        flat.check_views();
+        EXPECT_EQ(flat.grad().data_ptr(), place);
+        return flat.grad();
+      };
+      const at::Tensor expected = train(true);
+      // f32: the order of a few sums. bf16: plain backward rounds each gradient, by 2^-9.
+      const double tolerance = dtype == at::kFloat ? 1e-6 : 0x1p-8;
+      EXPECT_LE((train(false) - expected).abs().max().item<double>(),
+                tolerance * expected.abs().max().item<double>())
+          << family << ", " << dtype;
+    }
+  }
+}
+
+TEST(FlatParameters, ExchangeMovesTheGradientsToAnotherBuffer) {
+  Tied module;
+  FlatParameters flat(module, at::kFloat);
+  flat.backward(module.loss());
+  const void* place = flat.grad().data_ptr();
+  const at::Tensor other = torch::zeros({flat.size()});
+  const at::Tensor first = flat.exchange_grad(other);
+  EXPECT_EQ(first.data_ptr(), place);
+  EXPECT_TRUE(FlatParameters::view(first, flat.entries()[0]).equal(2 * module.weight));
+  EXPECT_EQ(flat.grad().data_ptr(), other.data_ptr());
+  EXPECT_EQ(flat.grad().abs().sum().item<double>(), 0.0);
+  flat.check_views();
+  flat.backward(module.loss());
+  EXPECT_TRUE(other.equal(first)) << "what is summed now lies in the new buffer";
+  EXPECT_THROW(flat.exchange_grad({}), ShapeError);
+  EXPECT_THROW(flat.exchange_grad(torch::zeros({flat.size() + 1})), ShapeError);
+  EXPECT_THROW(flat.exchange_grad(torch::zeros({flat.size()}, at::kBFloat16)), ShapeError);
+  EXPECT_THROW(flat.exchange_grad(torch::zeros({2 * flat.size()}).slice(0, 0, 2 * flat.size(), 2)),
+               ShapeError);
+  EXPECT_EQ(flat.grad().data_ptr(), other.data_ptr());
 }
 
 TEST(FlatParameters, AgreesWithTheModelOnNamesAndOrder) {

@@ -111,27 +111,5 @@ TEST(MicroBatchPlan, RefusesWhatDoesNotFitWithWhatWould) {
   EXPECT_THROW(MicroBatchPlan(0, 1), ConfigError);
 }
 
-TEST(GradientTree, AddsBf16InF32AndReusesBuffers) {
-  GradientTree tree(3);
-  at::Tensor gradient = at::empty({3}, at::kFloat);
-  for (int step = 0; step < 2; ++step) {
-    for (int leaf_number = 0; leaf_number < 4; ++leaf_number) {
-      for (int i = 0; i < 3; ++i) {
-        gradient.data_ptr<float>()[i] =
-            static_cast<float>(1 + leaf_number * 64 + leaf_number / 3 + i);
-      }
-      tree.push(gradient.to(at::kBFloat16));
-    }
-    at::Tensor sum = tree.take();
-    ASSERT_EQ(sum.scalar_type(), at::kFloat);
-    EXPECT_EQ(sum.data_ptr<float>()[0], 1 + 65 + 129 + 194) << "389 does not exist in bf16";
-    tree.give_back(std::move(sum));
-  }
-  tree.push(gradient);
-  tree.push(gradient);
-  tree.push(gradient);
-  EXPECT_THROW(tree.take(), InternalError) << "three leaves are no balanced tree";
-}
-
 }  // namespace
 }  // namespace trireme

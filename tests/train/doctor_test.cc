@@ -45,6 +45,9 @@ TEST(Doctor, EachOtherFinding) {
   facts.cores = 4;
   EXPECT_THAT(machine_advice(facts), ElementsAre(HasSubstr("4 of 6 cores")));
   facts = healthy();
+  facts.thread_pools = {{"libgomp.so.1", "libomp.so.5"}, false};
+  EXPECT_THAT(machine_advice(facts), ElementsAre(HasSubstr("2 OpenMP runtimes")));
+  facts = healthy();
   facts.transparent_huge_pages = "never";
   EXPECT_THAT(machine_advice(facts), ElementsAre(HasSubstr("transparent_hugepage")));
 }

@@ -107,7 +107,10 @@ Figures train(const nn::ModelConfig& config, const json& training) {
     }
     const double norm = optim::global_norm(flat.grad()) * average;
     const double scale = average * optim::clip_scale(norm, training.at("max_norm"));
-    adamw.step(flat.data(), flat.grad(), optim::learning_rate_at(schedule, step, steps), scale, {});
+    adamw.step({.weights = flat.data(),
+                .gradients = flat.grad(),
+                .learning_rate = optim::learning_rate_at(schedule, step, steps),
+                .gradient_scale = scale});
     figures.losses.push_back(loss);
     figures.gradient_norms.push_back(norm);
   }

@@ -68,6 +68,8 @@ void add_bench_command(CLI::App& app, Action& action) {
   bench->require_subcommand(1);
   bench->footer("Example:  trireme bench comm --op all_reduce --ranks 2");
   add_bench_comm(*bench, action);
+  add_bench_step(*bench, action);
+  add_bench_ops(*bench, action);
   add_tokenizer(*bench, action);
 }
 

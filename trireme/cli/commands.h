@@ -28,6 +28,8 @@ void add_doctor_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action);
 // Of bench.
 void add_bench_comm(CLI::App& bench, Action& action);
+void add_bench_step(CLI::App& bench, Action& action);
+void add_bench_ops(CLI::App& bench, Action& action);
 
 // Parses, runs, reports. Returns the exit status: 0 done, 2 the user's mistake, 1 anything else;
 // errors are one line on stderr.

@@ -14,6 +14,7 @@
 #include "trireme/cli/commands.h"
 #include "trireme/cli/temporary_folder.h"
 #include "trireme/comm/world.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/evaluator.h"
@@ -47,7 +48,8 @@ PrepareReport encode(const EvalArguments& arguments, const SavedModel& saved,
 }
 
 int run_eval(const EvalArguments& arguments) {
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
+  install_caching_allocator();
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   keep_memory_pages();
   SavedModel saved = load_saved_model(arguments.checkpoint);
   const TemporaryFolder folder("trireme-eval");

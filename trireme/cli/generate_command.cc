@@ -9,6 +9,7 @@
 #include <string>
 
 #include "trireme/cli/commands.h"
+#include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/generator.h"
@@ -27,7 +28,8 @@ struct GenerateArguments {
 
 int run_generate(const GenerateArguments& arguments) {
   arguments.sampling.validate();
-  set_compute_threads(arguments.threads > 0 ? arguments.threads : usable_cores());
+  install_caching_allocator();
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   SavedModel saved = load_saved_model(arguments.checkpoint);
   Generator generator(*saved.model, saved.tokenizer, arguments.sampling);
   std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);

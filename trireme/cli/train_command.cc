@@ -20,6 +20,8 @@
 #include "trireme/launch/init.h"
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/machine_rates.h"
+#include "trireme/ops/memory/caching_allocator.h"
+#include "trireme/ops/thread_pools.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/prepare_run.h"
@@ -42,21 +44,32 @@ std::chrono::milliseconds to_milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3));
 }
 
-int threads_of_worker(const TrainConfig& config, const LaunchInfo& info) {
+int threads_of_worker(const TrainConfig& config, int local_workers) {
   if (config.compute.threads > 0) return static_cast<int>(config.compute.threads);
-  return std::max(1, usable_cores() / info.local_size);
+  return std::max(1, usable_cores() / local_workers);
 }
 
-WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info, int threads) {
+WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& info) {
   WorldOptions options = world_options(info);
   options.engine = config.parallel.engine;
   options.network_interface = config.parallel.network_interface;
   options.fingerprint = result_settings(config);
-  options.fingerprint.emplace_back("compute.threads", std::to_string(threads));
   options.fingerprint.emplace_back("numerics", numerics_fingerprint());
   options.join_timeout = to_milliseconds(config.parallel.join_timeout_seconds);
   options.timeout = to_milliseconds(config.parallel.timeout_seconds);
   return options;
+}
+
+void start_compute(const TrainConfig& config, const LaunchInfo& info, int threads) {
+  keep_memory_pages();
+  install_caching_allocator();
+  set_compute_threads({.threads = threads,
+                       .local_rank = info.local_rank,
+                       .local_size = info.local_size,
+                       .pin = config.compute.pin});
+  if (info.local_rank != 0) return;
+  for (const std::string& advice : thread_pool_advice(loaded_thread_pools()))
+    log_warn("{}", advice);
 }
 
 // One rank of the job, prepared already or, when nothing of ours launched it, prepared here by rank
@@ -64,14 +77,16 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
 int run_rank(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
   follow_launcher();
   set_log_rank(info.rank, info.size);
+  const int threads = threads_of_worker(config, info.local_size);
   std::unique_ptr<RunFolderLock> lock;
   if (info.launcher != Launcher::kTrireme && info.rank == 0) {
-    lock = prepare_run(config, {.resume = arguments.resume, .workers = info.size});
+    lock = prepare_run(config, {.resume = arguments.resume,
+                                .workers = info.size,
+                                .local_workers = info.local_size,
+                                .threads = threads});
   }
-  keep_memory_pages();
-  const int threads = threads_of_worker(config, info);
-  set_compute_threads(threads);
-  const std::unique_ptr<Group> world = join_world(train_world_options(config, info, threads));
+  start_compute(config, info, threads);
+  const std::unique_ptr<Group> world = join_world(train_world_options(config, info));
   world->barrier();  // all ranks measure at the same time
   const double limit = measure_gemm_flops_per_s(
       config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);
@@ -97,7 +112,10 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
                       : config.parallel.dp > 0 ? static_cast<int>(config.parallel.dp)
                                                : 1;
   if (workers == 1) return run_rank(config, arguments, info);
-  const auto lock = prepare_run(config, {.resume = arguments.resume, .workers = workers});
+  const auto lock = prepare_run(config, {.resume = arguments.resume,
+                                         .workers = workers,
+                                         .local_workers = workers,
+                                         .threads = threads_of_worker(config, workers)});
   std::vector<std::string> worker = command;
   worker.front() = std::filesystem::read_symlink("/proc/self/exe").string();
   return run_local_workers({.workers = workers, .command = std::move(worker)});

@@ -9,7 +9,8 @@
 
 namespace trireme::nn {
 
-AttentionImpl::AttentionImpl(const ModelConfig& config) : head_width_(config.head_width()) {
+AttentionImpl::AttentionImpl(const ModelConfig& config)
+    : head_width_(config.head_width()), window_(config.attention_window) {
   const auto C = config.width;
   const auto kv_width = config.kv_heads * head_width_;
   const bool bias = config.is_gpt2();
@@ -36,7 +37,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x_BTC, const ops::RotaryTabl
   if (cache != nullptr) {
     std::tie(k_BKSD, v_BKSD) = cache->append(layer, k_BKSD, v_BKSD);
   }
-  return out_(ops::causal_attention(q_BTHD, k_BKSD, v_BKSD).view({B, T, -1}));
+  return out_(ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, {.window = window_}).view({B, T, -1}));
 }
 
 }  // namespace trireme::nn

@@ -26,12 +26,14 @@ class AttentionImpl : public torch::nn::Module {
   explicit AttentionImpl(const ModelConfig& config);
 
   // x_BTC -> [B, T, C]. rotary: undefined tensors with learned positions. cache: null in training;
-  // else the tokens of x follow those in the cache, and their keys and values enter it at layer.
+  // else the tokens of x follow those in the cache, and their keys and values enter it at layer. A
+  // token sees the model's attention_window, in the cache too.
   at::Tensor forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary, KvCache* cache,
                      std::size_t layer);
 
  private:
   std::int64_t head_width_;
+  std::int64_t window_;
   Linear q_{nullptr};
   Linear k_{nullptr};
   Linear v_{nullptr};

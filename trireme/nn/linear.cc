@@ -25,12 +25,20 @@ LinearImpl::LinearImpl(const at::Tensor& tied_weight)
     : role_(ParameterRole::kMatrix), weight_(tied_weight) {}
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
-  const at::Tensor input = input_hook_ ? input_hook_(x) : x;
-  if (!output_hook_) {
-    return ops::linear(input, weight_, bias_);
-  }
-  const at::Tensor product = output_hook_(ops::linear(input, weight_, {}));
-  return bias_.defined() ? product + bias_ : product;
+  return finish(ops::linear(input(x), weight_, bias_in_product()));
+}
+
+at::Tensor LinearImpl::input(const at::Tensor& x) const { return input_hook_ ? input_hook_(x) : x; }
+
+at::Tensor LinearImpl::finish(const at::Tensor& product) const {
+  if (!output_hook_) return product;
+  const at::Tensor whole = output_hook_(product);
+  return bias_.defined() ? whole + bias_ : whole;
+}
+
+const at::Tensor& LinearImpl::bias_in_product() const {
+  static const at::Tensor none;
+  return output_hook_ ? none : bias_;
 }
 
 void LinearImpl::set_hooks(TensorHook input, TensorHook output) {
@@ -46,9 +54,11 @@ EmbeddingImpl::EmbeddingImpl(std::int64_t rows, std::int64_t width) {
   weight_ = register_parameter("weight", at::empty({rows, width}));
 }
 
-at::Tensor EmbeddingImpl::forward(const at::Tensor& indices) {
-  const at::Tensor rows = ops::embedding(weight_, input_hook_ ? input_hook_(indices) : indices);
-  return output_hook_ ? output_hook_(rows) : rows;
+at::Tensor EmbeddingImpl::forward(const at::Tensor& indices, const at::Tensor& positions) {
+  const at::Tensor rows = input_hook_ ? input_hook_(indices) : indices;
+  if (!output_hook_) return ops::embedding(weight_, rows, positions);
+  const at::Tensor whole = output_hook_(ops::embedding(weight_, rows));
+  return positions.defined() ? whole + positions : whole;
 }
 
 void EmbeddingImpl::set_hooks(TensorHook input, TensorHook output) {

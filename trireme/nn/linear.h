@@ -39,6 +39,13 @@ class LinearImpl : public Layer {
   at::Tensor forward(const at::Tensor& x);
 
   void set_hooks(TensorHook input, TensorHook output);
+  // The parts of forward(), for a module that computes this layer's product together with others':
+  // forward(x) = finish(input(x) weight^T (+ bias_in_product())).
+  at::Tensor input(const at::Tensor& x) const;
+  at::Tensor finish(const at::Tensor& product) const;
+  const at::Tensor& bias_in_product() const;  // undefined where finish() adds it
+  bool has_input_hook() const { return static_cast<bool>(input_hook_); }
+  bool has_output_hook() const { return static_cast<bool>(output_hook_); }
   const at::Tensor& weight() const { return weight_; }
   const at::Tensor& bias() const { return bias_; }  // undefined without
 
@@ -59,8 +66,9 @@ class EmbeddingImpl : public Layer {
   // Parameter "weight" [rows, width], uninitialised f32.
   EmbeddingImpl(std::int64_t rows, std::int64_t width);
 
-  // indices: i64, any shape, each in [0, rows) -> [..., width]. Gradient: weight.
-  at::Tensor forward(const at::Tensor& indices);
+  // indices: i64, any shape, each in [0, rows) -> [..., width]. positions: undefined, or [T, width]
+  // to add to the rows of indices [..., T] (after the output hook). Gradient: weight, positions.
+  at::Tensor forward(const at::Tensor& indices, const at::Tensor& positions = {});
 
   void set_hooks(TensorHook input, TensorHook output);
   const at::Tensor& weight() const { return weight_; }

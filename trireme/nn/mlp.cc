@@ -3,7 +3,7 @@
 
 #include "trireme/nn/mlp.h"
 
-#include "trireme/ops/activation.h"
+#include "trireme/base/check.h"
 
 namespace trireme::nn {
 
@@ -19,8 +19,14 @@ MlpImpl::MlpImpl(const ModelConfig& config) {
 }
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
-  const at::Tensor up = up_(x);
-  return gate_.is_empty() ? down_(ops::gelu(up)) : down_(ops::swiglu(gate_(x), up));
+  TRIREME_ASSERT(!up_->has_output_hook() && !down_->has_input_hook(),
+                 "an MLP is one operation: nothing can happen between its matrices");
+  const at::Tensor input = up_->input(x);
+  return down_->finish(
+      gate_.is_empty()
+          ? ops::gelu_mlp(input, up_->weight(), up_->bias(), down_->weight(),
+                          down_->bias_in_product(), hidden_)
+          : ops::swiglu_mlp(input, gate_->weight(), up_->weight(), down_->weight(), hidden_));
 }
 
 }  // namespace trireme::nn

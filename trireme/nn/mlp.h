@@ -10,6 +10,7 @@
 
 #include "trireme/nn/linear.h"
 #include "trireme/nn/model_config.h"
+#include "trireme/ops/linear.h"
 
 namespace trireme::nn {
 
@@ -18,10 +19,15 @@ class MlpImpl : public torch::nn::Module {
   // Children gate (llama only) and up [F, C], down [C, F]; biases with gpt2. F: mlp_width.
   explicit MlpImpl(const ModelConfig& config);
 
-  // x: [..., C] -> [..., C].
+  // x: [..., C] -> [..., C]. One operation (ops/linear.h) between up's input hook, which is gate's
+  // too, and down's output hook.
   at::Tensor forward(const at::Tensor& x);
 
+  // kKept until it is called.
+  void set_hidden_values(ops::HiddenValues hidden) { hidden_ = hidden; }
+
  private:
+  ops::HiddenValues hidden_ = ops::HiddenValues::kKept;
   Linear gate_{nullptr};
   Linear up_{nullptr};
   Linear down_{nullptr};

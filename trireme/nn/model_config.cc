@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -53,6 +54,8 @@ void ModelConfig::visit(ConfigFields& f) {
           "hidden elements of the MLP; 0: 4 x width (gpt2), 8/3 x width up to a multiple of 32 "
           "(llama)");
   f.field("context", context, "tokens in a training sample");
+  f.field("attention_window", attention_window,
+          "tokens that a token's attention sees, itself included; 0: all before it");
   f.field("vocab_size", vocab_size, "rows of the embedding; 0: the tokenizer's");
   f.field("norm_epsilon", norm_epsilon, "added to the variance in norms");
   f.field("rope_theta", rope_theta, "base of the rotary positions' wavelengths (llama)");
@@ -74,6 +77,10 @@ void ModelConfig::resolve(std::int64_t tokenizer_vocab_size) {
   check_at_least_one("width", width);
   check_at_least_one("heads", heads);
   check_at_least_one("context", context);
+  if (attention_window < 0) {
+    throw_error<ConfigError>("model.attention_window is {}; it must be at least 1, or 0 for all",
+                             attention_window);
+  }
   kv_heads = kv_heads == 0 ? heads : kv_heads;
   check_at_least_one("kv_heads", kv_heads);
   mlp_width = mlp_width != 0 ? mlp_width : is_gpt2() ? 4 * width : swiglu_width(width);
@@ -136,9 +143,11 @@ std::int64_t ModelConfig::num_parameters() const {
 
 double ModelConfig::flops_per_token() const {
   const auto matrices = static_cast<double>(block_matrix_elements(*this) + vocab_size * width);
-  const auto attention =
-      static_cast<double>(layers) * static_cast<double>(width) * static_cast<double>(context);
-  return 6.0 * (matrices + attention);
+  // Twice the tokens that a token of the sample sees on average.
+  const auto T = static_cast<double>(context);
+  const auto W = attention_window > 0 ? std::min(static_cast<double>(attention_window), T) : T;
+  const double seen = 2 * W - W * W / T;
+  return 6.0 * (matrices + static_cast<double>(layers) * static_cast<double>(width) * seen);
 }
 
 }  // namespace trireme::nn

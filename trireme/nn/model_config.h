@@ -25,8 +25,9 @@ struct ModelConfig {
   std::int64_t kv_heads = 0;  // 0: as many as heads; fewer: grouped-query attention
   std::int64_t mlp_width =
       0;  // 0: 4 x width (gpt2), 8/3 x width rounded up to a multiple of 32 (llama)
-  std::int64_t context = 256;   // tokens in a training sample; positions with gpt2
-  std::int64_t vocab_size = 0;  // 0: the tokenizer's
+  std::int64_t context = 256;         // tokens in a training sample; positions with gpt2
+  std::int64_t attention_window = 0;  // tokens that a token sees, itself included; 0: all
+  std::int64_t vocab_size = 0;        // 0: the tokenizer's
   double norm_epsilon = 1e-5;
   double rope_theta = 10000.0;
   std::string tie_head =
@@ -45,8 +46,9 @@ struct ModelConfig {
   // Parameters, counted once when tied. After resolve().
   std::int64_t num_parameters() const;
   // Floating-point operations of matrix products, forward and backward, for one token of a sample
-  // of context tokens, attention counted causally (half). Convention: 6 per matrix parameter
-  // (embedding lookups excluded, head included) + 6 x layers x width x context.
+  // of context tokens, attention counted as it is masked. Convention: 6 per matrix parameter
+  // (embedding lookups excluded, head included) + 6 x layers x width x context; with a window of W
+  // tokens (2 W - W^2 / context) in the place of context.
   double flops_per_token() const;
 };
 

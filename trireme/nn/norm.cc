@@ -21,6 +21,16 @@ at::Tensor NormImpl::forward(const at::Tensor& x) {
                            : ops::rms_norm(x, weight_C_, epsilon_);
 }
 
+at::Tensor NormImpl::forward(ResidualStream& stream) {
+  if (!stream.change_BTC.defined()) return forward(stream.x_BTC);
+  const ops::AddedNorm added =
+      bias_C_.defined()
+          ? ops::add_layer_norm(stream.x_BTC, stream.change_BTC, weight_C_, bias_C_, epsilon_)
+          : ops::add_rms_norm(stream.x_BTC, stream.change_BTC, weight_C_, epsilon_);
+  stream = {added.sum, {}};
+  return added.normed;
+}
+
 ParameterRole NormImpl::role(const std::string& parameter) const {
   return parameter == "bias" ? ParameterRole::kBias : ParameterRole::kNormWeight;
 }

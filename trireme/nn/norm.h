@@ -12,6 +12,13 @@
 
 namespace trireme::nn {
 
+// The residual stream between layers: x, and a change that is not added to it yet (undefined:
+// none). The next norm adds it in its own pass over memory.
+struct ResidualStream {
+  at::Tensor x_BTC;
+  at::Tensor change_BTC;
+};
+
 class NormImpl : public Layer {
  public:
   // Parameters "weight" [C] and, with gpt2, "bias" [C], uninitialised f32.
@@ -19,6 +26,8 @@ class NormImpl : public Layer {
 
   // x: [..., C] -> the same shape and dtype. Gradient: x and the parameters.
   at::Tensor forward(const at::Tensor& x);
+  // Adds the stream's change to its x and returns the norm of it.
+  at::Tensor forward(ResidualStream& stream);
 
   ParameterRole role(const std::string& parameter) const override;
 

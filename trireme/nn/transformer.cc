@@ -8,7 +8,11 @@
 #include <fmt/ranges.h>
 #include <torch/nn/modules/container/modulelist.h>
 
+#include <utility>
+
+#include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/checkpoint.h"
 #include "trireme/ops/loss.h"
 
 namespace trireme::nn {
@@ -30,10 +34,11 @@ BlockImpl::BlockImpl(const ModelConfig& config) {
   mlp_ = register_module("mlp", Mlp(config));
 }
 
-at::Tensor BlockImpl::forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary,
-                              KvCache* cache, std::size_t layer) {
-  const at::Tensor attended = x_BTC + attn_(attn_norm_(x_BTC), rotary, cache, layer);
-  return attended + mlp_(mlp_norm_(attended));
+ResidualStream BlockImpl::forward(ResidualStream stream, const ops::RotaryTable& rotary,
+                                  KvCache* cache, std::size_t layer) {
+  stream.change_BTC = attn_(attn_norm_->forward(stream), rotary, cache, layer);
+  stream.change_BTC = mlp_(mlp_norm_->forward(stream));
+  return stream;
 }
 
 TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
@@ -55,36 +60,62 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
 }
 
 at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, std::int64_t position) {
-  const at::Tensor x_BTC = token_embedding_(tokens_BT);
-  if (position_embedding_.is_empty()) {
-    return x_BTC;
-  }
+  if (position_embedding_.is_empty()) return token_embedding_(tokens_BT);
   const std::int64_t end = position + tokens_BT.size(1);
   if (end > config_.context) {
     throw_error<ShapeError>(
         "{} tokens exceed model.context {}, for which the model has learned positions", end,
         config_.context);
   }
-  return x_BTC + position_embedding_->weight().narrow(0, position, tokens_BT.size(1));
+  // The whole table as it is: its gradient is then added in place.
+  const at::Tensor& table = position_embedding_->weight();
+  const bool whole = tokens_BT.size(1) == config_.context;
+  return token_embedding_(tokens_BT, whole ? table : table.narrow(0, position, tokens_BT.size(1)));
 }
 
-at::Tensor TransformerImpl::trunk(const at::Tensor& tokens_BT, KvCache* cache) {
+void TransformerImpl::set_recompute(Recompute recompute) {
+  recompute_ = recompute;
+  for (Block& block : blocks_) {
+    block->set_hidden_values(recompute == Recompute::kActivations
+                                 ? ops::HiddenValues::kComputedAgain
+                                 : ops::HiddenValues::kKept);
+  }
+}
+
+ResidualStream TransformerImpl::checkpointed_block(std::size_t layer, const ResidualStream& stream,
+                                                   const ops::RotaryTable& rotary) {
+  std::vector<at::Tensor> inputs{stream.x_BTC};
+  if (stream.change_BTC.defined()) inputs.push_back(stream.change_BTC);
+  const auto segment = [block = blocks_[layer].ptr(), rotary](const std::vector<at::Tensor>& in) {
+    const ResidualStream before{in[0], in.size() > 1 ? in[1] : at::Tensor()};
+    const ResidualStream after = block->forward(before, rotary, nullptr, 0);
+    return std::vector<at::Tensor>{after.x_BTC, after.change_BTC};
+  };
+  const std::vector<at::Tensor> outputs = ops::checkpoint(segment, inputs);
+  return {outputs[0], outputs[1]};
+}
+
+ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT, KvCache* cache) {
   check_tokens(tokens_BT, "tokens");
   const std::int64_t position = cache == nullptr ? 0 : cache->tokens;
-  at::Tensor x_BTC = embed(tokens_BT, position);
+  ResidualStream stream{embed(tokens_BT, position), {}};
   ops::RotaryTable rotary;
   if (position_embedding_.is_empty()) {
     rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
-                               config_.rope_theta, x_BTC.options());
+                               config_.rope_theta, stream.x_BTC.options());
   }
+  const bool checkpointed =
+      recompute_ == Recompute::kBlocks && cache == nullptr && at::GradMode::is_enabled();
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    x_BTC = blocks_[layer](x_BTC, rotary, cache, layer);
+    stream = checkpointed ? checkpointed_block(layer, stream, rotary)
+                          : blocks_[layer]->forward(std::move(stream), rotary, cache, layer);
   }
-  return x_BTC;
+  return stream;
 }
 
 at::Tensor TransformerImpl::forward(const at::Tensor& tokens_BT) {
-  return head_(final_norm_(trunk(tokens_BT, nullptr)));
+  ResidualStream stream = trunk(tokens_BT, nullptr);
+  return head_(final_norm_->forward(stream));
 }
 
 at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT) {
@@ -94,15 +125,20 @@ at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& 
                             fmt::join(targets_BT.sizes(), ", "),
                             fmt::join(tokens_BT.sizes(), ", "));
   }
-  const at::Tensor logits_BTV = forward(tokens_BT);
-  return ops::cross_entropy(logits_BTV.flatten(0, 1), targets_BT.reshape({-1}));
+  ResidualStream stream = trunk(tokens_BT, nullptr);
+  const at::Tensor hidden_BTC = head_->input(final_norm_->forward(stream));
+  TRIREME_ASSERT(!head_->has_output_hook(), "the logits of a loss never exist whole");
+  return ops::linear_cross_entropy(hidden_BTC.flatten(0, 1), head_->weight(),
+                                   targets_BT.reshape({-1}));
 }
 
 at::Tensor TransformerImpl::decode(const at::Tensor& tokens_BT, KvCache& cache) {
   const at::NoGradGuard no_grad;
-  const at::Tensor last_BC = trunk(tokens_BT, &cache).select(1, tokens_BT.size(1) - 1);
+  const ResidualStream all = trunk(tokens_BT, &cache);
+  const auto last = [&](const at::Tensor& x_BTC) { return x_BTC.select(1, x_BTC.size(1) - 1); };
+  ResidualStream last_BC{last(all.x_BTC), last(all.change_BTC)};
   cache.tokens += tokens_BT.size(1);
-  return head_(final_norm_(last_BC)).to(at::kFloat);
+  return head_(final_norm_->forward(last_BC)).to(at::kFloat);
 }
 
 }  // namespace trireme::nn

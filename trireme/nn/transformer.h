@@ -26,6 +26,7 @@
 #include "trireme/nn/mlp.h"
 #include "trireme/nn/model_config.h"
 #include "trireme/nn/norm.h"
+#include "trireme/nn/recompute.h"
 #include "trireme/ops/rotary.h"
 
 namespace trireme::nn {
@@ -36,9 +37,11 @@ class BlockImpl : public torch::nn::Module {
   // Children attn_norm, attn, mlp_norm, mlp.
   explicit BlockImpl(const ModelConfig& config);
 
-  // x_BTC -> [B, T, C]; the other arguments as in AttentionImpl::forward.
-  at::Tensor forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary, KvCache* cache,
-                     std::size_t layer);
+  // The stream before the block -> after it; the other arguments as in AttentionImpl::forward.
+  ResidualStream forward(ResidualStream stream, const ops::RotaryTable& rotary, KvCache* cache,
+                         std::size_t layer);
+
+  void set_hidden_values(ops::HiddenValues hidden) { mlp_->set_hidden_values(hidden); }
 
  private:
   Norm attn_norm_{nullptr};
@@ -63,14 +66,20 @@ class TransformerImpl : public torch::nn::Module {
   // the last token only, [B, V] f32. No gradient.
   at::Tensor decode(const at::Tensor& tokens_BT, KvCache& cache);
 
+  // Of the passes that begin from now on, where gradients are enabled; kNone until it is called.
+  void set_recompute(Recompute recompute);
+
   const ModelConfig& config() const { return config_; }
 
  private:
-  // Embeddings and all blocks, up to the final norm: [B, T, C].
-  at::Tensor trunk(const at::Tensor& tokens_BT, KvCache* cache);
+  // Embeddings and all blocks, up to the final norm.
+  ResidualStream trunk(const at::Tensor& tokens_BT, KvCache* cache);
+  ResidualStream checkpointed_block(std::size_t layer, const ResidualStream& stream,
+                                    const ops::RotaryTable& rotary);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
 
   ModelConfig config_;
+  Recompute recompute_ = Recompute::kNone;
   Embedding token_embedding_{nullptr};
   Embedding position_embedding_{nullptr};  // empty with rotary positions
   std::vector<Block> blocks_;

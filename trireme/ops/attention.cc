@@ -3,59 +3,171 @@
 
 #include "trireme/ops/attention.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_softmax.h>
-#include <ATen/ops/add.h>
-#include <ATen/ops/full.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
 #include <fmt/ranges.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "trireme/base/error.h"
-#include "trireme/ops/linear.h"
+#include "trireme/ops/kernels/attention_kernels.h"
+#include "trireme/ops/parameter_gradient.h"
+#include "trireme/ops/step_parts.h"
+#include "trireme/ops/tensor_view.h"
 
 namespace trireme::ops {
 namespace {
 
-void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const AttentionMask& mask) {
   const bool fits = q.dim() == 4 && k.dim() == 4 && k.sizes() == v.sizes() &&
                     q.size(0) == k.size(0) && q.size(3) == k.size(3) && k.size(1) > 0 &&
-                    q.size(2) % k.size(1) == 0 && q.size(1) <= k.size(2);
+                    q.size(2) % k.size(1) == 0 && q.size(1) <= k.size(2) &&
+                    q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type();
   if (!fits) {
     throw_error<ShapeError>(
-        "attention needs q [B, T, H, D] and k, v [B, K, S, D] with K dividing H and T <= S; got q "
-        "[{}], k [{}], v [{}]",
-        fmt::join(q.sizes(), ", "), fmt::join(k.sizes(), ", "), fmt::join(v.sizes(), ", "));
+        "attention needs q [B, T, H, D] and k, v [B, K, S, D] of one dtype, with K dividing H and "
+        "T <= S; got q {} [{}], k {} [{}], v {} [{}]",
+        c10::toString(q.scalar_type()), fmt::join(q.sizes(), ", "), c10::toString(k.scalar_type()),
+        fmt::join(k.sizes(), ", "), c10::toString(v.scalar_type()), fmt::join(v.sizes(), ", "));
+  }
+  if (mask.window < 0) {
+    throw_error<ShapeError>("an attention window of {} keys: at least 1, or 0 for all",
+                            mask.window);
+  }
+  const at::Tensor& starts = mask.document_starts_BS;
+  if (!starts.defined()) return;
+  const auto B = k.size(0), S = k.size(2);
+  if (starts.scalar_type() != at::kLong || starts.sizes() != at::IntArrayRef({B, S})) {
+    throw_error<ShapeError>("document starts must be i64 [{}, {}]; got {} [{}]", B, S,
+                            c10::toString(starts.scalar_type()), fmt::join(starts.sizes(), ", "));
+  }
+  const at::Tensor known = at::arange(S, starts.options()).sub(starts);
+  if (known.lt(0).logical_or(starts.lt(0)).any().item<bool>()) {
+    throw_error<ShapeError>("a document must start at one of its tokens, not after them");
   }
 }
 
-// [G T, S]: 0 where query t may see the key, -inf where not; the same for each of a group's heads.
-at::Tensor causal_mask(std::int64_t groups, std::int64_t queries, std::int64_t keys,
-                       const at::TensorOptions& options) {
-  const auto mask = at::full({queries, keys}, -std::numeric_limits<double>::infinity(), options)
-                        .triu_(keys - queries + 1);
-  return mask.expand({groups, queries, keys}).reshape({groups * queries, keys});
+// [B or 1, 1, 1, T, S]: whether query t may see the key.
+at::Tensor visibility(const AttentionMask& mask, std::int64_t T, std::int64_t S,
+                      const at::TensorOptions& options) {
+  const auto indices = options.dtype(at::kLong);
+  const at::Tensor keys = at::arange(S, indices).unsqueeze(0);
+  const at::Tensor tokens = at::arange(S - T, S, indices).unsqueeze(1);
+  at::Tensor seen = keys.le(tokens);
+  if (mask.window > 0) seen = seen.logical_and(keys.gt(tokens - mask.window));
+  seen = seen.unsqueeze(0);
+  if (mask.document_starts_BS.defined()) {
+    const at::Tensor starts = mask.document_starts_BS.narrow(1, S - T, T).unsqueeze(2);
+    seen = seen.logical_and(keys.unsqueeze(0).ge(starts));
+  }
+  return seen.unsqueeze(1).unsqueeze(1);
 }
+
+// The same by LibTorch's operations: the heads of a group as one dim beside their kv head.
+at::Tensor composed_attention(const at::Tensor& q_BTHD, const at::Tensor& k, const at::Tensor& v,
+                              const AttentionMask& mask) {
+  const auto B = q_BTHD.size(0), T = q_BTHD.size(1), H = q_BTHD.size(2), D = q_BTHD.size(3);
+  const auto K = k.size(1), S = k.size(2);
+  const auto q = q_BTHD.transpose(1, 2).reshape({B, K, H / K, T, D});
+  const auto scores =
+      at::matmul(q, k.unsqueeze(2).transpose(-1, -2)) / std::sqrt(static_cast<double>(D));
+  const auto seen = visibility(mask, T, S, q.options());
+  const auto hidden =
+      scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+  const auto out = at::matmul(at::_softmax(hidden, -1, false), v.unsqueeze(2));
+  return out.reshape({B, H, T, D}).transpose(1, 2).contiguous();
+}
+
+at::Tensor last_dim_contiguous(const at::Tensor& x) {
+  return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+HeadsView view_BTHD(const at::Tensor& x) {
+  return {x.data_ptr(), x.stride(0), x.stride(2), x.stride(1)};
+}
+HeadsView view_BKSD(const at::Tensor& x) {
+  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+AttentionShape shape_of(const at::Tensor& q, const at::Tensor& k, std::int64_t window,
+                        const at::Tensor& starts) {
+  return {.element = element_of(q),
+          .sequences = q.size(0),
+          .queries = q.size(1),
+          .keys = k.size(2),
+          .heads = q.size(2),
+          .kv_heads = k.size(1),
+          .head_width = q.size(3),
+          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))),
+          .window = window,
+          .document_starts = starts.defined() ? starts.data_ptr<std::int64_t>() : nullptr};
+}
+
+// Of one product of queries and keys, counting the pairs that see each other.
+double product_flops(const AttentionShape& shape) {
+  return 2.0 * visible_pairs(shape) * static_cast<double>(shape.heads * shape.head_width);
+}
+
+struct Attention : torch::autograd::Function<Attention> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& given_q,
+                            const at::Tensor& given_k, const at::Tensor& given_v,
+                            std::int64_t window, const c10::optional<at::Tensor>& given_starts) {
+    const at::Tensor q = last_dim_contiguous(given_q), k = last_dim_contiguous(given_k),
+                     v = last_dim_contiguous(given_v);
+    const at::Tensor starts = given_starts ? given_starts->contiguous() : at::Tensor();
+    const AttentionShape shape = shape_of(q, k, window, starts);
+    const TimedPart part("attention forward", 2 * product_flops(shape));
+    const at::Tensor out = at::empty(q.sizes(), q.options().requires_grad(false));
+    const at::Tensor log_sums = at::empty({shape.sequences, shape.heads, shape.queries},
+                                          q.options().dtype(at::kFloat).requires_grad(false));
+    attention_forward(shape, view_BTHD(q), view_BKSD(k), view_BKSD(v), view_BTHD(out),
+                      log_sums.data_ptr<float>());
+    context->save_for_backward({q, k, v, out, log_sums, starts});
+    context->saved_data["window"] = window;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    detail::check_first_derivative();
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
+    const AttentionShape shape = shape_of(q, k, context->saved_data["window"].toInt(), saved[5]);
+    const TimedPart part("attention backward", 4 * product_flops(shape));
+    const at::Tensor out_grad = last_dim_contiguous(gradients[0]);
+    const auto options = q.options().requires_grad(false);
+    const at::Tensor q_grad = at::empty(q.sizes(), options);
+    // Token by token, as the linear layers before want them.
+    const std::vector<std::int64_t> kv = {k.size(0), k.size(2), k.size(1), k.size(3)};
+    const at::Tensor k_grad = at::empty(kv, options).transpose(1, 2);
+    const at::Tensor v_grad = at::empty(kv, options).transpose(1, 2);
+    attention_backward(shape, view_BTHD(q), view_BKSD(k), view_BKSD(v), view_BTHD(out),
+                       view_BTHD(out_grad), saved[4].data_ptr<float>(),
+                       {view_BTHD(q_grad), view_BKSD(k_grad), view_BKSD(v_grad)});
+    return {q_grad, k_grad, v_grad, at::Tensor(), at::Tensor()};
+  }
+};
 
 }  // namespace
 
-// The heads of a group share their keys, so the group's queries are stacked into one matrix of G T
-// rows: grouped-query attention becomes K larger products instead of H small ones, and no key is
-// repeated.
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
-                            const at::Tensor& v_BKSD) {
-  check_shapes(q_BTHD, k_BKSD, v_BKSD);
-  const auto B = q_BTHD.size(0), T = q_BTHD.size(1), H = q_BTHD.size(2), D = q_BTHD.size(3);
-  const auto K = k_BKSD.size(1), S = k_BKSD.size(2), G = H / K;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(D));
-
-  const auto q = q_BTHD.transpose(1, 2).reshape({B * K, G * T, D});
-  const auto k = k_BKSD.reshape({B * K, S, D});
-  const auto v = v_BKSD.reshape({B * K, S, D});
-  const auto mask = causal_mask(G, T, S, q.options()).unsqueeze(0);
-  const auto scores = at::add(mask, batched_product(q, k.transpose(1, 2)), scale);
-  const auto out = batched_product(at::_softmax(scores, -1, false), v);
-  return out.view({B, H, T, D}).transpose(1, 2).contiguous();
+                            const at::Tensor& v_BKSD, const AttentionMask& mask) {
+  check_shapes(q_BTHD, k_BKSD, v_BKSD, mask);
+  if (!has_kernels(q_BTHD) || q_BTHD.size(3) > kMaxHeadWidth || q_BTHD.numel() == 0) {
+    return composed_attention(q_BTHD, k_BKSD, v_BKSD, mask);
+  }
+  const at::Tensor& starts = mask.document_starts_BS;
+  return Attention::apply(q_BTHD, k_BKSD, v_BKSD, mask.window,
+                          starts.defined() ? c10::optional<at::Tensor>(starts) : c10::nullopt);
 }
 
 }  // namespace trireme::ops

@@ -1,20 +1,34 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Scaled dot-product attention, causal, with grouped queries.
+// Scaled dot-product attention, causal: grouped queries, a sliding window, packed documents.
 //
 // Legend: B sequences, T query tokens, S key tokens (S >= T), H heads, K kv heads, D head width.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace trireme::ops {
 
+// What a query may see beside the causal rule.
+struct AttentionMask {
+  // A query sees the last `window` keys, its own included; 0: all.
+  std::int64_t window = 0;
+  // i64 [B, S]: the first token of the document that each token belongs to, none after the token
+  // itself; undefined: a sequence is one document.
+  at::Tensor document_starts_BS = {};
+};
+
 // softmax(q k^T / sqrt(D)) v, where query t sees keys 0 .. S - T + t (the queries are the last T of
-// the S tokens). Head h reads kv head h / (H / K). q_BTHD: [B, T, H, D]; k_BKSD, v_BKSD: [B, K, S,
-// D], the same floating dtype, any strides. Returns [B, T, H, D] contiguous. Gradient: q, k, v.
-// Memory: B H T S probabilities are kept for the gradient. Throws ShapeError.
+// the S tokens), less what the mask hides. Head h reads kv head h / (H / K). q_BTHD: [B, T, H, D];
+// k_BKSD, v_BKSD: [B, K, S, D], the same floating dtype, any strides. Returns [B, T, H, D]
+// contiguous. Gradient: q, k, v. On the CPU in f32 and bf16, for D <= 256, no T x S matrix exists,
+// scores and sums are f32 (kernels/attention_kernels.h), and beside the tensors named only [B, H,
+// T] f32 is kept; else LibTorch's operations run, which keep B H T S probabilities. Throws
+// ShapeError.
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
-                            const at::Tensor& v_BKSD);
+                            const at::Tensor& v_BKSD, const AttentionMask& mask = {});
 
 }  // namespace trireme::ops

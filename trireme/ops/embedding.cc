@@ -3,16 +3,23 @@
 
 #include "trireme/ops/embedding.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/OpMathType.h>
-#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <c10/util/Exception.h>
+#include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <numeric>
 #include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/ops/kernels/row_kernels.h"
+#include "trireme/ops/parameter_gradient.h"
+#include "trireme/ops/step_parts.h"
+#include "trireme/ops/tensor_view.h"
 
 namespace trireme::ops {
 namespace {
@@ -20,81 +27,134 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Positions of a list of indices, grouped by index: those of group g are positions[starts[g]] up to
-// positions[starts[g + 1] - 1], ascending.
+// Positions of a list of indices, grouped by index: those of group g are order[starts[g]] up to
+// order[starts[g + 1] - 1], ascending, and have index targets[g].
 struct Groups {
-  std::vector<std::int64_t> positions;
-  std::vector<std::size_t> starts;
+  std::vector<std::int64_t> order;
+  std::vector<std::int64_t> starts;
+  std::vector<std::int64_t> targets;
 };
 
 Groups group_by_index(const std::int64_t* indices, std::int64_t count) {
   Groups groups;
-  groups.positions.resize(static_cast<std::size_t>(count));
-  std::iota(groups.positions.begin(), groups.positions.end(), std::int64_t{0});
-  std::stable_sort(groups.positions.begin(), groups.positions.end(),
+  groups.order.resize(static_cast<std::size_t>(count));
+  std::iota(groups.order.begin(), groups.order.end(), std::int64_t{0});
+  std::stable_sort(groups.order.begin(), groups.order.end(),
                    [&](std::int64_t a, std::int64_t b) { return indices[a] < indices[b]; });
-  for (std::size_t i = 0; i < groups.positions.size(); ++i) {
-    if (i == 0 || indices[groups.positions[i]] != indices[groups.positions[i - 1]]) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t index = indices[groups.order[static_cast<std::size_t>(i)]];
+    if (groups.targets.empty() || groups.targets.back() != index) {
       groups.starts.push_back(i);
+      groups.targets.push_back(index);
     }
   }
-  groups.starts.push_back(groups.positions.size());
+  groups.starts.push_back(count);
   return groups;
 }
 
-template <class Value>
-void add_rows(const Groups& groups, const std::int64_t* indices, const Value* gradients,
-              std::int64_t width, Value* weight_gradient) {
-  using Wide = at::opmath_type<Value>;
-  const auto count = static_cast<std::int64_t>(groups.starts.size()) - 1;
-  at::parallel_for(0, count, 16, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<Wide> sum(static_cast<std::size_t>(width));
-    for (auto g = static_cast<std::size_t>(begin); g < static_cast<std::size_t>(end); ++g) {
-      std::fill(sum.begin(), sum.end(), Wide(0));
-      for (std::size_t i = groups.starts[g]; i < groups.starts[g + 1]; ++i) {
-        const Value* row = gradients + groups.positions[i] * width;
-        for (std::int64_t c = 0; c < width; ++c) {
-          sum[static_cast<std::size_t>(c)] += static_cast<Wide>(row[c]);
-        }
-      }
-      Value* out = weight_gradient + indices[groups.positions[groups.starts[g]]] * width;
-      for (std::int64_t c = 0; c < width; ++c) {
-        out[c] = static_cast<Value>(sum[static_cast<std::size_t>(c)]);
-      }
-    }
-  });
+// Row t of the positions gets the rows t, t + T, ...
+Groups group_by_position(std::int64_t rows, std::int64_t tokens) {
+  Groups groups;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    groups.starts.push_back(static_cast<std::int64_t>(groups.order.size()));
+    groups.targets.push_back(t);
+    for (std::int64_t r = t; r < rows; r += tokens) groups.order.push_back(r);
+  }
+  groups.starts.push_back(rows);
+  return groups;
 }
 
-struct CpuEmbedding : torch::autograd::Function<CpuEmbedding> {
+at::Tensor summed(const at::Tensor& parameter, const at::Tensor& gradient, const Groups& groups) {
+  detail::GradientSum sum(parameter);
+  add_row_groups({.element = element_of(gradient),
+                  .from = gradient.data_ptr(),
+                  .width = gradient.size(-1),
+                  .groups = static_cast<std::int64_t>(groups.targets.size()),
+                  .order = groups.order.data(),
+                  .starts = groups.starts.data(),
+                  .targets = groups.targets.data(),
+                  .to = sum.data()});
+  return sum.finish();
+}
+
+struct Embedding : torch::autograd::Function<Embedding> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& weight,
-                            const at::Tensor& indices) {
-    context->save_for_backward({indices});
-    context->saved_data["rows"] = weight.size(0);
-    return at::embedding(weight, indices);
+                            const at::Tensor& given, const c10::optional<at::Tensor>& positions) {
+    const TimedPart part("embedding forward");
+    const at::Tensor indices = given.contiguous();
+    context->save_for_backward({weight, indices, positions.value_or(at::Tensor())});
+    auto shape = indices.sizes().vec();
+    const std::int64_t tokens = indices.size(-1);
+    shape.push_back(weight.size(1));
+    at::Tensor out = at::empty(shape, weight.options().requires_grad(false));
+    look_up_rows({.element = element_of(weight),
+                  .table = weight.data_ptr(),
+                  .positions = positions ? positions->data_ptr() : nullptr,
+                  .indices = indices.data_ptr<std::int64_t>(),
+                  .out = out.data_ptr(),
+                  .rows = indices.numel(),
+                  .tokens = tokens,
+                  .width = weight.size(1)});
+    return out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const at::Tensor indices = context->get_saved_variables()[0].contiguous();
+    detail::check_first_derivative();
+    const TimedPart part("embedding backward");
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &weight = saved[0], &indices = saved[1], &positions = saved[2];
     const at::Tensor gradient = gradients[0].contiguous();
-    const auto width = gradient.size(-1);
-    at::Tensor weight_gradient =
-        at::zeros({context->saved_data["rows"].toInt(), width}, gradient.options());
-    const auto* index = indices.data_ptr<std::int64_t>();
-    const Groups groups = group_by_index(index, indices.numel());
-    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, gradient.scalar_type(), "trireme::ops::embedding",
-                                   [&] {
-                                     add_rows(groups, index, gradient.data_ptr<scalar_t>(), width,
-                                              weight_gradient.data_ptr<scalar_t>());
-                                   });
-    return {weight_gradient, at::Tensor()};
+    at::Tensor weight_grad, positions_grad;
+    if (context->needs_input_grad(0)) {
+      weight_grad = summed(weight, gradient,
+                           group_by_index(indices.data_ptr<std::int64_t>(), indices.numel()));
+    }
+    if (positions.defined() && context->needs_input_grad(2)) {
+      positions_grad =
+          summed(positions, gradient, group_by_position(indices.numel(), indices.size(-1)));
+    }
+    return {weight_grad, at::Tensor(), positions_grad};
   }
 };
 
+void check(const at::Tensor& weight, const at::Tensor& indices, const at::Tensor& positions) {
+  if (weight.dim() != 2 || indices.scalar_type() != at::kLong || indices.dim() < 1) {
+    throw_error<ShapeError>("an embedding needs a matrix and i64 indices; got [{}] and {} [{}]",
+                            fmt::join(weight.sizes(), ", "), c10::toString(indices.scalar_type()),
+                            fmt::join(indices.sizes(), ", "));
+  }
+  if (positions.defined() &&
+      (positions.sizes() != at::IntArrayRef({indices.size(-1), weight.size(1)}) ||
+       positions.scalar_type() != weight.scalar_type())) {
+    throw_error<ShapeError>(
+        "positions of {} tokens of {} [{}] must be [{}, {}]; got {} [{}]", indices.size(-1),
+        c10::toString(weight.scalar_type()), fmt::join(weight.sizes(), ", "), indices.size(-1),
+        weight.size(1), c10::toString(positions.scalar_type()), fmt::join(positions.sizes(), ", "));
+  }
+}
+
+void check_range(const at::Tensor& indices, std::int64_t rows) {
+  const at::Tensor contiguous = indices.contiguous();
+  const auto* data = contiguous.data_ptr<std::int64_t>();
+  const auto* bad = std::find_if(data, data + contiguous.numel(),
+                                 [&](std::int64_t index) { return index < 0 || index >= rows; });
+  TORCH_CHECK_INDEX(bad == data + contiguous.numel(), "index ", *bad, " at position ", bad - data,
+                    " is outside of an embedding of ", rows, " rows");
+}
+
 }  // namespace
 
-at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices) {
-  return weight_VC.is_cpu() ? CpuEmbedding::apply(weight_VC, indices)
-                            : at::embedding(weight_VC, indices);
+at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices,
+                     const at::Tensor& positions_TC) {
+  check(weight_VC, indices, positions_TC);
+  if (!has_kernels(weight_VC)) {
+    const at::Tensor rows = at::embedding(weight_VC, indices);
+    return positions_TC.defined() ? rows + positions_TC : rows;
+  }
+  check_range(indices, weight_VC.size(0));
+  return Embedding::apply(
+      weight_VC.contiguous(), indices,
+      positions_TC.defined() ? c10::optional<at::Tensor>(positions_TC.contiguous()) : c10::nullopt);
 }
 
 }  // namespace trireme::ops

@@ -1,16 +1,28 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Losses.
+// The loss of a language model, from hidden states: the logits exist for kLossRows rows at a time.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace trireme::ops {
 
-// Mean of -log softmax(logits)[target] over rows, in nats. logits_NV: [N, V], floating;
-// targets_N: i64 [N], each in [0, V). Computed in f32 at least; returns a scalar of that dtype.
-// Gradient: logits, in their dtype.
-at::Tensor cross_entropy(const at::Tensor& logits_NV, const at::Tensor& targets_N);
+// A target that counts for nothing.
+inline constexpr std::int64_t kIgnoredTarget = -100;
+
+// Mean of -log softmax(x weight^T)[target] over the rows whose target is not kIgnoredTarget, in
+// nats; 0 when there are none. x: [N, C]; weight: [V, C] of x's dtype; targets_N: i64 [N], each in
+// [0, V). Returns a scalar, f32 (f64 for f64). Gradient: x, weight. On the CPU in f32 and bf16
+// logits and softmax are f32, and the gradients are computed in the forward pass, while a block's
+// logits are at hand, where they will be needed: x's in its dtype, weight's in f32 [V, C], kept
+// until backward. Else LibTorch's operations run, which hold N V logits. Cost: 6 N V C
+// floating-point operations, 2 N V C without gradient. Throws ShapeError, c10::IndexError.
+at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight_VC,
+                                const at::Tensor& targets_N);
+
+inline constexpr std::int64_t kLossRows = 256;
 
 }  // namespace trireme::ops

@@ -22,11 +22,12 @@ struct RotaryTable {
 };
 
 // For tokens position .. position + tokens - 1; head_width even. The angles are computed in f64: in
-// f32 those of far positions would be off by 1e-3 and more.
+// f32 those of far positions would be off by 1e-3 and more. Throws ShapeError.
 RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_t head_width,
                          double theta, const at::TensorOptions& options);
 
-// x_BTHD: [B, T, H, D]. Returns the same shape and dtype, computed in f32 at least. Gradient: x.
+// x_BTHD: [B, T, H, D]; a table of T tokens, f64 for x of f64. Returns the same shape and dtype,
+// computed in f32 at least. Gradient: x. Throws ShapeError.
 at::Tensor rotate(const at::Tensor& x_BTHD, const RotaryTable& table);
 
 }  // namespace trireme::ops

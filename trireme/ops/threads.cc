@@ -19,6 +19,9 @@
 #include <vector>
 
 #include "trireme/base/check.h"
+#include "trireme/base/log.h"
+#include "trireme/ops/core_pinning.h"
+#include "trireme/ops/kernels/matrix_product.h"
 
 namespace trireme {
 namespace {
@@ -52,10 +55,28 @@ std::string openblas_name(const char* config) {
   return fmt::format("{} ({})", text.substr(0, name_end), kinds[kind]);
 }
 
+// Says at most once why threads are not pinned.
+void place_team(const ComputeThreads& options) {
+  static bool pinned = false;
+  static bool told = false;
+  if (!options.pin) {
+    if (pinned) unpin_team(options.threads);
+    pinned = false;
+    return;
+  }
+  const std::string reason = pin_team({options.threads, options.local_rank, options.local_size});
+  pinned = reason.empty();
+  if (pinned || told || options.local_rank != 0) return;
+  told = true;
+  log_info("compute threads are not pinned to cores: {}", reason);
+}
+
 }  // namespace
 
-void set_compute_threads(int threads) {
+void set_compute_threads(const ComputeThreads& options) {
+  const int threads = options.threads;
   TRIREME_CHECK_LE(1, threads, "compute threads");
+  TRIREME_CHECK_LT(options.local_rank, options.local_size, "a rank of the host");
   at::set_num_threads(threads);
   try {
     at::set_num_interop_threads(1);
@@ -66,6 +87,7 @@ void set_compute_threads(int threads) {
   if (auto* set_openblas = find_function<void(int)>("openblas_set_num_threads")) {
     set_openblas(threads);  // the pthread build has a pool of its own
   }
+  place_team(options);
 }
 
 std::string blas_in_use() {
@@ -111,10 +133,10 @@ void keep_memory_pages() {
 
 std::string numerics_fingerprint() {
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; {} threads", TORCH_VERSION,
-                     torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
+  return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; bf16 {}",
+                     TORCH_VERSION, torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
                      static_cast<unsigned>(dnnl::get_effective_cpu_isa()), blas_in_use(),
-                     at::get_num_threads());
+                     ops::bf16_dot_in_use() ? "dot product" : "widened");
 }
 
 }  // namespace trireme

@@ -2,14 +2,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // One setting for all thread pools of a process: LibTorch's, OpenMP's, OpenBLAS's and oneDNN's.
+//
+//   set_compute_threads({.threads = 4, .local_rank = 1, .local_size = 2, .pin = true});
 #pragma once
 
 #include <string>
 
 namespace trireme {
 
-// Sets every pool to threads >= 1. Call once, before the first tensor operation.
-void set_compute_threads(int threads);
+struct ComputeThreads {
+  int threads = 1;
+  // This rank among those of its host, which share the cores.
+  int local_rank = 0;
+  int local_size = 1;
+  bool pin = false;  // each thread to cores of its own (core_pinning.h)
+};
+
+// Sets every pool to threads >= 1, and this thread to be the one that computes. Call it from
+// main(), before the first tensor operation. Where it cannot pin, the host's first rank logs why,
+// once, and all work on unpinned.
+void set_compute_threads(const ComputeThreads& options);
 
 // "OpenBLAS 0.3.21 (openmp)", "reference BLAS (slow)", "MKL": what LibTorch's f32 matrix products
 // run on, found by looking at the loaded libraries.
@@ -19,12 +31,14 @@ std::string blas_in_use();
 // matter to us.
 std::string vector_units();
 
-// Keeps freed memory inside the process instead of returning it page by page: fresh pages each step
-// cost more than the kernels that fill them (docs/design.md). Call at start.
+// Keeps what malloc() gave inside the process instead of returning it page by page: libraries'
+// scratch space, oneDNN's above all. Tensors have an allocator of their own
+// (memory/caching_allocator.h). Call at start.
 void keep_memory_pages();
 
-// Facts on which the bits of a result depend: vector units that LibTorch and oneDNN use, threads,
-// library versions. Goes into the rendezvous fingerprint and into checkpoints.
+// Facts on which the bits of a result depend: vector units that LibTorch, oneDNN and ops' kernels
+// use, library versions; not the threads. Goes into the rendezvous fingerprint and into
+// checkpoints.
 std::string numerics_fingerprint();
 
 }  // namespace trireme

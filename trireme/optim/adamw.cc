@@ -13,6 +13,10 @@
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/base/random.h"
+#include "trireme/ops/kernels/tasks.h"
+#include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/ops/step_parts.h"
 #include "trireme/optim/kernels.h"
 
 namespace trireme::optim {
@@ -25,7 +29,7 @@ void check_flat(const char* what, const at::Tensor& tensor, at::ScalarType dtype
                 std::int64_t size) {
   if (!tensor.defined() || tensor.scalar_type() != dtype || tensor.dim() != 1 ||
       tensor.numel() != size || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
-    throw_error<ShapeError>("AdamW was made for {} elements; {} must be a contiguous CPU {} [{}]",
+    throw_error<ShapeError>("the buffers have {} elements: {} must be a contiguous CPU {} [{}]",
                             size, what, c10::toString(dtype), size);
   }
 }
@@ -36,6 +40,17 @@ void check_beta(const char* key, double value) {
   }
 }
 
+at::Tensor zero_moment(std::int64_t size) {
+  const MemoryScope scope(MemoryCategory::kOptimizer);
+  return at::zeros({size}, at::kFloat);
+}
+
+// The chances of a step's roundings.
+std::uint32_t rounding_key(std::int64_t steps) {
+  return static_cast<std::uint32_t>(
+      RandomStream(0, "stochastic_rounding").bits(static_cast<std::uint64_t>(steps)));
+}
+
 }  // namespace
 
 void AdamWConfig::visit(ConfigFields& f) {
@@ -44,6 +59,9 @@ void AdamWConfig::visit(ConfigFields& f) {
   f.field("epsilon", epsilon, "added to the root of the squared gradient's mean");
   f.field("weight_decay", weight_decay,
           "share of a matrix that a step removes, times learning rate");
+  f.field("stochastic_rounding", stochastic_rounding,
+          "bf16: round the weights that the model computes with up or down by chance, so that "
+          "small changes are not lost; the f32 weights are not touched");
 }
 
 void AdamWConfig::validate() const {
@@ -60,8 +78,8 @@ void AdamWConfig::validate() const {
 AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges)
     : config_(config),
       ranges_(std::move(ranges)),
-      first_moment_(at::zeros({size}, at::kFloat)),
-      second_moment_(at::zeros({size}, at::kFloat)) {
+      first_moment_(zero_moment(size)),
+      second_moment_(zero_moment(size)) {
   std::int64_t end = 0;
   for (const DecayRange& range : ranges_) {
     TRIREME_CHECK_LE(end, range.begin, "decay ranges ascend");
@@ -71,18 +89,17 @@ AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRang
   TRIREME_CHECK_LE(end, size, "decay ranges lie in the buffer");
 }
 
-void AdamW::step(const at::Tensor& weights, const at::Tensor& gradients, double learning_rate,
-                 double gradient_scale, const at::Tensor& working_copy) {
+void AdamW::step(const AdamWUpdate& update) {
   const std::int64_t size = first_moment_.numel();
-  check_flat("weights", weights, at::kFloat, size);
-  check_flat("gradients", gradients, at::kFloat, size);
-  if (working_copy.defined()) {
-    check_flat("working_copy", working_copy, at::kBFloat16, size);
+  check_flat("weights", update.weights, at::kFloat, size);
+  check_flat("gradients", update.gradients, at::kFloat, size);
+  if (update.working_copy.defined()) {
+    check_flat("working_copy", update.working_copy, at::kBFloat16, size);
   }
   ++steps_;
   const auto steps = static_cast<double>(steps_);
   const detail::AdamWScalars scalars{
-      .gradient_scale = static_cast<float>(gradient_scale),
+      .gradient_scale = static_cast<float>(update.gradient_scale),
       .beta1 = static_cast<float>(config_.beta1),
       .one_minus_beta1 = static_cast<float>(1.0 - config_.beta1),
       .beta2 = static_cast<float>(config_.beta2),
@@ -90,34 +107,59 @@ void AdamW::step(const at::Tensor& weights, const at::Tensor& gradients, double 
       .inverse_sqrt_correction2 =
           static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(config_.beta2, steps))),
       .epsilon = static_cast<float>(config_.epsilon),
-      .step_size = static_cast<float>(learning_rate / (1.0 - std::pow(config_.beta1, steps))),
+      .step_size =
+          static_cast<float>(update.learning_rate / (1.0 - std::pow(config_.beta1, steps))),
   };
-  const auto decayed = static_cast<float>(1.0 - learning_rate * config_.weight_decay);
-  auto* w = weights.data_ptr<float>();
-  const auto* g = gradients.data_ptr<float>();
+  const auto decayed = static_cast<float>(1.0 - update.learning_rate * config_.weight_decay);
+  auto* w = update.weights.data_ptr<float>();
+  auto* g = update.gradients.data_ptr<float>();
   auto* m = first_moment_.data_ptr<float>();
   auto* v = second_moment_.data_ptr<float>();
-  auto* copy = working_copy.defined()
-                   ? reinterpret_cast<std::uint16_t*>(working_copy.data_ptr<at::BFloat16>())
+  auto* copy = update.working_copy.defined()
+                   ? reinterpret_cast<std::uint16_t*>(update.working_copy.data_ptr<at::BFloat16>())
                    : nullptr;
-  const auto update = [&](std::int64_t begin, std::int64_t end, float keep) {
-    if (begin < end) {
-      detail::adamw_update(scalars, keep, end - begin, w + begin, g + begin, m + begin, v + begin,
-                           copy == nullptr ? nullptr : copy + begin);
-    }
+  const std::uint32_t key = rounding_key(steps_);
+  const auto update_range = [&](std::int64_t begin, std::int64_t end, float keep) {
+    if (begin == end) return;
+    const detail::AdamWExtras extras{
+        .copy = copy == nullptr ? nullptr : copy + begin,
+        .stochastic = config_.stochastic_rounding,
+        .random_key = key,
+        .first_element = static_cast<std::uint64_t>(update.first_element + begin),
+        .clear_gradients = update.clear_gradients};
+    detail::adamw_update(scalars, keep, end - begin, w + begin, g + begin, m + begin, v + begin,
+                         extras);
   };
   at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    const ops::FlushDenormals flush;
     auto range = std::upper_bound(
         ranges_.begin(), ranges_.end(), begin,
         [](std::int64_t position, const DecayRange& r) { return position < r.end; });
     for (std::int64_t at = begin; at < end;) {  // alternately outside and inside of a range
       const std::int64_t inside = range == ranges_.end() ? end : std::clamp(range->begin, at, end);
-      update(at, inside, 1.0F);
+      update_range(at, inside, 1.0F);
       const std::int64_t outside = range == ranges_.end() ? end : std::clamp(range->end, at, end);
-      update(inside, outside, decayed);
+      update_range(inside, outside, decayed);
       at = outside;
       range += range == ranges_.end() ? 0 : 1;
     }
+  });
+}
+
+void AdamW::round(const at::Tensor& weights, const at::Tensor& working_copy,
+                  std::int64_t first_element) const {
+  const std::int64_t size = first_moment_.numel();
+  check_flat("weights", weights, at::kFloat, size);
+  check_flat("working_copy", working_copy, at::kBFloat16, size);
+  const float* from = weights.data_ptr<float>();
+  auto* copy = reinterpret_cast<std::uint16_t*>(working_copy.data_ptr<at::BFloat16>());
+  at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    const ops::FlushDenormals flush;
+    detail::round_weights(end - begin, from + begin,
+                          {.copy = copy + begin,
+                           .stochastic = config_.stochastic_rounding,
+                           .random_key = rounding_key(steps_),
+                           .first_element = static_cast<std::uint64_t>(first_element + begin)});
   });
 }
 

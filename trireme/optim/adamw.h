@@ -5,7 +5,7 @@
 // torch.optim.AdamW).
 //
 //   optim::AdamW adamw({.beta1 = 0.9}, flat_size, decay_ranges);
-//   adamw.step(weights, gradients, learning_rate, gradient_scale);
+//   adamw.step({.weights = weights, .gradients = gradients, .learning_rate = 3e-4});
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,6 +22,9 @@ struct AdamWConfig {
   double beta2 = 0.95;
   double epsilon = 1e-8;
   double weight_decay = 0.1;
+  // Of the bf16 working copy. Rounded to nearest, changes below half a bf16 step are not seen by
+  // the next forward pass: a model learns visibly slower (docs/compute.md).
+  bool stochastic_rounding = true;
 
   void visit(ConfigFields& f);
   void validate() const;  // throws ConfigError with the value and its range
@@ -34,17 +37,28 @@ struct DecayRange {
   std::int64_t end = 0;
 };
 
+// One update. Buffers: flat, contiguous, on the CPU, of the size that AdamW was made for.
+struct AdamWUpdate {
+  at::Tensor weights;    // f32
+  at::Tensor gradients;  // f32
+  double learning_rate = 0;
+  double gradient_scale = 1;       // gradients are multiplied by it first: clipping, averaging
+  at::Tensor working_copy = {};    // undefined, or bf16: receives the rounded weights
+  bool clear_gradients = false;    // leave zeros, for the sums of the next step
+  std::int64_t first_element = 0;  // number of the first element in an unsharded buffer
+};
+
 class AdamW {
  public:
   // ranges ascending and disjoint. State: two f32 buffers of size elements, zero.
   AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges);
 
-  // One update in one pass, elementwise (any split of the buffers gives the same bits). weights,
-  // gradients: f32 [size], contiguous, CPU. Gradients are multiplied by gradient_scale first
-  // (clipping, averaging). working_copy: undefined, or bf16 [size] that receives the rounded
-  // weights. Counts the step.
-  void step(const at::Tensor& weights, const at::Tensor& gradients, double learning_rate,
-            double gradient_scale, const at::Tensor& working_copy);
+  // One update in one pass over memory, elementwise: any split of the buffers gives the same bits.
+  // Counts the step. Throws ShapeError.
+  void step(const AdamWUpdate& update);
+  // The working copy of weights as the last step wrote it: after loading a checkpoint. Both [size].
+  void round(const at::Tensor& weights, const at::Tensor& working_copy,
+             std::int64_t first_element = 0) const;
 
   // State for checkpoints; written in place on load.
   at::Tensor first_moment() const { return first_moment_; }

@@ -34,25 +34,61 @@ inline float update_one(const AdamWScalars& s, float keep, float weight, float g
   return weight * keep - s.step_size * (first / denominator);
 }
 
+// 32 bits that look random, of a number and a key (the finaliser of MurmurHash3, A. Appleby).
+inline std::uint32_t scrambled(std::uint32_t number, std::uint32_t key) {
+  std::uint32_t h = number ^ key;
+  h = (h ^ (h >> 16)) * 0x85EBCA6BU;
+  h = (h ^ (h >> 13)) * 0xC2B2AE35U;
+  return h ^ (h >> 16);
+}
+
+// Up with the probability of the part that is cut off: the mean of the results is the value.
+inline std::uint16_t to_bf16_stochastic(float value, std::uint32_t random) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const bool finite = (bits & 0x7F800000) != 0x7F800000;
+  const std::uint32_t rounded = (bits + (random & 0xFFFF)) >> 16;
+  return finite ? static_cast<std::uint16_t>(rounded) : to_bf16(value);
+}
+
 }  // namespace
 
 TRIREME_VECTOR_CLONES
-void adamw_update(const AdamWScalars& scalars, float keep, std::int64_t count,
-                  float* __restrict weights, const float* __restrict gradients,
-                  float* __restrict first_moment, float* __restrict second_moment,
-                  std::uint16_t* __restrict copy) {
-  const AdamWScalars s = scalars;
-  if (copy == nullptr) {
+void round_weights(std::int64_t count, const float* __restrict weights, const AdamWExtras& extras) {
+  std::uint16_t* __restrict copy = extras.copy;
+  const std::uint32_t key = extras.random_key;
+  if (extras.stochastic) {
     for (std::int64_t i = 0; i < count; ++i) {
+      const auto number =
+          static_cast<std::uint32_t>(extras.first_element + static_cast<std::uint64_t>(i));
+      copy[i] = to_bf16_stochastic(weights[i], scrambled(number, key));
+    }
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) copy[i] = to_bf16(weights[i]);
+  }
+}
+
+// In parts that stay in the first-level cache: what follows the update reads nothing from memory.
+TRIREME_VECTOR_CLONES
+void adamw_update(const AdamWScalars& scalars, float keep, std::int64_t count,
+                  float* __restrict weights, float* __restrict gradients,
+                  float* __restrict first_moment, float* __restrict second_moment,
+                  const AdamWExtras& extras) {
+  constexpr std::int64_t kPart = 1024;
+  const AdamWScalars s = scalars;
+  for (std::int64_t begin = 0; begin < count; begin += kPart) {
+    const std::int64_t end = begin + kPart < count ? begin + kPart : count;
+    for (std::int64_t i = begin; i < end; ++i) {
       weights[i] = update_one(s, keep, weights[i], gradients[i], first_moment[i], second_moment[i]);
     }
-    return;
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float weight =
-        update_one(s, keep, weights[i], gradients[i], first_moment[i], second_moment[i]);
-    weights[i] = weight;
-    copy[i] = to_bf16(weight);
+    if (extras.copy != nullptr) {
+      AdamWExtras part = extras;
+      part.copy += begin;
+      part.first_element += static_cast<std::uint64_t>(begin);
+      round_weights(end - begin, weights + begin, part);
+    }
+    if (extras.clear_gradients) {
+      for (std::int64_t i = begin; i < end; ++i) gradients[i] = 0.0F;
+    }
   }
 }
 

@@ -22,11 +22,22 @@ struct AdamWScalars {
   float step_size;  // learning rate / (1 - beta1^steps)
 };
 
-// keep: what weight decay leaves of a weight, 1 - learning rate x decay. copy: null, or bf16 bits
-// of the new weights, rounded to nearest even.
+// What happens to the bf16 copy and to the gradients in the same pass.
+struct AdamWExtras {
+  std::uint16_t* copy = nullptr;    // receives the bf16 bits of the new weights; null: no copy
+  bool stochastic = false;          // round the copy up with a probability, else to nearest even
+  std::uint32_t random_key = 0;     // of this step
+  std::uint64_t first_element = 0;  // number, in the whole buffer, of the first element here
+  bool clear_gradients = false;
+};
+
+// The copy alone, of weights that did not change: the same bits as in the step that wrote it.
+void round_weights(std::int64_t count, const float* weights, const AdamWExtras& extras);
+
+// keep: what weight decay leaves of a weight, 1 - learning rate x decay.
 void adamw_update(const AdamWScalars& s, float keep, std::int64_t count, float* weights,
-                  const float* gradients, float* first_moment, float* second_moment,
-                  std::uint16_t* copy);
+                  float* gradients, float* first_moment, float* second_moment,
+                  const AdamWExtras& extras);
 
 // Sum of squares of count elements in f64: 16 interleaved sums, added as a binary tree.
 double sum_of_squares(const float* values, std::int64_t count);

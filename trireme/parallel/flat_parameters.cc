@@ -8,9 +8,12 @@
 #include <torch/nn/module.h>
 
 #include <unordered_set>
+#include <utility>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/ops/parameter_gradient.h"
 
 namespace trireme {
 namespace {
@@ -29,6 +32,11 @@ bool lies_in(const at::Tensor& tensor, const at::Tensor& flat, const FlatEntry& 
   const auto* begin = static_cast<const char*>(flat.data_ptr());
   const auto offset_bytes = entry.offset * static_cast<std::int64_t>(flat.element_size());
   return tensor.numel() == 0 || tensor.data_ptr() == begin + offset_bytes;
+}
+
+at::Tensor zeros_of(MemoryCategory category, std::int64_t size, const at::TensorOptions& options) {
+  const MemoryScope scope(category);
+  return at::zeros({size}, options);
 }
 
 }  // namespace
@@ -53,8 +61,8 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype) 
     throw_error<ShapeError>("the module has no parameters to train");
   }
   const auto options = parameters_.front().options().dtype(dtype).requires_grad(false);
-  data_ = at::zeros({offset}, options);
-  grad_ = at::zeros({offset}, options);
+  data_ = zeros_of(MemoryCategory::kWeights, offset, options);
+  grad_ = zeros_of(MemoryCategory::kGradients, offset, options.dtype(at::kFloat));
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const at::Tensor home = view(data_, entries_[i]);
     home.copy_(parameters_[i]);
@@ -69,6 +77,23 @@ std::int64_t FlatParameters::size() const { return data_.numel(); }
 void FlatParameters::zero_grad() {
   const at::NoGradGuard no_grad;
   grad_.zero_();
+}
+
+void FlatParameters::backward(const at::Tensor& loss) {
+  const ops::DirectGradients direct;
+  loss.backward();
+}
+
+at::Tensor FlatParameters::exchange_grad(const at::Tensor& buffer) {
+  if (!buffer.defined() || buffer.scalar_type() != at::kFloat || buffer.numel() != size() ||
+      !buffer.is_contiguous() || buffer.device() != grad_.device()) {
+    throw_error<ShapeError>("gradients of {} elements need a contiguous f32 buffer of that size",
+                            size());
+  }
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    parameters_[i].mutable_grad() = view(buffer, entries_[i]);
+  }
+  return std::exchange(grad_, buffer);
 }
 
 void FlatParameters::check_views() const {

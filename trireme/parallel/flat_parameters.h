@@ -6,9 +6,10 @@
 // The module's parameters become views into the buffers; gradients are accumulated in place by
 // autograd, so communication and optimizer work on few large arrays and copy nothing.
 //
-//   FlatParameters flat(*model, at::kBFloat16);     // after all .to(); the model now computes in
-//   bf16 flat.zero_grad();  loss.backward(); flat.grad()                                     //
-//   [flat.size()] in the parameters' dtype
+//   FlatParameters flat(*model, at::kBFloat16);  // after all .to(); the model now computes in bf16
+//   flat.zero_grad();
+//   flat.backward(loss);
+//   flat.grad();                                 // f32 [flat.size()]
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -45,8 +46,15 @@ class FlatParameters {
   std::int64_t size() const;  // elements including gaps
   const std::vector<FlatEntry>& entries() const { return entries_; }
   at::Tensor data() const { return data_; }  // [size()], dtype
-  at::Tensor grad() const { return grad_; }  // [size()], dtype
+  at::Tensor grad() const { return grad_; }  // [size()], f32 whatever the dtype
   void zero_grad();
+  // loss.backward(), with the gradients of ops' operations summed in place (ops::DirectGradients).
+  // loss.backward() alone gives the same sums with more passes over memory, and in bf16 each
+  // gradient is rounded to bf16 before it is added.
+  void backward(const at::Tensor& loss);
+  // The gradients lie in `buffer` from here on, f32 [size()] contiguous; returns the tensor where
+  // they lay. Nothing is copied or cleared. Throws ShapeError.
+  at::Tensor exchange_grad(const at::Tensor& buffer);
   // Throws InternalError when a parameter or gradient of the module no longer lies in the buffers,
   // naming it.
   void check_views() const;

@@ -12,8 +12,32 @@
 #include <utility>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/memory_ledger.h"
 
 namespace trireme {
+namespace {
+
+// Shared memory in the ledger, which no allocator enters there.
+class CountedMemory {
+ public:
+  explicit CountedMemory(SharedBuffer memory)
+      : memory_(std::move(memory)), category_(current_memory_category()) {
+    process_memory().add(category_, bytes());
+  }
+  CountedMemory(const CountedMemory&) = delete;
+  CountedMemory& operator=(const CountedMemory&) = delete;
+  ~CountedMemory() { process_memory().remove(category_, bytes()); }
+
+  void* data() const { return memory_.data(); }
+
+ private:
+  std::int64_t bytes() const { return static_cast<std::int64_t>(memory_.bytes()); }
+
+  SharedBuffer memory_;
+  MemoryCategory category_;
+};
+
+}  // namespace
 
 DType dtype_of_tensor(at::ScalarType dtype) {
   switch (dtype) {
@@ -56,7 +80,7 @@ at::Tensor shared_zeros(Group& group, at::IntArrayRef sizes, at::ScalarType dtyp
   const auto count = static_cast<std::size_t>(c10::multiply_integers(sizes));
   const at::TensorOptions options = at::TensorOptions().dtype(dtype);
   if (count == 0) return at::zeros(sizes, options);
-  auto memory = std::make_shared<SharedBuffer>(
+  auto memory = std::make_shared<CountedMemory>(
       group.allocate_shared(count * dtype_bytes(dtype_of_tensor(dtype))));
   void* data = memory->data();
   return at::from_blob(

@@ -26,7 +26,7 @@ Buffer buffer_of_tensor(const at::Tensor& tensor);
 
 // Zeros of the given shape, on the CPU, in memory that the group's collectives use where it is
 // (Group::allocate_shared); it may outlive the group. Throws ShapeError for a dtype that does not
-// travel; CommError when memory is used up. Any thread.
+// travel; CommError when memory is used up. Any thread. Counted under the thread's MemoryScope.
 at::Tensor shared_zeros(Group& group, at::IntArrayRef sizes, at::ScalarType dtype);
 
 }  // namespace trireme

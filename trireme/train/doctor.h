@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "trireme/ops/thread_pools.h"
+
 namespace trireme {
 
 struct DoctorReport {
@@ -23,8 +25,9 @@ struct MachineFacts {
   int cores_of_machine = 1;  // online
   std::string vector_units;
   std::string blas;
+  ThreadPools thread_pools;
   double blas_f32_flops_per_s = 0;  // LibTorch's own f32 matrix product
-  double f32_flops_per_s = 0;       // oneDNN's
+  double f32_flops_per_s = 0;       // the better of oneDNN's and ours
   double bf16_flops_per_s = 0;
   double memory_bytes_per_s = 0;
   std::string transparent_huge_pages;  // "always", "madvise", "never", "" unknown

@@ -13,6 +13,7 @@
 
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/memory_ledger.h"
 
 namespace trireme {
 namespace {
@@ -73,6 +74,7 @@ void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoin
 
 nn::Transformer initialized_model(const nn::ModelConfig& config,
                                   std::optional<std::uint64_t> seed) {
+  const MemoryScope scope(MemoryCategory::kWeights);
   nn::Transformer model(config);
   if (seed) nn::initialize(*model, *seed);
   return model;
@@ -109,6 +111,7 @@ void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   copy_flat(moments, checkpoint, kFirstMoment, flat_.entries(), optimizer_.first_moment());
   copy_flat(moments, checkpoint, kSecondMoment, flat_.entries(), optimizer_.second_moment());
   optimizer_.set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
+  if (working_copy_.defined()) optimizer_.round(weights_, working_copy_);
 }
 
 void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
@@ -124,7 +127,12 @@ void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
 }
 
 void ModelState::update(const at::Tensor& gradients, double learning_rate, double scale) {
-  optimizer_.step(weights_, gradients, learning_rate, scale, working_copy_);
+  optimizer_.step({.weights = weights_,
+                   .gradients = gradients,
+                   .learning_rate = learning_rate,
+                   .gradient_scale = scale,
+                   .working_copy = working_copy_,
+                   .clear_gradients = true});
 }
 
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {

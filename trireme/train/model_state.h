@@ -40,7 +40,7 @@ class ModelState {
   // Adds the model's files to the writer and what load() needs beside them to state.
   void save(CheckpointWriter& writer, CheckpointState& state) const;
 
-  // One AdamW step on gradients (f32 flat) times scale.
+  // One AdamW step on gradients (f32 flat) times scale; leaves zeros in them.
   void update(const at::Tensor& gradients, double learning_rate, double scale);
 
   nn::Transformer& model() { return model_; }

@@ -15,6 +15,7 @@
 #include "trireme/data/sampler.h"
 #include "trireme/parallel/data/micro_batch_plan.h"
 #include "trireme/topology/host.h"
+#include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/prepare_data.h"
 
@@ -32,6 +33,24 @@ void check_layout(const TrainConfig& config, int workers) {
         config.parallel.dp, workers, config.parallel.dp);
   }
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
+}
+
+void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {
+  check_memory(
+      resolved,
+      {.ranks = options.workers, .threads = options.threads, .local_ranks = options.local_workers},
+      memory_for_training());
+}
+
+// Before the data are made, where the vocabulary is known without them: a tokenizer that is trained
+// has data.vocab_size tokens, seldom less.
+void check_host_memory_early(const TrainConfig& config, const PrepareRunOptions& options) {
+  if (!config.data.tokens.empty() || !config.data.tokenizer.empty() || !config.train.init.empty())
+    return;
+  TrainConfig resolved = config;
+  resolved.model.resolve(config.model.vocab_size > 0 ? config.model.vocab_size
+                                                     : config.data.vocab_size);
+  check_host_memory(resolved, options);
 }
 
 // A run goes on with the settings that it began with; only its length may change.
@@ -78,9 +97,10 @@ void make_tokens(const TrainConfig& config) {
 }
 
 // The sizes that only the data tells.
-void check_data(const TrainConfig& given) {
+void check_data(const TrainConfig& given, const PrepareRunOptions& options) {
   TrainConfig config = given;
   const TrainData data = open_train_data(config);
+  check_host_memory(config, options);
   const auto seed = static_cast<std::uint64_t>(config.seed);
   const Sampler train(data.train.num_tokens(), config.model.context, seed);
   const Sampler validation(data.validation.num_tokens(), config.model.context, seed, false);
@@ -102,6 +122,7 @@ void write_run_files(const TrainConfig& config) {
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
                                            const PrepareRunOptions& options) {
   check_layout(config, options.workers);
+  check_host_memory_early(config, options);
   if (!config.data.text.empty() && !std::filesystem::exists(config.data.text)) {
     throw_error<DataError>("data.text: there is no folder or file '{}'", config.data.text);
   }
@@ -109,7 +130,7 @@ std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
   try {
     if (options.resume) check_resumed_settings(config);
     if (config.data.tokens.empty()) make_tokens(config);
-    check_data(config);
+    check_data(config, options);
     write_run_files(config);
   } catch (...) {
     if (!options.resume) lock->abandon();

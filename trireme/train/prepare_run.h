@@ -22,10 +22,13 @@ namespace trireme {
 struct PrepareRunOptions {
   bool resume = false;
   int workers = 1;
+  int local_workers = 1;  // on this host
+  int threads = 1;        // of each worker
 };
 
-// Checks the config against the number of workers, the text, the run's folder and, when it resumes,
-// the settings that the run began with; makes the folder; tokenizes (with progress on stderr);
+// Checks the config against the number of workers, this host's memory (memory_estimate.h), the
+// text, the run's folder and, when it resumes, the settings that the run began with; makes the
+// folder; tokenizes (with progress on stderr);
 // writes config.yaml and tokenizer.json. One process of a job calls it and keeps the lock while the
 // job runs. Throws ConfigError, DataError, CheckpointError; a new folder is removed again then.
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,

@@ -9,8 +9,35 @@
 #include <utility>
 
 #include "trireme/base/log.h"
+#include "trireme/ops/memory/caching_allocator.h"
 
 namespace trireme {
+namespace {
+
+std::string memory_key(MemoryCategory category) {
+  return fmt::format("memory_peak_{}_bytes", memory_category_name(category));
+}
+
+void append_peak(Fields& fields, const MemoryReport& memory) {
+  fields.emplace_back("memory_peak_bytes", memory.peak_bytes);
+  for (const MemoryCategory category : kMemoryCategories) {
+    fields.emplace_back(memory_key(category), memory.at_peak[category]);
+  }
+}
+
+void log_memory(const MemoryReport& memory) {
+  constexpr double kMiB = 1 << 20;
+  std::string parts;
+  for (const MemoryCategory category : kMemoryCategories) {
+    parts += fmt::format("{}{} {:.1f}", parts.empty() ? "" : ", ", memory_category_name(category),
+                         static_cast<double>(memory.at_peak[category]) / kMiB);
+  }
+  log_info("memory: {:.1f} MiB at the peak of a step ({}); {:.1f} MiB held from the system",
+           static_cast<double>(memory.peak_bytes) / kMiB, parts,
+           static_cast<double>(caching_allocator_stats().mapped_bytes) / kMiB);
+}
+
+}  // namespace
 
 RunLog::RunLog(const RunFolder& folder, const RunLogOptions& options)
     : folder_(folder),
@@ -35,15 +62,29 @@ void RunLog::step(std::int64_t step, const StepStats& stats, double seconds) {
   ++steps_;
   seconds_ += seconds;
   const double rate = tokens_per_s(1, seconds);
-  const Fields fields = {{"step", step},
-                         {"loss", stats.loss},
-                         {"gradient_norm", stats.gradient_norm},
-                         {"learning_rate", stats.learning_rate},
-                         {"tokens_per_s", rate},
-                         {"share_of_limit", share_of_limit(rate)}};
+  const MemoryReport memory = memory_since_last();
+  Fields fields = {{"step", step},
+                   {"loss", stats.loss},
+                   {"gradient_norm", stats.gradient_norm},
+                   {"learning_rate", stats.learning_rate},
+                   {"tokens_per_s", rate},
+                   {"share_of_limit", share_of_limit(rate)},
+                   {"memory_current_bytes", memory.current.total()}};
+  append_peak(fields, memory);
   metrics_.append(fields);
   events_.append(step, fields);
+  if (steps_ == 2) {  // the first also has what only the start needs
+    progress_.clear();
+    log_memory(memory);
+  }
   progress_.update(step, fmt::format("loss {:.4f}  {:.0f} tokens/s", stats.loss, rate));
+}
+
+MemoryReport RunLog::memory_since_last() {
+  const MemoryReport memory = process_memory().report();
+  process_memory().reset_peak();
+  if (memory.peak_bytes > memory_.peak_bytes) memory_ = memory;
+  return memory;
 }
 
 void RunLog::evaluation(std::int64_t step, const Evaluation& evaluation) {
@@ -72,6 +113,7 @@ void RunLog::interrupted(std::int64_t step) {
 void RunLog::summary(Fields facts, const Evaluation& evaluation) {
   progress_.finish();
   const double rate = tokens_per_s(steps_, seconds_);
+  memory_since_last();  // of the last evaluation
   Fields fields = std::move(facts);
   fields.insert(fields.end(), {{"training_seconds", seconds_},
                                {"tokens_per_s", rate},
@@ -81,6 +123,7 @@ void RunLog::summary(Fields facts, const Evaluation& evaluation) {
                                {"validation_loss", evaluation.loss},
                                {"unigram_entropy", evaluation.unigram_entropy},
                                {"gain_nats", evaluation.unigram_entropy - evaluation.loss}});
+  append_peak(fields, memory_);
   write_summary(folder_.summary(), fields);
   std::fputs(format_table(fields).c_str(), stdout);
   std::fflush(stdout);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "trireme/base/progress.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/train/evaluator.h"
 #include "trireme/train/event_file.h"
 #include "trireme/train/metrics_log.h"
@@ -31,7 +32,8 @@ class RunLog {
  public:
   RunLog(const RunFolder& folder, const RunLogOptions& options);
 
-  // step: updates done, counted from 1.
+  // step: updates done, counted from 1. Tells this process's memory, and resets its peak: each line
+  // has the peak since the one before.
   void step(std::int64_t step, const StepStats& stats, double seconds);
   void evaluation(std::int64_t step, const Evaluation& evaluation);
   void checkpoint(std::int64_t step, const std::string& path);
@@ -43,6 +45,7 @@ class RunLog {
  private:
   double tokens_per_s(std::int64_t steps, double seconds) const;
   double share_of_limit(double tokens_per_s) const;
+  MemoryReport memory_since_last();
 
   RunFolder folder_;
   RunLogOptions options_;
@@ -51,6 +54,7 @@ class RunLog {
   Progress progress_;
   std::int64_t steps_ = 0;  // of this process
   double seconds_ = 0;      // in those steps
+  MemoryReport memory_;     // with the highest peak so far
 };
 
 }  // namespace trireme

@@ -154,9 +154,20 @@ void ParallelConfig::validate() const {
 
 void ComputeConfig::visit(ConfigFields& f) {
   f.field("threads", threads, "threads of each worker; 0: cores / workers of the host");
+  f.field("pin", pin, "keep each thread on cores of its own; off: where the system puts it");
+  f.field("recompute", recompute,
+          "what the backward pass computes again instead of keeping it, for less memory: the MLPs' "
+          "hidden activations, or whole blocks",
+          {"none", "activations", "blocks"});
 }
 
 void ComputeConfig::validate() const { require_at_least("compute.threads", threads, 0); }
+
+nn::Recompute ComputeConfig::recompute_mode() const {
+  return recompute == "blocks"        ? nn::Recompute::kBlocks
+         : recompute == "activations" ? nn::Recompute::kActivations
+                                      : nn::Recompute::kNone;
+}
 
 void TrainConfig::visit(ConfigFields& f) {
   f.field("out", out, "the run's folder; it must not exist yet, or be resumed");
@@ -170,7 +181,7 @@ void TrainConfig::visit(ConfigFields& f) {
   f.section("evaluation", evaluation, "loss on the validation split");
   f.section("checkpoint", checkpoint, "what is kept");
   f.section("parallel", parallel, "the mesh and how ranks talk");
-  f.section("compute", compute, "threads");
+  f.section("compute", compute, "threads and memory");
 }
 
 void TrainConfig::validate() const {

@@ -16,6 +16,7 @@
 
 #include "trireme/base/config.h"
 #include "trireme/nn/model_config.h"
+#include "trireme/nn/recompute.h"
 #include "trireme/optim/adamw.h"
 #include "trireme/optim/schedule.h"
 
@@ -83,9 +84,12 @@ struct ParallelConfig {
 
 struct ComputeConfig {
   std::int64_t threads = 0;  // of each worker; 0: the host's cores shared among its workers
+  bool pin = true;           // each thread to cores of its own
+  std::string recompute = "none";
 
   void visit(ConfigFields& f);
   void validate() const;
+  nn::Recompute recompute_mode() const;
 };
 
 struct TrainConfig {

@@ -9,8 +9,10 @@
 #include <span>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/flat_sums.h"
+#include "trireme/ops/memory/caching_allocator.h"
+#include "trireme/ops/step_parts.h"
 #include "trireme/parallel/tensor_buffer.h"
-#include "trireme/train/batch_loader.h"
 
 namespace trireme {
 
@@ -22,17 +24,37 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       state_(state),
       sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
       plan_(config.batch.micro_batches, group.size()),
-      tree_(state.flat().size(), &group) {}
+      tree_(state.flat().size(), &group) {
+  // What the model was made with, its first gradients among it, is not needed in a step.
+  state.flat().exchange_grad(tree_.buffer());
+  tree_.give_back(state.flat().grad());
+  release_cached_memory();
+  state.model()->set_recompute(config.compute.recompute_mode());
+}
+
+// What the operations do not time themselves is "other": autograd's additions of gradients.
+double TrainStep::compute_gradient(const MicroBatch& batch) {
+  // The tree keeps what backward sums in, and that lies where the group's all_reduce uses it.
+  state_.flat().exchange_grad(tree_.buffer());
+  at::Tensor loss;
+  {
+    const TimedPart part("other forward");
+    loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
+  }
+  {
+    const TimedPart part("other backward");
+    state_.flat().backward(loss);
+  }
+  const TimedPart part("sum gradients");
+  tree_.push(state_.flat().grad());
+  return loss.item<double>();
+}
 
 double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
   const std::int64_t size = config_.batch.micro_batch_size;
   const std::int64_t first = (step * config_.batch.micro_batches + micro_batch) * size;
   const MicroBatch batch = load_micro_batch(shards_, sampler_, config_.model.context, first, size);
-  state_.flat().zero_grad();
-  const at::Tensor loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
-  loss.backward();
-  tree_.push(state_.flat().grad());
-  return loss.item<double>();
+  return compute_gradient(batch);
 }
 
 // The rounds from the last to the first, each added to what follows it: the top of the tree.
@@ -44,10 +66,11 @@ at::Tensor TrainStep::sum_gradients(std::int64_t step) {
     for (std::int64_t m = round.begin; m < round.end; ++m) {
       losses_[static_cast<std::size_t>(m)] = compute_micro_batch(step, m);
     }
+    const TimedPart part("sum gradients");
     at::Tensor sum = tree_.take();
     group_.all_reduce(buffer_of_tensor(sum));
     if (total.defined()) {
-      sum.add_(total);
+      ops::add_and_clear(sum, total);
       tree_.give_back(std::move(total));
     }
     total = std::move(sum);
@@ -64,7 +87,10 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   const auto micro_batches = static_cast<double>(plan_.num_micro_batches());
   StepStats stats;
   stats.loss = std::accumulate(losses_.begin(), losses_.end() - 1, 0.0) / micro_batches;
-  stats.gradient_norm = optim::global_norm(sum) / micro_batches;
+  {
+    const TimedPart part("gradient norm");
+    stats.gradient_norm = optim::global_norm(sum) / micro_batches;
+  }
   stats.learning_rate = optim::learning_rate_at(config_.schedule, step, config_.train.steps);
   stats.stop = losses_.back() > 0;
   if (!std::isfinite(stats.loss) || !std::isfinite(stats.gradient_norm)) {
@@ -75,7 +101,10 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   }
   const double clip = config_.train.clip_norm;
   const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
-  state_.update(sum, stats.learning_rate, scale / micro_batches);
+  {
+    const TimedPart part("optimizer");
+    state_.update(sum, stats.learning_rate, scale / micro_batches);
+  }
   tree_.give_back(std::move(sum));
   return stats;
 }

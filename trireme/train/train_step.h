@@ -15,6 +15,7 @@
 #include "trireme/data/token_shards.h"
 #include "trireme/parallel/data/gradient_tree.h"
 #include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/train/batch_loader.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/train_config.h"
 
@@ -41,6 +42,8 @@ class TrainStep {
 
  private:
   at::Tensor sum_gradients(std::int64_t step);
+  // Leaves the gradient in the tree; returns the loss.
+  double compute_gradient(const MicroBatch& batch);
   double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
 
   const TrainConfig& config_;

@@ -3,6 +3,7 @@
 
 #include "trireme/train/trainer.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <chrono>
@@ -12,6 +13,7 @@
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
 #include "trireme/ops/threads.h"
+#include "trireme/train/memory_estimate.h"
 #include "trireme/train/run_log.h"
 
 namespace trireme {
@@ -68,6 +70,9 @@ Trainer::Trainer(std::pair<TrainConfig, TrainData> opened, Group& group,
   log_info("{} with {} parameters, {}, {} worker{} ({}), limit {:.0f} GFLOP/s",
            config_.model.family, config_.model.num_parameters(), config_.train.dtype, group_.size(),
            group_.size() == 1 ? "" : "s", group_.engine(), limit / 1e9);
+  log_info("memory: about {} for each worker",
+           describe_memory(estimate_memory(
+               config_, {.ranks = group_.size(), .threads = at::get_num_threads()})));
 }
 
 Trainer::~Trainer() = default;

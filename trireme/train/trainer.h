@@ -9,9 +9,8 @@
 //   trainer.run();
 //
 // Every rank makes one and calls run(). Rank 0 writes: metrics, events, checkpoints, the summary.
-// The losses do not depend on the number of ranks, nor on whether the run was interrupted and
-// resumed (f32: bit for bit, given the same threads per rank and the same machine; a change is
-// logged).
+// The losses do not depend on the number of ranks or threads, nor on whether the run was
+// interrupted and resumed (bit for bit on the same type of machine; a change is logged).
 #pragma once
 
 #include <cstdint>

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "trireme/base/error.h"
+#include "trireme/base/process_cores.h"
 #include "trireme/comm/shm/shared_word.h"
 
 namespace trireme {
@@ -36,7 +37,10 @@ bool every_rank_has_a_core(const GroupScope& scope) {
   const std::string& host = members[static_cast<std::size_t>(scope.world->rank)].host_id;
   const auto here = std::count_if(members.begin(), members.end(),
                                   [&](const Member& member) { return member.host_id == host; });
-  return static_cast<unsigned>(here) <= std::thread::hardware_concurrency();
+  // glibc 2.34 counts the cores of the calling thread, which may be pinned to one.
+  const std::size_t cores =
+      std::max<std::size_t>(std::thread::hardware_concurrency(), process_cores().size());
+  return static_cast<std::size_t>(here) <= cores;
 }
 
 std::string find_memory(const GroupScope& scope, const std::string& key, int owner,

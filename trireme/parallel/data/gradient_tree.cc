@@ -3,28 +3,25 @@
 
 #include "trireme/parallel/data/gradient_tree.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <utility>
 
 #include "trireme/base/check.h"
+#include "trireme/ops/flat_sums.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 
-void GradientTree::push(const at::Tensor& gradient) {
+void GradientTree::push(at::Tensor gradient) {
   TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
-  if (!partials_.empty() && partials_.back().height == 0) {
-    partials_.back().sum.add_(gradient);
-    partials_.back().height = 1;
-  } else {
-    partials_.push_back({0, buffer().copy_(gradient)});
-  }
+  partials_.push_back({0, std::move(gradient)});
   while (partials_.size() >= 2 &&
          partials_[partials_.size() - 2].height == partials_.back().height) {
     Partial right = std::move(partials_.back());
     partials_.pop_back();
-    partials_.back().sum.add_(right.sum);
+    ops::add_and_clear(partials_.back().sum, right.sum);
     ++partials_.back().height;
     pool_.push_back(std::move(right.sum));
   }
@@ -39,8 +36,9 @@ at::Tensor GradientTree::take() {
 
 at::Tensor GradientTree::buffer() {
   if (pool_.empty()) {
+    const MemoryScope scope(MemoryCategory::kGradients);
     return group_ != nullptr ? shared_zeros(*group_, {size_}, at::kFloat)
-                             : at::empty({size_}, at::TensorOptions().dtype(at::kFloat));
+                             : at::zeros({size_}, at::TensorOptions().dtype(at::kFloat));
   }
   at::Tensor result = std::move(pool_.back());
   pool_.pop_back();

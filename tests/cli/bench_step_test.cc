@@ -1,0 +1,154 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// trireme bench step: its lines, what they add up to, bad input. No times.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/cli/fixture.h"
+
+namespace trireme::testing {
+namespace {
+
+using ::testing::ElementsAreArray;
+using ::testing::HasSubstr;
+
+ProgramResult bench_step(std::vector<std::string> arguments, const std::string& model = "tiny") {
+  std::vector<std::string> argv = {kTrireme,    "bench", "step",      "--model", model,
+                                   "--warm-up", "1",     "--threads", "1"};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return run_program(argv, std::chrono::seconds(120));
+}
+
+std::vector<nlohmann::json> rows(const ProgramResult& result) {
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  std::vector<nlohmann::json> all;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) all.push_back(nlohmann::json::parse(line));
+  return all;
+}
+
+std::vector<std::string> keys_of(const nlohmann::json& object) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : object.items()) keys.push_back(key);
+  return keys;
+}
+
+double sum(const nlohmann::json& list, const char* key) {
+  double total = 0;
+  for (const nlohmann::json& one : list) total += one[key].get<double>();
+  return total;
+}
+
+class BenchStep : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(BenchStep, PartsSumUpToTheStep) {
+  const auto all = rows(bench_step({"--dtype", GetParam(), "--batch", "3", "--seq", "9", "--steps",
+                                    "3", "--limit-seconds", "0.001", "--json"}));
+  ASSERT_EQ(all.size(), 1U);
+  const nlohmann::json& step = all[0];
+  EXPECT_THAT(keys_of(step), ElementsAreArray({"batch",
+                                               "commit",
+                                               "dtype",
+                                               "flops_in_parts",
+                                               "flops_per_step",
+                                               "gflops_per_s",
+                                               "limit_ms",
+                                               "limit_optimizer_ms",
+                                               "limit_products_ms",
+                                               "loss",
+                                               "machine",
+                                               "matrix_share",
+                                               "memory_gb_per_s",
+                                               "model",
+                                               "optimizer_bytes",
+                                               "other_share",
+                                               "parameters",
+                                               "parts",
+                                               "peak_bytes",
+                                               "products",
+                                               "seq",
+                                               "share_of_limit",
+                                               "step_ms",
+                                               "step_ms_p10",
+                                               "step_ms_p90",
+                                               "steps",
+                                               "threads",
+                                               "tokens_per_s",
+                                               "tokens_per_s_p10",
+                                               "tokens_per_s_p90",
+                                               "warm_up"}));
+  EXPECT_EQ(step["dtype"], GetParam());
+  EXPECT_EQ(step["threads"], 1);
+  EXPECT_GT(step["peak_bytes"], 0);
+  const double step_ms = step["step_ms"];
+  EXPECT_NEAR(sum(step["parts"], "ms"), step_ms, 1e-9 * step_ms);
+  EXPECT_NEAR(sum(step["parts"], "share"), 1, 1e-9);
+  EXPECT_NEAR(step["tokens_per_s"].get<double>() * step_ms, 27e3, 1e-3);
+  EXPECT_EQ(step["parameters"], 67200);  // 9 learned positions
+}
+
+TEST_P(BenchStep, TheLimitIsProductsAndOptimizer) {
+  const auto all = rows(bench_step({"--dtype", GetParam(), "--batch", "2", "--seq", "8", "--steps",
+                                    "1", "--limit-seconds", "0.001", "--json"}));
+  ASSERT_EQ(all.size(), 1U);
+  const nlohmann::json& step = all[0];
+  const double limit_ms = step["limit_ms"], products_ms = step["limit_products_ms"];
+  EXPECT_NEAR(sum(step["products"], "limit_ms"), products_ms, 1e-9 * limit_ms);
+  EXPECT_NEAR(products_ms + step["limit_optimizer_ms"].get<double>(), limit_ms, 1e-9 * limit_ms);
+  EXPECT_NEAR(step["share_of_limit"].get<double>() * step["step_ms"].get<double>(), limit_ms,
+              1e-9 * limit_ms);
+  EXPECT_EQ(sum(step["products"], "flops"), step["flops_per_step"].get<double>());
+  // f32: weight, gradient and two moments read, all but the gradient written.
+  const double bytes = GetParam() == "f32" ? 28 : 30;
+  EXPECT_EQ(step["optimizer_bytes"].get<double>(), bytes * step["parameters"].get<double>());
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, BenchStep, ::testing::Values("f32", "bf16"),
+                         [](const auto& dtype) { return dtype.param; });
+
+TEST(BenchStepOutput, IsATableWithPartsAndProducts) {
+  const ProgramResult result =
+      bench_step({"--seq", "8", "--steps", "1", "--limit-seconds", "0.001"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const char* text : {"cores, commit ", "tokens/s", "of limit", "optimizer", "rest",
+                           "[32, 48] x [192, 48]^T", "oneDNN"}) {
+    EXPECT_THAT(result.out, HasSubstr(text));
+  }
+}
+
+TEST(BenchStepOutput, SweepsOverTokensOrSequences) {
+  const auto by_seq = rows(bench_step(
+      {"--batch", "1", "--steps", "1", "--sweep", "seq", "--no-limit", "--json"}, "tiny-llama"));
+  std::vector<int> seen;
+  seen.reserve(by_seq.size());
+  for (const nlohmann::json& row : by_seq) seen.push_back(row["seq"]);
+  EXPECT_EQ(seen, (std::vector<int>{64, 128, 256, 512, 1024}));
+  EXPECT_FALSE(by_seq.at(0).contains("limit_ms"));
+  const ProgramResult by_batch =
+      bench_step({"--seq", "4", "--steps", "1", "--sweep", "batch", "--no-limit"});
+  EXPECT_EQ(by_batch.exit_code, 0) << by_batch.err;
+  EXPECT_THAT(by_batch.out, HasSubstr("tokens/s"));
+  EXPECT_EQ(std::count(by_batch.out.begin(), by_batch.out.end(), '\n'), 2 + 1 + 5);
+}
+
+TEST(BenchStepInput, BadInputIsOneLine) {
+  expect_refused(bench_step({}, "gpt5"), {"gpt5", "gpt2-124m", "tiny"});
+  expect_refused(bench_step({"--dtype", "f16"}), {"f16", "f32", "bf16"});
+  expect_refused(bench_step({"--batch", "0"}), {"--batch", "0"});
+  expect_refused(bench_step({"--batch", "many"}), {"--batch", "many"});
+  expect_refused(bench_step({"--batch", "1000000000"}), {"GB", "--batch"});
+  expect_refused(bench_step({"--seq", "-3"}), {"--seq", "-3"});
+  expect_refused(bench_step({"--steps", "0"}), {"--steps", "0"});
+  expect_refused(bench_step({"--sweep", "width"}), {"width", "seq", "batch"});
+  expect_refused(run_program({kTrireme, "bench", "step", "--threads", "0"}), {"--threads", "0"});
+}
+
+}  // namespace
+}  // namespace trireme::testing

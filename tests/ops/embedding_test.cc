@@ -1,0 +1,98 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/ops/embedding.h"
+
+#include <ATen/TensorOperators.h>
+#include <gtest/gtest.h>
+#include <torch/types.h>
+
+#include "tests/support/operations_of_training.h"
+#include "trireme/base/error.h"
+
+namespace trireme {
+namespace {
+
+using testing::embedding_operation;
+using testing::Layout;
+using testing::leaf;
+using testing::normal;
+
+std::vector<testing::Operation> embeddings() {
+  return {embedding_operation(1, 1, 1, 1, true), embedding_operation(3, 101, 13, 45, true),
+          embedding_operation(3, 101, 13, 45, false), embedding_operation(2, 7, 300, 517, true)};
+}
+
+TEST(EmbeddingOp, LooksUpRowsAndAddsPositions) {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto table = normal({7, 5}, 1).to(dtype), positions = normal({3, 5}, 2).to(dtype);
+    const auto indices = torch::tensor({6, 0, 6, 2, 3, 3}, at::kLong).view({2, 3});
+    const auto plain = ops::embedding(table, indices),
+               moved = ops::embedding(table, indices, positions);
+    EXPECT_EQ(plain.sizes(), at::IntArrayRef({2, 3, 5}));
+    for (std::int64_t b = 0; b < 2; ++b) {
+      for (std::int64_t t = 0; t < 3; ++t) {
+        const auto row = table[indices[b][t].item<std::int64_t>()];
+        EXPECT_TRUE(plain[b][t].equal(row)) << dtype;
+        EXPECT_TRUE(moved[b][t].equal(row + positions[t])) << dtype;
+      }
+    }
+    const auto columns = indices.t().contiguous().t();  // indices that do not lie in order
+    EXPECT_TRUE(ops::embedding(table, columns, positions).equal(moved)) << dtype;
+    EXPECT_TRUE(ops::embedding(table, indices[0]).equal(plain[0])) << dtype;
+  }
+}
+
+TEST(EmbeddingOp, GradientsAreThoseOfFiniteDifferences) {
+  testing::expect_gradients_of_differences(embeddings());
+}
+
+TEST(EmbeddingOp, KernelsFollowF64) {
+  testing::expect_follow_f64(embeddings(),
+                             {Layout::kPlain, Layout::kStrided, Layout::kExpandedGradients});
+}
+
+// The gradients of a row are added in the order of the indices, in f32, and rounded once.
+TEST(EmbeddingOp, GradientsAreSumsInOrder) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto table = leaf(torch::zeros({5, 19}), dtype);
+    const auto indices = testing::indices_below({700}, 5);
+    const auto gradient = normal({700, 19}, 1).to(dtype), wide = gradient.to(at::kFloat);
+    ops::embedding(table, indices).backward(gradient);
+    auto expected = torch::zeros({5, 19});
+    for (std::int64_t i = 0; i < 700; ++i) expected[indices[i].item<std::int64_t>()] += wide[i];
+    EXPECT_TRUE(table.grad().equal(expected.to(dtype))) << dtype;
+  }
+  const auto table = leaf(torch::zeros({5, 3}), at::kBFloat16);
+  const auto fours = torch::full({2000}, 4, at::kLong);
+  ops::embedding(table, fours).backward(torch::ones({2000, 3}, at::kBFloat16));
+  EXPECT_EQ(table.grad()[4][2].item<float>(), 2000.0F);  // bf16 sums end at 256
+  EXPECT_EQ(table.grad()[0][0].item<float>(), 0.0F);
+}
+
+TEST(EmbeddingOp, TakesNoIndices) {
+  const auto table = leaf(normal({7, 5}, 1), at::kFloat);
+  const auto none = torch::empty({3, 0}, at::kLong);
+  const auto rows = ops::embedding(table, none, torch::empty({0, 5}));
+  EXPECT_EQ(rows.sizes(), at::IntArrayRef({3, 0, 5}));
+  rows.sum().backward();
+  EXPECT_EQ(table.grad().abs().max().item<float>(), 0.0F);
+}
+
+TEST(EmbeddingOp, RefusesWhatDoesNotFit) {
+  for (const auto dtype : {at::kFloat, at::kDouble}) {
+    const auto ones = [&](at::IntArrayRef shape) { return torch::ones(shape, dtype); };
+    const auto table = ones({7, 5}), zeros = torch::zeros({2, 3}, at::kLong);
+    EXPECT_THROW(ops::embedding(ones({5}), zeros), ShapeError);
+    EXPECT_THROW(ops::embedding(table, zeros.to(at::kInt)), ShapeError);
+    EXPECT_THROW(ops::embedding(table, torch::zeros({}, at::kLong)), ShapeError);
+    EXPECT_THROW(ops::embedding(table, zeros, ones({2, 5})), ShapeError);
+    EXPECT_THROW(ops::embedding(table, zeros, ones({3, 4})), ShapeError);
+    EXPECT_THROW(ops::embedding(table, zeros, ones({3, 5}).to(at::kHalf)), ShapeError);
+    EXPECT_THROW(ops::embedding(table, zeros + 7), c10::IndexError);
+    EXPECT_THROW(ops::embedding(table, zeros - 1), c10::IndexError);
+  }
+}
+
+}  // namespace
+}  // namespace trireme

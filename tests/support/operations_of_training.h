@@ -1,0 +1,181 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Every operation of ops/ on sizes that are odd and larger than one of its blocks: what the
+// properties of all operations (threads, vector units, gradients in place) are tested on.
+//
+// Legend: B sequences, T tokens, S key tokens, H heads, K kv heads, D head width, C width.
+#pragma once
+
+#include <fmt/format.h>
+
+#include "tests/support/operation.h"
+#include "trireme/ops/attention.h"
+#include "trireme/ops/embedding.h"
+#include "trireme/ops/linear.h"
+#include "trireme/ops/loss.h"
+#include "trireme/ops/norm.h"
+#include "trireme/ops/rotary.h"
+
+namespace trireme::testing {
+
+// i64 values below limit, most of them several times.
+inline at::Tensor indices_below(at::IntArrayRef shape, std::int64_t limit) {
+  at::Tensor indices = torch::empty(shape, at::kLong);
+  const RandomStream random(31, "indices");
+  auto* data = indices.data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < indices.numel(); ++i) {
+    const double share = random.uniform(static_cast<std::uint64_t>(i));
+    data[i] = static_cast<std::int64_t>(share * share * static_cast<double>(limit));
+  }
+  return indices;
+}
+
+// x: [2, rows, in].
+inline Operation linear_operation(std::int64_t rows, std::int64_t in, std::int64_t out,
+                                  bool with_bias) {
+  Operation operation{fmt::format("linear {} x {} x {}", 2 * rows, in, out),
+                      {normal({2, rows, in}, 0), normal({out, in}, 1)},
+                      1,
+                      [](const Tensors& t) {
+                        return Tensors{ops::linear(t[0], t[1], t.size() > 2 ? t[2] : at::Tensor())};
+                      }};
+  if (with_bias) operation.inputs.push_back(normal({out}, 2) * 3);
+  return operation;
+}
+
+inline Operation gelu_mlp_operation(std::int64_t rows, std::int64_t width, std::int64_t hidden) {
+  return {fmt::format("gelu_mlp {} x {} x {}", rows, width, hidden),
+          {normal({rows, width}, 0), normal({hidden, width}, 1) / 5, normal({hidden}, 2),
+           normal({width, hidden}, 3) / 5, normal({width}, 4)},
+          1,
+          [](const Tensors& t) { return Tensors{ops::gelu_mlp(t[0], t[1], t[2], t[3], t[4])}; }};
+}
+
+inline Operation swiglu_mlp_operation(std::int64_t rows, std::int64_t width, std::int64_t hidden) {
+  return {fmt::format("swiglu_mlp {} x {} x {}", rows, width, hidden),
+          {normal({rows, width}, 0), normal({hidden, width}, 1) / 5, normal({hidden, width}, 2) / 5,
+           normal({width, hidden}, 3) / 5},
+          1,
+          [](const Tensors& t) { return Tensors{ops::swiglu_mlp(t[0], t[1], t[2], t[3])}; }};
+}
+
+struct AttentionSizes {
+  std::int64_t B = 1, T = 1, S = 1, H = 1, K = 1, D = 1;
+};
+
+inline Operation attention_operation(const AttentionSizes& s, const ops::AttentionMask& mask = {}) {
+  return {
+      fmt::format("attention B {} T {} S {} H {} K {} D {} window {}{}", s.B, s.T, s.S, s.H, s.K,
+                  s.D, mask.window, mask.document_starts_BS.defined() ? " packed" : ""),
+      {normal({s.B, s.T, s.H, s.D}, 0), normal({s.B, s.K, s.S, s.D}, 1),
+       normal({s.B, s.K, s.S, s.D}, 2)},
+      3,
+      [mask](const Tensors& t) { return Tensors{ops::causal_attention(t[0], t[1], t[2], mask)}; }};
+}
+
+// Document starts [B, S]: documents of the given lengths again and again, each sequence beginning
+// at another of them.
+inline at::Tensor packed_documents(std::int64_t B, std::int64_t S,
+                                   const std::vector<std::int64_t>& lengths) {
+  at::Tensor starts = torch::empty({B, S}, at::kLong);
+  for (std::int64_t b = 0; b < B; ++b) {
+    auto document = static_cast<std::size_t>(b);
+    for (std::int64_t s = 0, start = 0; s < S; ++s) {
+      if (s - start == lengths[document % lengths.size()]) {
+        start = s;
+        ++document;
+      }
+      starts[b][s] = start;
+    }
+  }
+  return starts;
+}
+
+enum class NormKind { kLayer, kRms, kAddLayer, kAddRms };
+
+inline Operation norm_operation(NormKind kind, std::int64_t rows, std::int64_t width) {
+  constexpr double kEpsilon = 1e-3;
+  const bool layer = kind == NormKind::kLayer || kind == NormKind::kAddLayer;
+  const bool added = kind == NormKind::kAddLayer || kind == NormKind::kAddRms;
+  Operation operation{
+      fmt::format("{}{} norm {} x {}", added ? "added " : "", layer ? "layer" : "rms", rows, width),
+      {normal({3, rows, width}, 0) * 2 + 0.5},
+      added ? std::size_t{2} : std::size_t{1},
+      {}};
+  if (added) operation.inputs.push_back(normal({3, rows, width}, 1));
+  operation.inputs.push_back(normal({width}, 2) + 1.5);
+  if (layer) operation.inputs.push_back(normal({width}, 3));
+  operation.run = [kind](const Tensors& t) -> Tensors {
+    const auto both = [](const ops::AddedNorm& norm) { return Tensors{norm.sum, norm.normed}; };
+    switch (kind) {
+      case NormKind::kLayer:
+        return {ops::layer_norm(t[0], t[1], t[2], kEpsilon)};
+      case NormKind::kRms:
+        return {ops::rms_norm(t[0], t[1], kEpsilon)};
+      case NormKind::kAddLayer:
+        return both(ops::add_layer_norm(t[0], t[1], t[2], t[3], kEpsilon));
+      default:
+        return both(ops::add_rms_norm(t[0], t[1], t[2], kEpsilon));
+    }
+  };
+  return operation;
+}
+
+// Every third target is ignored where `ignoring`.
+inline Operation loss_operation(std::int64_t rows, std::int64_t vocab, std::int64_t width,
+                                bool ignoring) {
+  at::Tensor targets = indices_below({rows}, vocab);
+  if (ignoring) targets.slice(0, 1, rows, 3).fill_(ops::kIgnoredTarget);
+  return {fmt::format("loss {} x {} x {}{}", rows, vocab, width, ignoring ? " ignoring" : ""),
+          {normal({rows, width}, 0), normal({vocab, width}, 1)},
+          1,
+          [targets](const Tensors& t) {
+            return Tensors{ops::linear_cross_entropy(t[0], t[1], targets)};
+          }};
+}
+
+inline Operation embedding_operation(std::int64_t sequences, std::int64_t tokens,
+                                     std::int64_t vocab, std::int64_t width, bool with_positions) {
+  const at::Tensor indices = indices_below({sequences, tokens}, vocab);
+  Operation operation{
+      fmt::format("embedding {} x {}{}", sequences, tokens,
+                  with_positions ? " with positions" : ""),
+      {normal({vocab, width}, 0)},
+      0,
+      [indices](const Tensors& t) {
+        return Tensors{ops::embedding(t[0], indices, t.size() > 1 ? t[1] : at::Tensor())};
+      }};
+  if (with_positions) operation.inputs.push_back(normal({tokens, width}, 1));
+  return operation;
+}
+
+inline Operation rotary_operation(const AttentionSizes& s) {
+  return {
+      fmt::format("rotary B {} T {} H {} D {}", s.B, s.T, s.H, s.D),
+      {normal({s.B, s.T, s.H, s.D}, 0)},
+      1,
+      [s](const Tensors& t) {
+        return Tensors{ops::rotate(t[0], ops::rotary_table(5, s.T, s.D, 1000.0, t[0].options()))};
+      }};
+}
+
+inline std::vector<Operation> operations_of_training() {
+  return {
+      linear_operation(67, 519, 133, true),
+      linear_operation(67, 45, 259, false),
+      gelu_mlp_operation(131, 70, 150),
+      swiglu_mlp_operation(131, 70, 150),
+      attention_operation({.B = 2, .T = 201, .S = 205, .H = 4, .K = 2, .D = 20}),
+      attention_operation({.B = 2, .T = 201, .S = 201, .H = 3, .K = 3, .D = 20},
+                          {.window = 60, .document_starts_BS = packed_documents(2, 201, {90, 7})}),
+      norm_operation(NormKind::kLayer, 37, 83),
+      norm_operation(NormKind::kRms, 37, 83),
+      norm_operation(NormKind::kAddLayer, 37, 83),
+      norm_operation(NormKind::kAddRms, 37, 83),
+      loss_operation(301, 517, 35, true),
+      embedding_operation(3, 101, 13, 45, true),
+      rotary_operation({.B = 2, .T = 45, .H = 3, .D = 22})};
+}
+
+}  // namespace trireme::testing

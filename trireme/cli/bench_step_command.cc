@@ -1,0 +1,111 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/cli/commands.h"
+#include "trireme/cli/temporary_folder.h"
+#include "trireme/comm/bench/comm_bench.h"
+#include "trireme/ops/memory/caching_allocator.h"
+#include "trireme/ops/threads.h"
+#include "trireme/topology/host.h"
+#include "trireme/train/bench/step_bench.h"
+
+namespace trireme::cli {
+namespace {
+
+struct BenchStepArguments {
+  StepBenchOptions options;
+  std::string sweep;
+  int threads = 0;
+  bool json = false;
+};
+
+// The options of each run: one, or those of the sweep, smallest first.
+std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments) {
+  std::vector<StepBenchOptions> runs;
+  const auto sweep = [&](std::vector<std::int64_t> values, std::int64_t StepBenchOptions::*field) {
+    for (const std::int64_t value : values) {
+      runs.push_back(arguments.options);
+      runs.back().*field = value;
+    }
+  };
+  if (arguments.sweep.empty()) {
+    runs = {arguments.options};
+  } else if (arguments.sweep == "seq") {
+    sweep({64, 128, 256, 512, 1024}, &StepBenchOptions::tokens);
+  } else if (arguments.sweep == "batch") {
+    sweep({1, 2, 4, 8, 16}, &StepBenchOptions::batch);
+  } else {
+    throw_error<ConfigError>("--sweep goes over seq or batch, not '{}'", arguments.sweep);
+  }
+  for (const StepBenchOptions& options : runs) options.validate();
+  return runs;
+}
+
+std::string text_of(const BenchStepArguments& arguments, const StepBenchReport& report) {
+  if (arguments.json) return to_json(report);
+  return arguments.sweep.empty() ? to_table(report) : to_sweep_row(report);
+}
+
+int run_bench_step(const BenchStepArguments& arguments) {
+  const std::vector<StepBenchOptions> runs = runs_of(arguments);
+  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
+  keep_memory_pages();
+  install_caching_allocator();
+  if (!arguments.json) {
+    std::printf("%s\n\n", bench_machine().c_str());
+    if (!arguments.sweep.empty()) std::fputs(sweep_header().c_str(), stdout);
+  }
+  for (const StepBenchOptions& options : runs) {
+    const TemporaryFolder folder("trireme-bench");
+    std::fputs(text_of(arguments, bench_step(options, folder.path())).c_str(), stdout);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& bench, Action& action) {
+  auto arguments = std::make_shared<BenchStepArguments>();
+  StepBenchOptions& options = arguments->options;
+  CLI::App* command =
+      bench.add_subcommand("step", "whole training steps: where their time goes, and the limit");
+  command
+      ->add_option("--model", options.model, "gpt2-124m, gpt2-350m, llama-160m, tiny, tiny-llama")
+      ->capture_default_str();
+  command->add_option("--batch", options.batch, "sequences of a step")->capture_default_str();
+  command->add_option("--seq", options.tokens, "tokens of a sequence")->capture_default_str();
+  command->add_option("--dtype", options.dtype, "f32 or bf16")->capture_default_str();
+  command->add_option("--steps", options.steps, "timed steps")->capture_default_str();
+  command->add_option("--warm-up", options.warm_up_steps, "steps before those")
+      ->capture_default_str();
+  command->add_option("--threads", arguments->threads, "default: all cores")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--sweep", arguments->sweep,
+                      "seq: 64 to 1024 tokens a sequence; batch: 1 to 16 sequences");
+  command->add_flag("--limit,!--no-limit", options.measure_limit,
+                    "measure what this machine could do at best (default: yes)");
+  command
+      ->add_option("--limit-seconds", options.limit_timing.seconds,
+                   "of each shape of matrix product, if at least 5 runs fit")
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "one JSON object per line instead of tables");
+  command->footer(
+      "Of limit: what the step's matrix products and the optimizer's memory traffic take at the\n"
+      "best rates measured in the same run, over the median step; docs/compute.md.\n"
+      "Example:  trireme bench step --model gpt2-124m --dtype bf16 --batch 4 --seq 256");
+  command->callback(
+      [arguments, &action] { action = [arguments] { return run_bench_step(*arguments); }; });
+}
+
+}  // namespace trireme::cli

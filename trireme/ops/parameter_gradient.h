@@ -1,0 +1,67 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Gradients of parameters, added where they belong while they are computed.
+//
+// Autograd hands the gradient of a matrix over as a tensor and adds it to param.grad() afterwards:
+// three more passes over memory, and in a bf16 model a gradient rounded to bf16. While a
+// DirectGradients lives, the operations of ops/ add theirs straight to param.grad(), in f32, in the
+// matrix product itself.
+//
+//   const ops::DirectGradients direct;
+//   loss.backward();
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "trireme/ops/kernels/element.h"
+
+namespace trireme::ops {
+
+// Applies to backward passes that this thread runs while it lives. Only parameters (leaves) that
+// require a gradient and whose grad() is a contiguous f32 CPU tensor of their shape take part;
+// LibTorch lets a bf16 parameter have one. Every other gradient takes the usual way. Hooks after a
+// parameter's accumulation still run; those of Tensor::register_hook(), before it, get nothing to
+// see. Do not use torch::autograd::grad() meanwhile: it wants gradients returned. May nest.
+class DirectGradients {
+ public:
+  DirectGradients();
+  ~DirectGradients();
+  DirectGradients(const DirectGradients&) = delete;
+  DirectGradients& operator=(const DirectGradients&) = delete;
+
+ private:
+  bool before_;
+};
+
+namespace detail {
+
+// Called by every backward(). Throws Error when autograd wants a graph of the backward pass itself
+// (create_graph): it would take our gradients for constants.
+void check_first_derivative();
+
+// Where to add the gradient of this parameter, f32; undefined when it must be returned.
+at::Tensor direct_gradient(const at::Tensor& parameter);
+
+// A gradient of parameter's shape for a kernel to add to in f32, and what backward() returns after
+// it has: nothing where it was added directly, else the sum in the parameter's dtype.
+class GradientSum {
+ public:
+  explicit GradientSum(const at::Tensor& parameter);
+  float* data() { return sum_.data_ptr<float>(); }
+  at::Tensor finish();
+
+ private:
+  bool direct_;
+  at::ScalarType dtype_;
+  at::Tensor sum_;
+};
+
+// The gradient of a matrix [M, N], left [M, K] times right [K, N], as backward() returns it.
+at::Tensor matrix_gradient(const at::Tensor& parameter, const MatrixView& left,
+                           const MatrixView& right);
+// The gradient of a bias [N]: the sums of the columns of gradient_rows [M, N].
+at::Tensor bias_gradient(const at::Tensor& parameter, const at::Tensor& gradient_rows);
+
+}  // namespace detail
+}  // namespace trireme::ops

@@ -1,0 +1,235 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/bench/step_bench.h"
+
+#include <ATen/Parallel.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/base/random.h"
+#include "trireme/comm/world.h"
+#include "trireme/data/token_shards.h"
+#include "trireme/ops/machine_rates.h"
+#include "trireme/ops/step_parts.h"
+#include "trireme/topology/host.h"
+#include "trireme/train/bench/known_models.h"
+#include "trireme/train/bench/timing.h"
+#include "trireme/train/train_step.h"
+
+namespace trireme {
+namespace {
+
+constexpr std::uint64_t kSeed = 1234;
+constexpr char kSplit[] = "train";
+constexpr auto kMemoryBudget = std::chrono::milliseconds(400);
+
+void check_at_least_one(const char* option, std::int64_t value) {
+  if (value < 1) throw_error<ConfigError>("{} is {}; it must be at least 1", option, value);
+}
+
+// Weights, gradients, their sum and two moments, and the logits with their gradient: a step holds
+// more than these.
+void check_memory(const StepBenchOptions& options, const nn::ModelConfig& config) {
+  constexpr double kStateBytes = 20, kLogitBytes = 8;  // f32; in bf16 a master takes the difference
+  const double logits = static_cast<double>(options.batch) * static_cast<double>(options.tokens) *
+                        static_cast<double>(config.vocab_size);
+  const double needed =
+      kStateBytes * static_cast<double>(config.num_parameters()) + kLogitBytes * logits;
+  const auto available = static_cast<double>(this_host().memory.available_bytes);
+  if (available > 0 && needed > available) {
+    throw_error<ConfigError>(
+        "a step of {} sequences of {} tokens takes more than {:.1f} GB and {:.1f} GB are "
+        "available: give a smaller --batch or --seq",
+        options.batch, options.tokens, needed / 1e9, available / 1e9);
+  }
+}
+
+// Samples for a few steps; epochs repeat them in another order.
+TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig& config,
+                          const std::string& folder) {
+  constexpr std::int64_t kSteps = 4;
+  constexpr char kNoTokenizer[] = "0000000000000000";  // a hash's digits
+  const RandomStream random(kSeed, "tokens");
+  std::vector<TokenId> ids(static_cast<std::size_t>(kSteps * options.batch * options.tokens + 1));
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<TokenId>(random.bits(i) % static_cast<std::uint64_t>(config.vocab_size));
+  }
+  TokenShardWriter writer(folder, kSplit, config.vocab_size, kNoTokenizer);
+  writer.append(ids);
+  writer.finish();
+  return {folder, kSplit};
+}
+
+TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig& model) {
+  TrainConfig config;
+  config.seed = kSeed;
+  config.model = model;
+  config.batch = {.micro_batch_size = options.batch, .micro_batches = 1};
+  config.train.steps = options.warm_up_steps + options.steps;
+  config.train.dtype = options.dtype;
+  return config;
+}
+
+// Forgets what the process has used before, as far as the kernel lets it (proc(5), clear_refs).
+void reset_peak() {
+  ::malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+// VmHWM. 0 where the kernel does not tell.
+std::int64_t peak_resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    std::int64_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
+// Adds up the parts of all steps.
+class PartSums {
+ public:
+  void add(const std::vector<PartTotal>& totals) {
+    for (const PartTotal& total : totals) {
+      StepPart& part = find(total.name);
+      part.calls += static_cast<double>(total.calls);
+      part.seconds += total.seconds;
+      part.flops += total.flops;
+    }
+    ++steps_;
+  }
+
+  // Of the step that takes median_seconds.
+  std::vector<StepPart> of_step(double median_seconds) const {
+    double seconds = 0;
+    for (const StepPart& part : parts_) seconds += part.seconds;
+    std::vector<StepPart> result = parts_;
+    for (StepPart& part : result) {
+      part.calls /= steps_;
+      part.flops /= steps_;
+      part.share = part.seconds / seconds;
+      part.seconds = part.share * median_seconds;
+    }
+    std::sort(result.begin(), result.end(),
+              [](const StepPart& a, const StepPart& b) { return a.seconds > b.seconds; });
+    return result;
+  }
+
+ private:
+  StepPart& find(std::string_view name) {
+    for (StepPart& part : parts_) {
+      if (part.name == name) return part;
+    }
+    return parts_.emplace_back(StepPart{.name = std::string(name)});
+  }
+
+  std::vector<StepPart> parts_;
+  double steps_ = 0;
+};
+
+double seconds_of(const std::vector<PartTotal>& totals) {
+  double seconds = 0;
+  for (const PartTotal& total : totals) seconds += total.seconds;
+  return seconds;
+}
+
+// Runs the steps and fills in what they tell. The model is gone when it returns.
+void run_steps(const TrainConfig& config, const TokenShards& shards, StepBenchReport& report) {
+  const StepBenchOptions& options = report.options;
+  ModelState state(config.model, config.optimizer, training_dtype(options.dtype), kSeed);
+  const std::unique_ptr<Group> alone = join_world({});
+  TrainStep step(config, shards, *alone, state);
+  for (std::int64_t i = 0; i < options.warm_up_steps; ++i) step.run(i, false);
+  StepParts recorder;
+  PartSums sums;
+  std::vector<double> seconds;
+  for (std::int64_t i = 0; i < options.steps; ++i) {
+    recorder.start();
+    report.loss = step.run(options.warm_up_steps + i, false).loss;
+    const std::vector<PartTotal> totals = recorder.stop();
+    seconds.push_back(seconds_of(totals));
+    sums.add(totals);
+  }
+  report.seconds = spread_of(seconds);
+  report.parts = sums.of_step(report.seconds.median);
+}
+
+StepLimit measure_limit(const StepBenchOptions& options, const nn::ModelConfig& config) {
+  const at::ScalarType dtype = training_dtype(options.dtype);
+  StepLimit limit;
+  limit.rates = measure_product_rates(step_products(config, options.batch, options.tokens), dtype,
+                                      options.limit_timing);
+  limit.memory_bytes_per_s = measure_memory_bytes_per_s(kMemoryBudget);
+  limit.optimizer_bytes =
+      optimizer_bytes_per_parameter(dtype) * static_cast<double>(config.num_parameters());
+  return limit;
+}
+
+}  // namespace
+
+void StepBenchOptions::validate() const {
+  training_dtype(dtype);
+  check_at_least_one("--batch", batch);
+  check_at_least_one("--seq", tokens);
+  check_at_least_one("--steps", steps);
+  if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
+  check_memory(*this, known_model(model, tokens));
+}
+
+double StepBenchReport::tokens_per_step() const {
+  return static_cast<double>(options.batch * options.tokens);
+}
+
+double StepBenchReport::share_of_limit() const {
+  return limit.rates.empty() ? std::numeric_limits<double>::quiet_NaN()
+                             : limit.seconds() / seconds.median;
+}
+
+double StepBenchReport::matrix_share() const {
+  double share = 0;
+  for (const StepPart& part : parts) share += part.flops > 0 ? part.share : 0.0;
+  return share > 0 ? share : std::numeric_limits<double>::quiet_NaN();
+}
+
+double StepBenchReport::flops_in_parts() const {
+  double sum = 0;
+  for (const StepPart& part : parts) sum += part.flops;
+  return sum;
+}
+
+StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder) {
+  options.validate();
+  const nn::ModelConfig model = known_model(options.model, options.tokens);
+  StepBenchReport report;
+  report.options = options;
+  report.parameters = model.num_parameters();
+  report.threads = at::get_num_threads();
+  report.flops = total_flops(step_products(model, options.batch, options.tokens));
+  reset_peak();
+  run_steps(train_config(options, model), random_tokens(options, model, folder), report);
+  report.peak_bytes = peak_resident_bytes();
+  if (options.measure_limit) report.limit = measure_limit(options, model);
+  return report;
+}
+
+double optimizer_bytes_per_parameter(at::ScalarType dtype) {
+  constexpr double kF32Bytes = 4, kBf16Bytes = 2;
+  constexpr double kRead = 4, kWritten = 3;  // arrays
+  return (kRead + kWritten) * kF32Bytes + (dtype == at::kBFloat16 ? kBf16Bytes : 0.0);
+}
+
+at::ScalarType training_dtype(std::string_view name) {
+  if (name == "f32") return at::kFloat;
+  if (name == "bf16") return at::kBFloat16;
+  throw_error<ConfigError>("there is no training in dtype '{}'; use f32 or bf16", name);
+}
+
+}  // namespace trireme

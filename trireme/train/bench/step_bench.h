@@ -1,0 +1,98 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// `trireme bench step`: whole training steps of a known model on random tokens, where their time
+// goes, and how near they come to what this machine could do. docs/compute.md says what the figures
+// mean.
+//
+//   const StepBenchReport report = bench_step({.model = "gpt2-124m", .dtype = "bf16"}, folder);
+//   std::fputs(to_json(report).c_str(), stdout);
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trireme/comm/bench/runner.h"
+#include "trireme/comm/bench/statistics.h"
+#include "trireme/nn/model_config.h"
+#include "trireme/train/bench/product_rates.h"
+
+namespace trireme {
+
+struct StepBenchOptions {
+  std::string model = "gpt2-124m";  // see known_models.h
+  std::string dtype = "f32";        // or bf16
+  std::int64_t batch = 4;           // sequences
+  std::int64_t tokens = 256;        // of a sequence
+  std::int64_t steps = 10;          // timed
+  std::int64_t warm_up_steps = 2;
+  bool measure_limit = true;
+  BenchTiming limit_timing = {.max_samples = 15, .seconds = 0.2};  // of each shape of product
+
+  // Throws ConfigError: an unknown model or dtype, numbers below 1, or what cannot fit into this
+  // host's memory.
+  void validate() const;
+};
+
+// The time of a part is its share of all timed steps, times the median step: the parts' seconds sum
+// up to report.seconds.median.
+struct StepPart {
+  std::string name;
+  double calls = 0;  // in a step
+  double seconds = 0;
+  double share = 0;
+  double flops = 0;  // of the matrix products in it, in a step
+};
+
+// What a step would take if all that it did were its matrix products, each at the best rate of its
+// shape, and the optimizer's reading and writing of memory.
+struct StepLimit {
+  std::vector<ProductRate> rates;
+  double memory_bytes_per_s = 0;
+  double optimizer_bytes = 0;
+
+  double product_seconds() const { return seconds_at_rates(rates); }
+  double optimizer_seconds() const { return optimizer_bytes / memory_bytes_per_s; }
+  double seconds() const { return product_seconds() + optimizer_seconds(); }
+};
+
+struct StepBenchReport {
+  StepBenchOptions options;
+  std::int64_t parameters = 0;
+  int threads = 1;
+  double loss = 0;              // of the last step, nats per token
+  Spread seconds;               // of a step
+  double flops = 0;             // of a step's matrix products, counted from shapes
+  std::vector<StepPart> parts;  // the longest first
+  std::int64_t peak_bytes = 0;  // resident, of this process while it ran the steps
+  StepLimit limit;              // without rates if it was not measured
+
+  double tokens_per_step() const;
+  double share_of_limit() const;  // NaN where the limit was not measured
+  // Share of the step in parts that have matrix products. NaN while no part says that it has.
+  double matrix_share() const;
+  double flops_in_parts() const;  // in a step; below flops where parts are missing
+};
+
+// Steps of train_step.h, one micro-batch each, from random weights, on this process's threads.
+// folder: an empty one for the random tokens. Throws what validate() does, DataError, Error.
+StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder);
+
+// Bytes that AdamW reads and writes for each parameter: reads weight, gradient and two moments,
+// writes weight and moments, f32 all of them; in bf16 the working copy besides.
+double optimizer_bytes_per_parameter(at::ScalarType dtype);
+
+// "f32" or "bf16". Throws ConfigError.
+at::ScalarType training_dtype(std::string_view name);
+
+// One object in one line, with the line break.
+std::string to_json(const StepBenchReport& report);
+std::string to_table(const StepBenchReport& report);
+
+// Several reports as a table, a line each.
+std::string sweep_header();
+std::string to_sweep_row(const StepBenchReport& report);
+
+}  // namespace trireme

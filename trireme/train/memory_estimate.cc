@@ -1,0 +1,296 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/memory_estimate.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iterator>
+#include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/ops/kernels/matrix_kernels.h"
+#include "trireme/ops/kernels/norm_kernels.h"
+#include "trireme/ops/loss.h"
+#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/flat_parameters.h"
+#include "trireme/topology/host.h"
+
+namespace trireme {
+namespace {
+
+using enum MemoryCategory;
+using nn::Recompute;
+
+constexpr std::int64_t kF32Bytes = 4, kI64Bytes = 8;
+
+std::int64_t div_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Elements of the flat buffers: each parameter begins at a multiple of their alignment.
+std::int64_t flat_elements(const nn::ModelConfig& c) {
+  const auto sum = [](std::initializer_list<std::int64_t> parameters) {
+    std::int64_t elements = 0;
+    for (const std::int64_t count : parameters) {
+      elements += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
+    }
+    return elements;
+  };
+  const std::int64_t C = c.width, F = c.mlp_width, KD = c.kv_heads * c.head_width();
+  const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * sum({C});
+  const std::int64_t gate_or_biases = c.is_gpt2() ? sum({C, KD, KD, C, F, C}) : sum({F * C});
+  const std::int64_t block =
+      2 * norm + sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + gate_or_biases;
+  const std::int64_t embeddings =
+      (c.tied() ? 1 : 2) * sum({c.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
+  return embeddings + c.layers * block + norm;
+}
+
+// Buffers of gradients that a rank comes to have: the steps of TrainStep and GradientTree, with
+// numbers in the place of tensors. A buffer is never freed.
+class GradientBuffers {
+ public:
+  static std::int64_t count(const MicroBatchPlan& plan) {
+    GradientBuffers buffers;
+    std::vector<MicroBatchRange> rounds = plan.rounds(0);
+    std::reverse(rounds.begin(), rounds.end());
+    for (const MicroBatchRange& round : rounds) buffers.run(round.end - round.begin);
+    return buffers.made_;
+  }
+
+ private:
+  void run(std::int64_t micro_batches) {
+    for (std::int64_t m = 0; m < micro_batches; ++m) {
+      free_ > 0 ? --free_ : ++made_;
+      heights_.push_back(0);
+      while (heights_.size() >= 2 && *(heights_.end() - 2) == heights_.back()) {
+        heights_.pop_back();
+        ++heights_.back();
+        ++free_;
+      }
+    }
+    heights_.clear();
+    if (holds_total_) ++free_;  // of the rounds before, added to this one's sum
+    holds_total_ = true;
+  }
+
+  std::int64_t made_ = 0;
+  std::int64_t free_ = 0;
+  std::vector<int> heights_;
+  bool holds_total_ = false;
+};
+
+// Bytes of the tensors of a step by what they hold; "of all rows" where nothing else is said.
+struct TensorBytes {
+  std::int64_t element;
+  std::int64_t stream;          // [B, T, C]
+  std::int64_t kv;              // keys, or values
+  std::int64_t hidden;          // [B, T, F]
+  std::int64_t moments;         // what a norm keeps of its rows: f32
+  std::int64_t log_sums;        // what attention keeps: f32
+  std::int64_t norm_partials;   // of the gradients of a norm's parameters
+  std::int64_t logits;          // of a block of rows, with their gradient
+  std::int64_t head_gradient;   // f32
+  std::int64_t whole_step;      // batch and rotary table
+  std::int64_t mlp_kept;        // hidden values and those before the nonlinearity
+  std::int64_t mlp_gradients;   // before the nonlinearity
+  std::int64_t checkpoint = 0;  // state of the random numbers
+
+  explicit TensorBytes(const TrainConfig& config) {
+    const nn::ModelConfig& c = config.model;
+    const bool bf16 = config.train.dtype == "bf16", gpt2 = c.is_gpt2();
+    const std::int64_t rows = config.batch.micro_batch_size * c.context;
+    element = bf16 ? 2 : 4;
+    stream = rows * c.width * element;
+    kv = rows * c.kv_heads * c.head_width() * element;
+    hidden = rows * c.mlp_width * element;
+    moments = rows * (gpt2 ? 2 : 1) * kF32Bytes;
+    log_sums = rows * c.heads * kF32Bytes;
+    norm_partials = ops::norm_blocks(rows) * 2 * c.width * kF32Bytes;
+    logits = std::min(ops::kLossRows, rows) * c.vocab_size * (kF32Bytes + (bf16 ? element : 0));
+    head_gradient = c.vocab_size * c.width * kF32Bytes;
+    whole_step = 2 * rows * kI64Bytes + (gpt2 ? 0 : c.context * c.head_width() * kF32Bytes);
+    const bool again = config.compute.recompute_mode() == Recompute::kActivations;
+    mlp_kept = ((gpt2 ? 2 : 3) - (again ? 1 : 0)) * hidden;
+    mlp_gradients = (gpt2 ? 1 : 2) * hidden + (gpt2 || !bf16 ? 0 : stream);
+  }
+
+  // A block's attention half: the stream and its norm, q, k, v, and what attention gives.
+  std::int64_t attention_kept() const { return 4 * stream + moments + 2 * kv + log_sums; }
+  std::int64_t block_kept() const { return attention_kept() + 2 * stream + moments + mlp_kept; }
+};
+
+// The most that lives at once, of the moments that can be it. A gradient of the stream flows
+// through all of the backward pass: `stream` once in each of its moments.
+std::int64_t activation_bytes(const TrainConfig& config) {
+  const TensorBytes t(config);
+  const std::int64_t layers = config.model.layers;
+  const bool blocks = config.compute.recompute_mode() == Recompute::kBlocks;
+  // Of all blocks, and of what is computed again of the last one while it goes backward: its
+  // outputs, the stream in two parts, live as long as that takes.
+  const std::int64_t kept = blocks ? (2 * layers - 1) * t.stream : layers * t.block_kept();
+  const std::int64_t again = blocks ? t.block_kept() + t.stream - (layers == 1 ? t.stream : 0) : 0;
+  const std::int64_t mlp = t.block_kept() - t.attention_kept();
+  const std::int64_t still_held = blocks ? 2 * t.stream : 0;
+
+  const std::int64_t moments[] = {
+      // In the loss: the final norm's sum and result, and the gradient of that.
+      kept + t.moments + 3 * t.stream + t.head_gradient + t.logits,
+      // The final norm, backward: its sum, three gradients.
+      kept + t.moments + 4 * t.stream + t.norm_partials,
+      // The last MLP.
+      kept + again + t.stream + t.mlp_gradients + t.stream,
+      // The last attention: gradients of its output, of q, k and v.
+      kept + again - mlp + still_held + 3 * t.stream + 2 * t.kv,
+  };
+  return t.whole_step + *std::max_element(std::begin(moments), std::end(moments));
+}
+
+// [rows, inner] times [inner, columns].
+struct Product {
+  std::int64_t rows, inner, columns;
+};
+
+// Of all linear layers, forward and backward; the head's go by blocks of rows.
+std::vector<Product> products_of(const TrainConfig& config) {
+  const nn::ModelConfig& c = config.model;
+  const std::int64_t N = config.batch.micro_batch_size * c.context;
+  std::vector<Product> products;
+  const auto add = [&](std::int64_t rows, std::int64_t in, std::int64_t out) {
+    products.insert(products.end(), {{rows, in, out}, {rows, out, in}, {out, rows, in}});
+  };
+  add(N, c.width, c.width);
+  add(N, c.width, c.kv_heads * c.head_width());
+  add(N, c.width, c.mlp_width);
+  add(N, c.mlp_width, c.width);
+  add(std::min(ops::kLossRows, N), c.width, c.vocab_size);
+  if (N % ops::kLossRows != 0) add(N % ops::kLossRows, c.width, c.vocab_size);
+  return products;
+}
+
+// What a thread keeps for its kernels, by slot, in floats. How products are cut is matrix_product's
+// business; near enough, a thread gets its share of the rows or of the columns, and packs as much
+// of either side at once as fills a third of the second-level cache.
+class ThreadScratch {
+ public:
+  static std::int64_t bytes(const TrainConfig& config, int threads) {
+    ThreadScratch scratch(threads);
+    for (const Product& product : products_of(config)) scratch.add(product);
+    return kF32Bytes * (scratch.left_ + scratch.right_ + scratch.tiles_ + attention(config.model));
+  }
+
+ private:
+  static constexpr std::int64_t kDepth = ops::detail::kMaxDepth;
+  static constexpr std::int64_t kLeftRow = kDepth + 16;  // of a panel, however deep the product is
+  static constexpr std::int64_t kMostTiles = 1 << 18;
+
+  explicit ThreadScratch(int threads) : threads_(threads) {}
+
+  void add(const Product& p) {
+    constexpr std::int64_t kLeastCache = std::int64_t{256} << 10;
+    const std::int64_t cache = std::max<std::int64_t>(kLeastCache, sysconf(_SC_LEVEL2_CACHE_SIZE));
+    const std::int64_t depth = div_up(p.inner, div_up(p.inner, kDepth));
+    const std::int64_t side = std::max(tile_.columns, cache / kF32Bytes / 3 / depth);
+    const auto share = [&](std::int64_t whole, std::int64_t unit) {
+      return div_up(std::min(side, div_up(whole, threads_)), unit) * unit;
+    };
+    left_ = std::max(left_, share(p.rows, tile_.rows) * kLeftRow);
+    right_ = std::max(right_, share(p.columns, tile_.columns) * depth);
+    if (p.inner > depth) {
+      tiles_ = std::max(tiles_, std::min(kMostTiles, div_up(p.rows * p.columns, threads_)));
+    }
+  }
+
+  // Of the backward pass, which takes more than the forward pass: blocks of queries and keys as
+  // left panels, three blocks of scores, and all of a kv head's queries.
+  static std::int64_t attention(const nn::ModelConfig& c) {
+    constexpr std::int64_t kQueries = 96, kKeys = 192;  // of a block
+    const std::int64_t columns = ops::detail::tile_shape().columns;
+    const std::int64_t width = div_up(c.head_width(), columns) * columns;
+    const std::int64_t queries = c.heads / c.kv_heads * div_up(c.context, kQueries) * kQueries;
+    return (3 * kQueries + kKeys) * kLeftRow + 3 * kQueries * kKeys +
+           (5 * kKeys + 2 * kQueries + queries) * width;
+  }
+
+  const ops::detail::TileShape tile_ = ops::detail::tile_shape();
+  int threads_;
+  std::int64_t left_ = 0, right_ = 0, tiles_ = 0;
+};
+
+// In GB from one on, else in MB.
+struct Unit {
+  double bytes;
+  const char* name;
+};
+Unit unit_for(std::int64_t bytes) {
+  return bytes >= 1'000'000'000 ? Unit{1e9, "GB"} : Unit{1e6, "MB"};
+}
+
+std::string in_words(std::int64_t bytes) {
+  const Unit unit = unit_for(bytes);
+  return fmt::format("{:.2f} {}", static_cast<double>(bytes) / unit.bytes, unit.name);
+}
+
+// "compute.recompute=blocks (1.20 GB), ...": what would take less.
+std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
+  std::string text;
+  const auto add = [&](const char* name, auto change) {
+    TrainConfig other = config;
+    change(other);
+    const std::int64_t bytes = estimate_memory(other, job).total();
+    if (bytes < estimate_memory(config, job).total()) {
+      text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", name, in_words(bytes));
+    }
+  };
+  add("compute.recompute=blocks", [](TrainConfig& c) { c.compute.recompute = "blocks"; });
+  add("batch.micro_batch_size=1", [](TrainConfig& c) { c.batch.micro_batch_size = 1; });
+  add("train.dtype=bf16", [](TrainConfig& c) { c.train.dtype = "bf16"; });
+  add("a model of half the layers",
+      [](TrainConfig& c) { c.model.layers = div_up(c.model.layers, 2); });
+  return text;
+}
+
+}  // namespace
+
+MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
+  const std::int64_t flat = flat_elements(config.model);
+  const MicroBatchPlan plan(config.batch.micro_batches, job.ranks);
+  MemorySplit memory;
+  memory[kWeights] = flat * (kF32Bytes + (config.train.dtype == "bf16" ? 2 : 0));
+  memory[kGradients] = flat * kF32Bytes * GradientBuffers::count(plan);
+  memory[kOptimizer] = 2 * flat * kF32Bytes;
+  memory[kActivations] = activation_bytes(config);
+  memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
+  return memory;
+}
+
+std::string describe_memory(const MemorySplit& memory) {
+  const Unit unit = unit_for(memory.total());
+  std::string parts;
+  for (const MemoryCategory category : kMemoryCategories) {
+    parts += fmt::format("{}{} {:.2f}", parts.empty() ? "" : ", ", memory_category_name(category),
+                         static_cast<double>(memory[category]) / unit.bytes);
+  }
+  return fmt::format("{} ({})", in_words(memory.total()), parts);
+}
+
+void check_memory(const TrainConfig& config, const JobShape& job, std::int64_t available_bytes) {
+  const MemorySplit memory = estimate_memory(config, job);
+  const std::int64_t needed = memory.total() * job.local_ranks;
+  if (available_bytes <= 0 || needed <= available_bytes) return;
+  throw_error<ConfigError>(
+      "a worker needs about {}, the {} on this host {}, but {} are available: a worker would need "
+      "less with {}; or start fewer workers on this host",
+      describe_memory(memory), job.local_ranks, in_words(needed), in_words(available_bytes),
+      smaller_settings(config, job));
+}
+
+std::int64_t memory_for_training() {
+  const MemoryInfo memory = this_host().memory;
+  // What the group uses already is mostly files in the page cache, which the kernel gives back.
+  return memory.cgroup_limit_bytes ? std::min(memory.available_bytes, *memory.cgroup_limit_bytes)
+                                   : memory.available_bytes;
+}
+
+}  // namespace trireme
