@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/tensor_view.h"
 
 namespace trireme::ops {
 namespace {
@@ -50,7 +51,7 @@ void check(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
     return t.scalar_type() == a.scalar_type() && t.is_cpu();
   };
   const bool batched = a.dim() == 3;
-  const bool fits = onednn_multiplies(a) && same(b) && same(out) && (a.dim() == 2 || batched) &&
+  const bool fits = has_kernels(a) && same(b) && same(out) && (a.dim() == 2 || batched) &&
                     b.dim() == a.dim() && out.dim() == a.dim() && a.size(-1) == b.size(-2) &&
                     out.size(-2) == a.size(-2) && out.size(-1) == b.size(-1) &&
                     (!batched || (a.size(0) == b.size(0) && a.size(0) == out.size(0))) &&
@@ -69,11 +70,6 @@ void check(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
 }
 
 }  // namespace
-
-bool onednn_multiplies(const at::Tensor& tensor) {
-  return tensor.is_cpu() &&
-         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
-}
 
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
               const at::Tensor& out) {

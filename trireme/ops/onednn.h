@@ -8,12 +8,9 @@
 
 namespace trireme::ops {
 
-// Whether multiply() takes tensors like this one: f32 or bf16, on the CPU.
-bool onednn_multiplies(const at::Tensor& tensor);
-
 // out = a b (+ bias for every row), for one matrix or a batch of them. a: [M, K] or [B, M, K], b:
 // [K, N] or [B, K, N], bias: [N] or undefined, out: [M, N] or [B, M, N] contiguous, all of one
-// dtype that onednn_multiplies(), no dim 0. Transposed views of a and b are read in place. Sums in
+// dtype that has_kernels() takes, no dim 0. Transposed views of a and b are read in place. Sums in
 // f32. No gradient. On this thread's OpenMP pool. Throws ShapeError, and dnnl::error when this
 // processor cannot multiply the dtype.
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,

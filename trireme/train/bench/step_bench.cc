@@ -19,9 +19,9 @@
 #include "trireme/data/token_shards.h"
 #include "trireme/ops/machine_rates.h"
 #include "trireme/ops/step_parts.h"
-#include "trireme/topology/host.h"
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
+#include "trireme/train/memory_estimate.h"
 #include "trireme/train/train_step.h"
 
 namespace trireme {
@@ -33,23 +33,6 @@ constexpr auto kMemoryBudget = std::chrono::milliseconds(400);
 
 void check_at_least_one(const char* option, std::int64_t value) {
   if (value < 1) throw_error<ConfigError>("{} is {}; it must be at least 1", option, value);
-}
-
-// Weights, gradients, their sum and two moments, and the logits with their gradient: a step holds
-// more than these.
-void check_memory(const StepBenchOptions& options, const nn::ModelConfig& config) {
-  constexpr double kStateBytes = 20, kLogitBytes = 8;  // f32; in bf16 a master takes the difference
-  const double logits = static_cast<double>(options.batch) * static_cast<double>(options.tokens) *
-                        static_cast<double>(config.vocab_size);
-  const double needed =
-      kStateBytes * static_cast<double>(config.num_parameters()) + kLogitBytes * logits;
-  const auto available = static_cast<double>(this_host().memory.available_bytes);
-  if (available > 0 && needed > available) {
-    throw_error<ConfigError>(
-        "a step of {} sequences of {} tokens takes more than {:.1f} GB and {:.1f} GB are "
-        "available: give a smaller --batch or --seq",
-        options.batch, options.tokens, needed / 1e9, available / 1e9);
-  }
 }
 
 // Samples for a few steps; epochs repeat them in another order.
@@ -76,6 +59,19 @@ TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig&
   config.train.steps = options.warm_up_steps + options.steps;
   config.train.dtype = options.dtype;
   return config;
+}
+
+// Refuses what the host has no memory for, in the words of this command's options.
+void check_memory(const StepBenchOptions& options, const TrainConfig& config) {
+  const std::int64_t needed = estimate_memory(config, {.threads = at::get_num_threads()}).total();
+  const std::int64_t available = memory_for_training();
+  if (available > 0 && needed > available) {
+    throw_error<ConfigError>(
+        "a step of {} sequences of {} tokens takes about {:.1f} GB and {:.1f} GB are available: "
+        "give a smaller --batch or --seq",
+        options.batch, options.tokens, static_cast<double>(needed) / 1e9,
+        static_cast<double>(available) / 1e9);
+  }
 }
 
 // Forgets what the process has used before, as far as the kernel lets it (proc(5), clear_refs).
@@ -181,7 +177,7 @@ void StepBenchOptions::validate() const {
   check_at_least_one("--seq", tokens);
   check_at_least_one("--steps", steps);
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
-  check_memory(*this, known_model(model, tokens));
+  check_memory(*this, train_config(*this, known_model(model, tokens)));
 }
 
 double StepBenchReport::tokens_per_step() const {
