@@ -61,6 +61,29 @@ TEST_F(TrainTest, RecomputingChangesNoBit) {
   expect_refused(train("some", {"compute.recompute=some"}), {"compute.recompute", "activations"});
 }
 
+TEST_F(TrainTest, SeparateDocumentsArePartOfTheModel) {
+  std::filesystem::remove_all(text());
+  write_corpus(text(), 150, 1);  // several to a sample
+  const std::string separate = "model.separate_documents=true";
+  train_or_fail("joined");
+  train_or_fail("one", {separate});
+  train_or_fail("two", {separate, "--workers", "2", "compute.recompute=blocks"});
+  EXPECT_EQ(losses("one"), losses("two"));
+  EXPECT_NE(losses("one"), losses("joined"));
+  const auto evaluated = [&](const char* run) {
+    const ProgramResult result = run_program({kTrireme, "eval", path(run), text(), "--json"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return nlohmann::json::parse(result.out)["loss"].get<double>();
+  };
+  // A model whose attention saw one document must not be evaluated on more.
+  EXPECT_EQ(evaluated("one"), evaluated("two"));
+  EXPECT_NE(read_text(path("one") + "/checkpoints/step-00000012/model.yaml")
+                .find("separate_documents: true"),
+            std::string::npos);
+  expect_refused(train("one", {"--resume", "model.separate_documents=false"}),
+                 {"model.separate_documents", "false", "true"});
+}
+
 TEST_F(TrainTest, MemoryIsEstimatedBeforeItIsTaken) {
   const ProgramResult result = train("run", {"train.steps=2"});
   ASSERT_EQ(result.exit_code, 0) << result.err;

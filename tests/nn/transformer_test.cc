@@ -16,6 +16,7 @@
 #include "tests/support/model_fixtures.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
+#include "trireme/ops/attention.h"
 
 namespace trireme {
 namespace {
@@ -162,6 +163,32 @@ TEST_P(EachModel, AWindowBoundsWhatATokenSees) {
   }
 }
 
+// Documents that begin with token 0, at 0, 4 and 9 (the first without it).
+at::Tensor packed_tokens() {
+  const auto tokens = formula_tokens(2, 11, 36) + 1;
+  tokens.narrow(1, 4, 1).zero_();
+  tokens.narrow(1, 9, 1).zero_();
+  return tokens;
+}
+
+TEST_P(EachModel, SeparateDocumentsDoNotSeeEachOther) {
+  for (const nn::Recompute recompute : {nn::Recompute::kNone, nn::Recompute::kBlocks}) {
+    auto m = model(at::kDouble);
+    m->set_recompute(recompute);
+    const auto tokens = packed_tokens();
+    const auto starts = ops::document_starts(tokens, 0);
+    const auto before = m->forward(tokens, starts).detach();
+    auto changed = tokens.clone();
+    changed[0][5] = changed[0][5] + 1;
+    const auto difference = (m->forward(changed, starts) - before).abs().amax(2);
+    for (std::int64_t t = 0; t < 11; ++t) {
+      const bool sees = t >= 5 && t < 9;
+      EXPECT_EQ(difference[0][t].item<double>() > 1e-9, sees) << t;
+      EXPECT_EQ(difference[1][t].item<double>(), 0.0);
+    }
+  }
+}
+
 TEST_P(EachModel, DecodingWithAWindowEqualsForward) {
   auto windowed = config();
   windowed.attention_window = 4;
@@ -221,6 +248,26 @@ TEST(Transformer, RefusesWhatItCannotTake) {
   EXPECT_THROW(gpt2->decode(formula_tokens(3, 1, 37), cache), ShapeError);
   EXPECT_THROW(gpt2->decode(formula_tokens(2, 3, 37), cache), ShapeError);
   EXPECT_EQ(cache.tokens, 9);
+}
+
+// Rotary positions are relative: a document is computed as if it stood alone, and so is its loss.
+TEST(Transformer, ASeparateDocumentIsItselfWithRotaryPositions) {
+  nn::Transformer m(small_model_config("llama"));
+  nn::initialize(*m, 7);
+  m->to(at::kDouble);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : m->parameters()) parameter.mul_(5);
+  const auto tokens = packed_tokens(), targets = formula_tokens(2, 11, 37, 1);
+  const auto starts = ops::document_starts(tokens, 0);
+  const auto packed = m->forward(tokens, starts);
+  double losses = 0;
+  for (const auto& [begin, count] : {std::pair{0, 4}, {4, 5}, {9, 2}}) {
+    const auto alone = tokens.narrow(1, begin, count);
+    EXPECT_LT(max_difference(m->forward(alone), packed.narrow(1, begin, count)), 1e-10) << begin;
+    losses += m->loss(alone, targets.narrow(1, begin, count)).item<double>() * count;
+  }
+  EXPECT_NEAR(m->loss(tokens, targets, starts).item<double>(), losses / 11, 1e-10);
+  EXPECT_GT(max_difference(m->forward(tokens), packed), 1e-3);
 }
 
 // Rotary positions have no end.

@@ -184,6 +184,18 @@ TEST(Attention, NaNIsNotHidden) {
   EXPECT_TRUE(out.narrow(1, 3, 2).isnan().all().item<bool>());
 }
 
+TEST(Attention, DocumentsBeginWithTheirSeparator) {
+  const at::Tensor tokens =
+      at::tensor({5, 7, 0, 3, 0, 0, 4, 0, 1, 2, 3, 4, 5, 6}, at::kLong).view({2, 7});
+  const at::Tensor starts = ops::document_starts(tokens, 0);
+  EXPECT_TRUE(
+      starts.equal(at::tensor({0, 0, 2, 2, 4, 5, 5, 0, 0, 0, 0, 0, 0, 0}, at::kLong).view({2, 7})));
+  EXPECT_TRUE(ops::document_starts(tokens, 9).equal(at::zeros_like(tokens)));
+  EXPECT_EQ(ops::document_starts(tokens.narrow(1, 0, 0), 0).numel(), 0);
+  EXPECT_THROW(ops::document_starts(tokens.view({14}), 0), ShapeError);
+  EXPECT_THROW(ops::document_starts(tokens.to(at::kFloat), 0), ShapeError);
+}
+
 TEST(Attention, CountsThePairsThatSeeEachOther) {
   const AttentionMask mask{.window = 7, .document_starts_BS = packed_documents(2, 40, {11, 5})};
   double pairs = 0;

@@ -56,9 +56,11 @@ int run_eval(const EvalArguments& arguments) {
   const PrepareReport report = encode(arguments, saved, folder.path() + "/data");
 
   const TokenShards shards(folder.path() + "/data", "train");
-  const Evaluator evaluator(shards, saved.model->config().context,
+  const nn::ModelConfig& config = saved.model->config();
+  const Evaluator evaluator(shards, config.context,
                             {.micro_batch_size = arguments.batch,
-                             .max_micro_batches = std::numeric_limits<std::int32_t>::max()});
+                             .max_micro_batches = std::numeric_limits<std::int32_t>::max(),
+                             .separator = document_separator(config, saved.tokenizer)});
   const std::unique_ptr<Group> alone = join_world({});
   const Evaluation evaluation = evaluator.run(*saved.model, *alone);
   const double tokens_per_byte =

@@ -21,23 +21,25 @@ AttentionImpl::AttentionImpl(const ModelConfig& config)
       "out", Linear(C, C, LinearOptions{.bias = bias, .role = ParameterRole::kResidualMatrix}));
 }
 
-at::Tensor AttentionImpl::forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary,
-                                  KvCache* cache, std::size_t layer) {
+at::Tensor AttentionImpl::forward(const at::Tensor& x_BTC, const TokenContext& context,
+                                  std::size_t layer) {
   const auto B = x_BTC.size(0), T = x_BTC.size(1);
   // Heads are counted from the layer's output: a rank of a sharded model has fewer of them.
   const auto heads = [&](const at::Tensor& y) { return y.view({B, T, -1, head_width_}); };
   auto q_BTHD = heads(q_(x_BTC));
   auto k_BTKD = heads(k_(x_BTC));
-  if (rotary.cos.defined()) {
-    q_BTHD = ops::rotate(q_BTHD, rotary);
-    k_BTKD = ops::rotate(k_BTKD, rotary);
+  if (context.rotary.cos.defined()) {
+    q_BTHD = ops::rotate(q_BTHD, context.rotary);
+    k_BTKD = ops::rotate(k_BTKD, context.rotary);
   }
   auto k_BKSD = k_BTKD.transpose(1, 2);
   auto v_BKSD = heads(v_(x_BTC)).transpose(1, 2);
-  if (cache != nullptr) {
-    std::tie(k_BKSD, v_BKSD) = cache->append(layer, k_BKSD, v_BKSD);
+  if (context.cache != nullptr) {
+    std::tie(k_BKSD, v_BKSD) = context.cache->append(layer, k_BKSD, v_BKSD);
   }
-  return out_(ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, {.window = window_}).view({B, T, -1}));
+  const ops::AttentionMask mask{.window = window_,
+                                .document_starts_BS = context.document_starts_BT};
+  return out_(ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, mask).view({B, T, -1}));
 }
 
 }  // namespace trireme::nn

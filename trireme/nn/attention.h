@@ -20,16 +20,23 @@
 
 namespace trireme::nn {
 
+// What attention knows of its tokens beside their values.
+struct TokenContext {
+  ops::RotaryTable rotary = {};        // undefined tensors with learned positions
+  at::Tensor document_starts_BT = {};  // ops::AttentionMask's; undefined: one document
+  // Null in training; else the tokens follow those in the cache, and their keys and values enter
+  // it.
+  KvCache* cache = nullptr;
+};
+
 class AttentionImpl : public torch::nn::Module {
  public:
   // Children q [H D, C], k and v [K D, C], out [C, H D]; biases with gpt2.
   explicit AttentionImpl(const ModelConfig& config);
 
-  // x_BTC -> [B, T, C]. rotary: undefined tensors with learned positions. cache: null in training;
-  // else the tokens of x follow those in the cache, and their keys and values enter it at layer. A
-  // token sees the model's attention_window, in the cache too.
-  at::Tensor forward(const at::Tensor& x_BTC, const ops::RotaryTable& rotary, KvCache* cache,
-                     std::size_t layer);
+  // x_BTC -> [B, T, C]. layer: this one's number in the cache. A token sees the model's
+  // attention_window, in the cache too.
+  at::Tensor forward(const at::Tensor& x_BTC, const TokenContext& context, std::size_t layer);
 
  private:
   std::int64_t head_width_;

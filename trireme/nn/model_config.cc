@@ -56,6 +56,8 @@ void ModelConfig::visit(ConfigFields& f) {
   f.field("context", context, "tokens in a training sample");
   f.field("attention_window", attention_window,
           "tokens that a token's attention sees, itself included; 0: all before it");
+  f.field("separate_documents", separate_documents,
+          "a token's attention sees its own document alone, not those before it in the sample");
   f.field("vocab_size", vocab_size, "rows of the embedding; 0: the tokenizer's");
   f.field("norm_epsilon", norm_epsilon, "added to the variance in norms");
   f.field("rope_theta", rope_theta, "base of the rotary positions' wavelengths (llama)");

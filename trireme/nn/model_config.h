@@ -27,7 +27,10 @@ struct ModelConfig {
       0;  // 0: 4 x width (gpt2), 8/3 x width rounded up to a multiple of 32 (llama)
   std::int64_t context = 256;         // tokens in a training sample; positions with gpt2
   std::int64_t attention_window = 0;  // tokens that a token sees, itself included; 0: all
-  std::int64_t vocab_size = 0;        // 0: the tokenizer's
+  // A token sees its own document alone, which begins with end_of_text, and nothing before it in
+  // the sample (Llama 3; Grattafiori et al. 2024, 3.2). Else a sample is one text.
+  bool separate_documents = false;
+  std::int64_t vocab_size = 0;  // 0: the tokenizer's
   double norm_epsilon = 1e-5;
   double rope_theta = 10000.0;
   std::string tie_head =

@@ -34,9 +34,9 @@ BlockImpl::BlockImpl(const ModelConfig& config) {
   mlp_ = register_module("mlp", Mlp(config));
 }
 
-ResidualStream BlockImpl::forward(ResidualStream stream, const ops::RotaryTable& rotary,
-                                  KvCache* cache, std::size_t layer) {
-  stream.change_BTC = attn_(attn_norm_->forward(stream), rotary, cache, layer);
+ResidualStream BlockImpl::forward(ResidualStream stream, const TokenContext& context,
+                                  std::size_t layer) {
+  stream.change_BTC = attn_(attn_norm_->forward(stream), context, layer);
   stream.change_BTC = mlp_(mlp_norm_->forward(stream));
   return stream;
 }
@@ -83,49 +83,52 @@ void TransformerImpl::set_recompute(Recompute recompute) {
 }
 
 ResidualStream TransformerImpl::checkpointed_block(std::size_t layer, const ResidualStream& stream,
-                                                   const ops::RotaryTable& rotary) {
+                                                   const TokenContext& context) {
   std::vector<at::Tensor> inputs{stream.x_BTC};
   if (stream.change_BTC.defined()) inputs.push_back(stream.change_BTC);
-  const auto segment = [block = blocks_[layer].ptr(), rotary](const std::vector<at::Tensor>& in) {
+  const auto segment = [block = blocks_[layer].ptr(), context](const std::vector<at::Tensor>& in) {
     const ResidualStream before{in[0], in.size() > 1 ? in[1] : at::Tensor()};
-    const ResidualStream after = block->forward(before, rotary, nullptr, 0);
+    const ResidualStream after = block->forward(before, context, 0);
     return std::vector<at::Tensor>{after.x_BTC, after.change_BTC};
   };
   const std::vector<at::Tensor> outputs = ops::checkpoint(segment, inputs);
   return {outputs[0], outputs[1]};
 }
 
-ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT, KvCache* cache) {
+ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
+                                      const at::Tensor& document_starts_BT, KvCache* cache) {
   check_tokens(tokens_BT, "tokens");
   const std::int64_t position = cache == nullptr ? 0 : cache->tokens;
   ResidualStream stream{embed(tokens_BT, position), {}};
-  ops::RotaryTable rotary;
+  TokenContext context{.document_starts_BT = document_starts_BT, .cache = cache};
   if (position_embedding_.is_empty()) {
-    rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
-                               config_.rope_theta, stream.x_BTC.options());
+    context.rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
+                                       config_.rope_theta, stream.x_BTC.options());
   }
   const bool checkpointed =
       recompute_ == Recompute::kBlocks && cache == nullptr && at::GradMode::is_enabled();
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    stream = checkpointed ? checkpointed_block(layer, stream, rotary)
-                          : blocks_[layer]->forward(std::move(stream), rotary, cache, layer);
+    stream = checkpointed ? checkpointed_block(layer, stream, context)
+                          : blocks_[layer]->forward(std::move(stream), context, layer);
   }
   return stream;
 }
 
-at::Tensor TransformerImpl::forward(const at::Tensor& tokens_BT) {
-  ResidualStream stream = trunk(tokens_BT, nullptr);
+at::Tensor TransformerImpl::forward(const at::Tensor& tokens_BT,
+                                    const at::Tensor& document_starts_BT) {
+  ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr);
   return head_(final_norm_->forward(stream));
 }
 
-at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT) {
+at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT,
+                                 const at::Tensor& document_starts_BT) {
   check_tokens(targets_BT, "targets");
   if (targets_BT.sizes() != tokens_BT.sizes()) {
     throw_error<ShapeError>("targets [{}] must have the shape of the tokens [{}]",
                             fmt::join(targets_BT.sizes(), ", "),
                             fmt::join(tokens_BT.sizes(), ", "));
   }
-  ResidualStream stream = trunk(tokens_BT, nullptr);
+  ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr);
   const at::Tensor hidden_BTC = head_->input(final_norm_->forward(stream));
   TRIREME_ASSERT(!head_->has_output_hook(), "the logits of a loss never exist whole");
   return ops::linear_cross_entropy(hidden_BTC.flatten(0, 1), head_->weight(),
@@ -134,7 +137,7 @@ at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& 
 
 at::Tensor TransformerImpl::decode(const at::Tensor& tokens_BT, KvCache& cache) {
   const at::NoGradGuard no_grad;
-  const ResidualStream all = trunk(tokens_BT, &cache);
+  const ResidualStream all = trunk(tokens_BT, {}, &cache);
   const auto last = [&](const at::Tensor& x_BTC) { return x_BTC.select(1, x_BTC.size(1) - 1); };
   ResidualStream last_BC{last(all.x_BTC), last(all.change_BTC)};
   cache.tokens += tokens_BT.size(1);

@@ -38,8 +38,7 @@ class BlockImpl : public torch::nn::Module {
   explicit BlockImpl(const ModelConfig& config);
 
   // The stream before the block -> after it; the other arguments as in AttentionImpl::forward.
-  ResidualStream forward(ResidualStream stream, const ops::RotaryTable& rotary, KvCache* cache,
-                         std::size_t layer);
+  ResidualStream forward(ResidualStream stream, const TokenContext& context, std::size_t layer);
 
   void set_hidden_values(ops::HiddenValues hidden) { mlp_->set_hidden_values(hidden); }
 
@@ -56,12 +55,15 @@ class TransformerImpl : public torch::nn::Module {
   // Builds the parameters uninitialised (f32).
   explicit TransformerImpl(const ModelConfig& config);
 
-  // tokens_BT: i64 [B, T], T <= context with learned positions. Returns logits [B, T, V] in the
-  // parameters' dtype. Throws ShapeError; c10::IndexError for a token outside the vocabulary.
-  at::Tensor forward(const at::Tensor& tokens_BT);
+  // tokens_BT: i64 [B, T], T <= context with learned positions. document_starts_BT: where several
+  // documents share a sequence (ops::document_starts()), a token sees its own alone; positions go
+  // on through the sequence. Returns logits [B, T, V] in the parameters' dtype. Throws ShapeError;
+  // c10::IndexError for a token outside the vocabulary.
+  at::Tensor forward(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT = {});
   // Mean cross-entropy in nats per token, f32 scalar (f64 in a model of f64); the softmax is
   // computed in f32 whatever the parameters' dtype. Gradient: all parameters.
-  at::Tensor loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT);
+  at::Tensor loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT,
+                  const at::Tensor& document_starts_BT = {});
   // As forward for tokens that follow those in the cache, which grows by T; returns the logits of
   // the last token only, [B, V] f32. No gradient.
   at::Tensor decode(const at::Tensor& tokens_BT, KvCache& cache);
@@ -73,9 +75,10 @@ class TransformerImpl : public torch::nn::Module {
 
  private:
   // Embeddings and all blocks, up to the final norm.
-  ResidualStream trunk(const at::Tensor& tokens_BT, KvCache* cache);
+  ResidualStream trunk(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT,
+                       KvCache* cache);
   ResidualStream checkpointed_block(std::size_t layer, const ResidualStream& stream,
-                                    const ops::RotaryTable& rotary);
+                                    const TokenContext& context);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
 
   ModelConfig config_;

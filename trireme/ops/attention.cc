@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_softmax.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cummax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <fmt/ranges.h>
@@ -13,6 +14,7 @@
 
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "trireme/base/error.h"
@@ -158,6 +160,17 @@ struct Attention : torch::autograd::Function<Attention> {
 };
 
 }  // namespace
+
+at::Tensor document_starts(const at::Tensor& tokens_BS, std::int64_t separator) {
+  if (tokens_BS.dim() != 2 || tokens_BS.scalar_type() != at::kLong) {
+    throw_error<ShapeError>("tokens of documents must be i64 [B, S]; got {} [{}]",
+                            c10::toString(tokens_BS.scalar_type()),
+                            fmt::join(tokens_BS.sizes(), ", "));
+  }
+  if (tokens_BS.numel() == 0) return tokens_BS.clone();
+  const at::Tensor positions = at::arange(tokens_BS.size(1), tokens_BS.options());
+  return std::get<0>(at::cummax(positions * tokens_BS.eq(separator), 1));
+}
 
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
                             const at::Tensor& v_BKSD, const AttentionMask& mask) {

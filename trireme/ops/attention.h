@@ -21,6 +21,10 @@ struct AttentionMask {
   at::Tensor document_starts_BS = {};
 };
 
+// Document starts of packed sequences [B, S], i64: a document begins with `separator`, or with the
+// sequence.
+at::Tensor document_starts(const at::Tensor& tokens_BS, std::int64_t separator);
+
 // softmax(q k^T / sqrt(D)) v, where query t sees keys 0 .. S - T + t (the queries are the last T of
 // the S tokens), less what the mask hides. Head h reads kv head h / (H / K). q_BTHD: [B, T, H, D];
 // k_BKSD, v_BKSD: [B, K, S, D], the same floating dtype, any strides. Returns [B, T, H, D]

@@ -7,20 +7,43 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "trireme/data/sampler.h"
 #include "trireme/data/token_shards.h"
+#include "trireme/data/tokenizer.h"
+#include "trireme/nn/model_config.h"
 
 namespace trireme {
 
+// What keeps the documents of a sample apart: the end_of_text before each, where the model asks for
+// it (separate_documents).
+std::optional<TokenId> document_separator(const nn::ModelConfig& config,
+                                          const Tokenizer& tokenizer);
+
 // Legend: B sequences, T tokens.
 struct MicroBatch {
-  at::Tensor inputs_BT;   // i64
-  at::Tensor targets_BT;  // i64: inputs shifted by one
+  at::Tensor inputs_BT;                // i64
+  at::Tensor targets_BT;               // i64: inputs shifted by one
+  at::Tensor document_starts_BT = {};  // ops::document_starts(); undefined: not asked for
 };
 
-// Reads global samples [first, first + count), one a row. A pure function of its arguments.
-MicroBatch load_micro_batch(const TokenShards& shards, const Sampler& sampler, std::int64_t context,
-                            std::int64_t first, std::int64_t count);
+// Constant after construction; any thread may call it.
+class BatchLoader {
+ public:
+  // shards must outlive it. separator: the token that documents begin with, to keep them apart;
+  // none: a sequence is one document.
+  BatchLoader(const TokenShards& shards, const Sampler& sampler, std::int64_t context,
+              std::optional<TokenId> separator);
+
+  // Global samples [first, first + count), one a row. A pure function of its arguments.
+  MicroBatch load(std::int64_t first, std::int64_t count) const;
+
+ private:
+  const TokenShards& shards_;
+  Sampler sampler_;
+  std::int64_t context_;
+  std::optional<TokenId> separator_;
+};
 
 }  // namespace trireme

@@ -11,8 +11,6 @@
 #include <span>
 #include <vector>
 
-#include "trireme/train/batch_loader.h"
-
 namespace trireme {
 namespace {
 
@@ -41,10 +39,10 @@ double Evaluation::perplexity() const { return std::exp(loss); }
 
 Evaluator::Evaluator(const TokenShards& shards, std::int64_t context,
                      const EvaluatorOptions& options)
-    : shards_(shards),
-      context_(context),
+    : context_(context),
       options_(options),
       sampler_(shards.num_tokens(), context, 0, false),
+      loader_(shards, sampler_, context, options.separator),
       samples_(std::min(sampler_.samples_per_epoch(),
                         options.micro_batch_size * options.max_micro_batches)),
       unigram_entropy_(target_entropy(shards, sampler_, context, samples_)) {}
@@ -57,8 +55,9 @@ Evaluation Evaluator::run(nn::TransformerImpl& model, Group& group) const {
   std::vector<double> losses(static_cast<std::size_t>(micro_batches), 0.0);
   for (std::int64_t m = group.rank(); m < micro_batches; m += group.size()) {
     const std::int64_t count = std::min(size, samples_ - m * size);
-    const MicroBatch batch = load_micro_batch(shards_, sampler_, context_, m * size, count);
-    const double mean = model.loss(batch.inputs_BT, batch.targets_BT).item<double>();
+    const MicroBatch batch = loader_.load(m * size, count);
+    const double mean =
+        model.loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT).item<double>();
     losses[static_cast<std::size_t>(m)] = mean * static_cast<double>(count * context_);
   }
   group.all_reduce(buffer_of(std::span(losses)));  // exact: all but one summand are zero

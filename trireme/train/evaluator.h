@@ -6,11 +6,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "trireme/comm/group.h"
 #include "trireme/data/sampler.h"
 #include "trireme/data/token_shards.h"
+#include "trireme/data/tokenizer.h"
 #include "trireme/nn/transformer.h"
+#include "trireme/train/batch_loader.h"
 
 namespace trireme {
 
@@ -24,6 +27,7 @@ struct Evaluation {
 struct EvaluatorOptions {
   std::int64_t micro_batch_size = 8;
   std::int64_t max_micro_batches = 16;
+  std::optional<TokenId> separator = {};  // see BatchLoader
 };
 
 // Constant after construction. The same samples at each call, in text order from the start of the
@@ -38,10 +42,10 @@ class Evaluator {
   Evaluation run(nn::TransformerImpl& model, Group& group) const;
 
  private:
-  const TokenShards& shards_;
   std::int64_t context_;
   EvaluatorOptions options_;
   Sampler sampler_;
+  BatchLoader loader_;
   std::int64_t samples_;
   double unigram_entropy_;
 };

@@ -17,12 +17,13 @@
 namespace trireme {
 
 TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group,
-                     ModelState& state)
+                     ModelState& state, std::optional<TokenId> separator)
     : config_(config),
-      shards_(shards),
       group_(group),
       state_(state),
-      sampler_(shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)),
+      loader_(shards,
+              {shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)},
+              config.model.context, separator),
       plan_(config.batch.micro_batches, group.size()),
       tree_(state.flat().size(), &group) {
   // What the model was made with, its first gradients among it, is not needed in a step.
@@ -39,7 +40,7 @@ double TrainStep::compute_gradient(const MicroBatch& batch) {
   at::Tensor loss;
   {
     const TimedPart part("other forward");
-    loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT);
+    loss = state_.model()->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
   }
   {
     const TimedPart part("other backward");
@@ -53,8 +54,7 @@ double TrainStep::compute_gradient(const MicroBatch& batch) {
 double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
   const std::int64_t size = config_.batch.micro_batch_size;
   const std::int64_t first = (step * config_.batch.micro_batches + micro_batch) * size;
-  const MicroBatch batch = load_micro_batch(shards_, sampler_, config_.model.context, first, size);
-  return compute_gradient(batch);
+  return compute_gradient(loader_.load(first, size));
 }
 
 // The rounds from the last to the first, each added to what follows it: the top of the tree.

@@ -8,10 +8,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "trireme/comm/group.h"
-#include "trireme/data/sampler.h"
 #include "trireme/data/token_shards.h"
 #include "trireme/parallel/data/gradient_tree.h"
 #include "trireme/parallel/data/micro_batch_plan.h"
@@ -32,8 +32,9 @@ struct StepStats {
 // same steps.
 class TrainStep {
  public:
-  // The references must outlive it. config resolved.
-  TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group, ModelState& state);
+  // The references must outlive it. config resolved. separator: see BatchLoader.
+  TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group, ModelState& state,
+            std::optional<TokenId> separator = {});
 
   // Runs step (0-based) and updates the state. Collective, blocking. stop_requested: this rank's
   // wish. Throws Error, before the update, when the loss or the gradient is not finite (on all
@@ -47,10 +48,9 @@ class TrainStep {
   double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
 
   const TrainConfig& config_;
-  const TokenShards& shards_;
   Group& group_;
   ModelState& state_;
-  Sampler sampler_;
+  BatchLoader loader_;
   MicroBatchPlan plan_;
   GradientTree tree_;
   // By micro-batch of the current step, zero where another rank computed it; last: the number of

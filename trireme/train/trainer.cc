@@ -55,9 +55,12 @@ Trainer::Trainer(std::pair<TrainConfig, TrainData> opened, Group& group,
       data_(std::move(opened.second)),
       state_(config_.model, config_.optimizer, torch_dtype(config_.train.dtype),
              static_cast<std::uint64_t>(config_.seed)),
-      step_(config_, data_.train, group_, state_),
+      step_(config_, data_.train, group_, state_,
+            document_separator(config_.model, data_.tokenizer)),
       evaluator_(data_.validation, config_.model.context,
-                 {config_.batch.micro_batch_size, config_.evaluation.micro_batches}) {
+                 {.micro_batch_size = config_.batch.micro_batch_size,
+                  .max_micro_batches = config_.evaluation.micro_batches,
+                  .separator = document_separator(config_.model, data_.tokenizer)}) {
   restore();
   const double limit = sum_over_ranks(options.limit_flops_per_s, group_);
   if (!is_root()) return;
