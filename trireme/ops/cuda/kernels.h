@@ -11,17 +11,13 @@
 
 #include <cstdint>
 
+#include "trireme/ops/cuda/stream.h"
 #include "trireme/ops/kernels/element.h"
 #include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/kernels/norm_kernels.h"
 #include "trireme/ops/kernels/row_kernels.h"
 
 namespace trireme::ops::cuda {
-
-// A cudaStream_t; null: the device's default stream.
-struct Stream {
-  void* handle = nullptr;
-};
 
 void norm_forward(const NormForward& norm, Stream stream);
 // partials as norm_kernels.h says.
@@ -46,8 +42,8 @@ struct EpiloguePass {
 void apply_epilogue(const EpiloguePass& pass, Stream stream);
 
 inline constexpr std::int64_t kColumnSumRows = 64;  // of one block of add_column_sums()
-// Sums of the columns of a matrix (rows contiguous), added to sums [columns]. partials: scratch, f32
-// [ceil(rows / kColumnSumRows), columns].
+// Sums of the columns of a matrix (rows contiguous), added to sums [columns]. partials: scratch,
+// f32 [ceil(rows / kColumnSumRows), columns].
 void add_column_sums(const MatrixView& values, float* sums, float* partials, Stream stream);
 
 // to += from, from = 0; both f32 [count].
