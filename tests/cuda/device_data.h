@@ -49,8 +49,8 @@ std::vector<float> rounded_to(Element element, std::vector<float> values);
 // order, on small grids and on large ones. All give the same bits, and those are returned.
 std::vector<float> in_every_order(const std::function<std::vector<float>()>& kernel);
 
-// |actual - expected| <= tolerance max(1, |expected|), and for bf16 one rounding more. NaN is equal
-// to NaN. Names the first element that is not.
+// |actual - expected| <= tolerance (1 + |expected|). bf16: one element in 50 may be rounded to the
+// neighbour. NaN is equal to NaN. Names the first element that is not close.
 void expect_close(const std::vector<float>& actual, const std::vector<float>& expected,
                   Element element, double tolerance, const std::string& what);
 // The same bits; NaN is equal to NaN.
