@@ -34,14 +34,14 @@ enum class Copy { kNone, kNearest, kStochastic };
 
 struct Case {
   std::int64_t count = 0;
-  std::int64_t offset = 0;
+  std::int64_t offset = 0, copy_offset = 0;
   Copy copy = Copy::kNone;
   bool clear = false;
   std::vector<std::int64_t> bounds;
 
   std::string name() const {
-    return fmt::format("{} elements, offset {}, copy {}, {} bounds", count, offset,
-                       static_cast<int>(copy), bounds.size());
+    return fmt::format("{} elements, offsets {} and {}, copy {}, {} bounds", count, offset,
+                       copy_offset, static_cast<int>(copy), bounds.size());
   }
 };
 
@@ -50,12 +50,13 @@ std::vector<Case> cases() {
   for (const Copy copy : {Copy::kNone, Copy::kNearest, Copy::kStochastic}) {
     for (const std::int64_t offset : {0, 1}) {
       for (const std::int64_t count : {0, 1, 3, 33, 257, 1000, 4097}) {
-        all.push_back({count, offset, copy, offset == 0, {}});
-        all.push_back({count, offset, copy, offset == 1, {0, count}});
+        all.push_back({count, offset, offset, copy, offset == 0, {}});
+        all.push_back({count, offset, offset, copy, offset == 1, {0, count}});
       }
       // Ranges that begin and end inside of vectors, touch, are empty or within one vector.
-      all.push_back({1000, offset, copy, true, {1, 6, 6, 9, 13, 15, 16, 16, 20, 24, 25, 999}});
-      all.push_back({4099, offset, copy, false, {7, 4098}});
+      all.push_back(
+          {1000, offset, 4 + offset, copy, true, {1, 6, 6, 9, 13, 15, 16, 16, 20, 24, 25, 999}});
+      all.push_back({4099, offset, 2, copy, false, {7, 4098}});
     }
   }
   return all;
@@ -124,7 +125,7 @@ struct State {
   DeviceData weights{Element::kF32, numbers(c.count, 1), c.offset};
   DeviceData gradients{Element::kF32, numbers(c.count, 2), c.offset};
   DeviceData first{Element::kF32, numbers(c.count, 3), c.offset}, second = first;
-  DeviceData copy{Element::kBf16, numbers(c.count, 5), c.offset};
+  DeviceData copy{Element::kBf16, numbers(c.count, 5), c.copy_offset};
 };
 
 TEST(CudaAdamW, UpdateHasTheProcessorsBits) {

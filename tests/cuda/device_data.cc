@@ -88,8 +88,8 @@ std::vector<float> in_every_order(const std::function<std::vector<float>()>& ker
   using cuda_on_host::Order;
   host = {};
   const std::vector<float> first = kernel();
-  host = {.order = Order::kDescending};
-  expect_same(kernel(), first, "with the threads in descending order");
+  host = {.order = Order::kDescending, .most_blocks = 1};
+  expect_same(kernel(), first, "with the threads in descending order, in one block");
   host = {.order = Order::kDescending, .most_blocks = 1U << 20};
   expect_same(kernel(), first, "with as many blocks as there is work");
   host = {};

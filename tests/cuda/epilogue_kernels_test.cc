@@ -147,6 +147,26 @@ TEST(CudaEpilogue, ProductMayBeOut) {
   }
 }
 
+// What a backward pass computes again is what the forward pass has stored.
+TEST(CudaEpilogue, ActivationsHaveItsBits) {
+  for (const Kind kind : {Kind::kGelu, Kind::kSwiglu}) {
+    for (const Element element : kElements) {
+      Pass pass({.kind = kind, .product = element, .element = element, .rows = 3, .columns = 1001});
+      cuda_on_host::host = {};
+      pass.run_on_device();
+      const bool gelu = kind == Kind::kGelu;
+      DeviceData again(element, distinct(3003, 7));
+      ops::cuda::activate({.element = element,
+                           .before = gelu ? pass.second_out.data() : pass.first_in.data(),
+                           .factor = gelu ? nullptr : pass.second_out.data(),
+                           .out = again.data(),
+                           .count = 3003},
+                          Stream{});
+      expect_same(again.values(), pass.out.values(), pass.c.name());
+    }
+  }
+}
+
 TEST(CudaColumnSums, AreTheProcessors) {
   for (const Element element : kElements) {
     const auto check = [&](std::int64_t rows, std::int64_t columns, std::int64_t gap,
