@@ -62,14 +62,15 @@ std::vector<Case> cases() {
   return all;
 }
 
-// Usual numbers, and those that would give themselves away: denormal ones, products that are,
-// infinities, NaN, zeros of both signs.
+// Usual numbers, and those that would give themselves away, alone and together: denormal ones,
+// factors of such, infinities, NaN, zeros of both signs.
 std::vector<float> numbers(std::int64_t count, std::uint32_t seed) {
   std::vector<float> values = distinct(count, seed);
   const float special[] = {1e-40F, -1e-42F, 3e-23F, 1e-19F,       -0.0F,     0.0F,
                            1e30F,  -3e38F,  1.0F,   -2.00390625F, HUGE_VALF, std::nanf("")};
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (i % 13 == seed) values[i] = special[i / 13 % std::size(special)];
+    if (i % 13 == 6) values[i] = special[(i / 13 * seed + i / 156) % std::size(special)];
   }
   return values;
 }
