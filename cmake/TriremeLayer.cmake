@@ -2,7 +2,7 @@
 #               [WITHOUT file...] [PRECOMPILED])
 #
 # Makes the CMake target trireme_NAME of the folder it is called in: every *.cc but main.cc and the
-# files WITHOUT which this build does. A layer without sources yet is an INTERFACE target that only
+# files WITHOUT which this build does; with CUDA every *.cu too, without it no file of a folder cuda. A layer without sources yet is an INTERFACE target that only
 # carries its dependencies. PRECOMPILED: its sources come after LibTorch's precompiled headers.
 #
 # Every header must compile alone. One with a source of the same name does, because that source
@@ -13,6 +13,12 @@ function(trireme_layer name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "*.cc")
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.h")
   list(REMOVE_ITEM sources main.cc ${arg_WITHOUT})
+  if(TRIREME_CUDA_FOUND)
+    file(GLOB_RECURSE kernels CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "cuda/*.cu")
+    list(APPEND sources ${kernels})
+  else()
+    list(FILTER sources EXCLUDE REGEX "^cuda/")
+  endif()
   list(TRANSFORM arg_DEPENDS PREPEND trireme_)
   set(target trireme_${name})
 

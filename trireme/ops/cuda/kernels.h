@@ -46,8 +46,8 @@ struct EpiloguePass {
 void apply_epilogue(const EpiloguePass& pass, Stream stream);
 
 inline constexpr std::int64_t kColumnSumRows = 64;  // of one block of add_column_sums()
-// Sums of the columns of a matrix (rows contiguous), added to sums [columns]. partials: scratch, f32
-// [ceil(rows / kColumnSumRows), columns].
+// Sums of the columns of a matrix (rows contiguous), added to sums [columns]. partials: scratch,
+// f32 [ceil(rows / kColumnSumRows), columns].
 void add_column_sums(const MatrixView& values, float* sums, float* partials, Stream stream);
 
 // to += from, from = 0; both f32 [count].
