@@ -11,17 +11,13 @@
 
 #include <cstdint>
 
+#include "trireme/ops/cuda/stream.h"
 #include "trireme/ops/kernels/element.h"
 #include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/kernels/norm_kernels.h"
 #include "trireme/ops/kernels/row_kernels.h"
 
 namespace trireme::ops::cuda {
-
-// A cudaStream_t; null: the device's default stream.
-struct Stream {
-  void* handle = nullptr;
-};
 
 void norm_forward(const NormForward& norm, Stream stream);
 // partials as norm_kernels.h says.

@@ -8,14 +8,12 @@
 
 #include <cstdint>
 
+#include "trireme/ops/cuda/stream.h"
 #include "trireme/optim/kernels.h"
 
 namespace trireme::optim::cuda {
 
-// A cudaStream_t; null: the device's default stream.
-struct Stream {
-  void* handle = nullptr;
-};
+using ops::cuda::Stream;
 
 // One update of count elements in one launch. Elements inside [bounds[2 i], bounds[2 i + 1]) of
 // num_bounds / 2 ascending disjoint ranges are multiplied by `keep` first (weight decay); bounds:
