@@ -45,11 +45,14 @@ endif()
 if(TRIREME_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${TRIREME_CCACHE}")
 endif()
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # LibTorch's, in the same process
 enable_language(CUDA)
+# CMake 3.25 does not know yet that nvcc 12 has C++20.
+foreach(form STANDARD EXTENSION)
+  if(NOT CMAKE_CUDA20_${form}_COMPILE_OPTION)
+    set(CMAKE_CUDA20_${form}_COMPILE_OPTION "-std=c++20")
+  endif()
+endforeach()
 find_package(CUDAToolkit REQUIRED)
 
 # Two CUDA runtimes in one process do not see each other's memory.

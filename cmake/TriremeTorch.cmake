@@ -15,6 +15,11 @@ endif()
 include(TriremeCuda)
 find_package(Torch REQUIRED)
 include(TriremeCuda)
+# A wheel and a zip bring an OpenMP of their own: one pool of threads for both of us.
+file(GLOB trireme_gomp "${TORCH_INSTALL_PREFIX}/lib/libgomp*.so.1")
+if(trireme_gomp)
+  set(OpenMP_gomp_LIBRARY "${trireme_gomp}" CACHE FILEPATH "")
+endif()
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 add_library(trireme_torch INTERFACE)

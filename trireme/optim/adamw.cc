@@ -281,7 +281,7 @@ at::Tensor tree_sum_on_device(at::Tensor sums) {
     const at::Tensor added = two.select(1, 0) + two.select(1, 1);
     sums = count % 2 == 0 ? added : at::cat({added, sums.narrow(0, count - 1, 1)});
   }
-  return sums.view({});
+  return sums.squeeze(0);
 }
 
 void check_norm(const at::Tensor& flat) {
