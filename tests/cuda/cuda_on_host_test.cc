@@ -82,7 +82,7 @@ TEST(CudaOnHost, ThreadsThatNeverMeetAreFound) {
   EXPECT_THAT(run(barriers_at_two_lines, 64), refused("thread 64 waits at"));
   EXPECT_THAT(run(part_of_a_warp, 5), refused("thread 5 has ended"));
   EXPECT_THAT(run(shuffle_in_part, 0xFFFFU), refused("part of a warp"));
-  EXPECT_THAT(run(nothing, 0, 33), refused("33 threads"));
+  EXPECT_THAT(run(nothing, 0, 33), refused("33 x 1 threads"));
   EXPECT_NO_THROW(run(part_of_a_warp, 32)());
   EXPECT_NO_THROW(run(barrier_but_for_one, 96)());
 }

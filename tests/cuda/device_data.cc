@@ -88,8 +88,8 @@ std::vector<float> in_every_order(const std::function<std::vector<float>()>& ker
   using cuda_on_host::Order;
   host = {};
   const std::vector<float> first = kernel();
-  host = {.order = Order::kDescending};
-  expect_same(kernel(), first, "with the threads in descending order");
+  host = {.order = Order::kDescending, .most_blocks = 1};
+  expect_same(kernel(), first, "with the threads in descending order, in one block");
   host = {.order = Order::kDescending, .most_blocks = 1U << 20};
   expect_same(kernel(), first, "with as many blocks as there is work");
   host = {};
@@ -99,11 +99,16 @@ std::vector<float> in_every_order(const std::function<std::vector<float>()>& ker
 void expect_close(const std::vector<float>& actual, const std::vector<float>& expected,
                   Element element, double tolerance, const std::string& what) {
   const double bound = tolerance + (element == Element::kBf16 ? 0x1p-7 : 0);
+  std::size_t others = 0;
   ASSERT_EQ(actual.size(), expected.size()) << what;
   for (std::size_t i = 0; i < actual.size(); ++i) {
     const double a = actual[i], e = expected[i];
-    if (std::isnan(a) && std::isnan(e)) continue;
+    if (same(actual[i], expected[i])) continue;
+    ++others;
     ASSERT_LE(std::fabs(a - e), bound * std::fabs(e) + tolerance) << what << ", element " << i;
+  }
+  if (element == Element::kBf16) {
+    ASSERT_LE(others, 2 + actual.size() / 50) << what;
   }
 }
 

@@ -46,11 +46,12 @@ float rounded_to(Element element, float value);
 std::vector<float> rounded_to(Element element, std::vector<float> values);
 
 // Runs what a test does to its operands: with a block's threads in ascending and in descending
-// order, on small grids and on large ones. All give the same bits, and those are returned.
+// order, on grids of 7 blocks, of one and of as many as there is work. All give the same bits, and
+// those are returned.
 std::vector<float> in_every_order(const std::function<std::vector<float>()>& kernel);
 
-// |actual - expected| <= tolerance max(1, |expected|), and for bf16 one rounding more. NaN is equal
-// to NaN. Names the first element that is not.
+// |actual - expected| <= tolerance (1 + |expected|). bf16: one element in 50 may be rounded to the
+// neighbour. NaN is equal to NaN. Names the first element that is not close.
 void expect_close(const std::vector<float>& actual, const std::vector<float>& expected,
                   Element element, double tolerance, const std::string& what);
 // The same bits; NaN is equal to NaN.

@@ -45,9 +45,11 @@ std::vector<Case> cases() {
   for (const std::int64_t rows : {0, 1, 5, 67, 130}) add(rows, 33, 0);
   for (const std::int64_t width : {1, 3, 257, 1000, 4097}) add(2, width, 0);
   add(34, 264, 0);
+  add(260, 3, 0);  // 9 blocks, on a grid of 7
   add(5, 264, 1);
   add(1, 8193, 0);
   add(2, 8200, 0);
+  all.push_back({Element::kBf16, 34, 8200, true, false, 0});
   return all;
 }
 

@@ -61,9 +61,12 @@ void give_way(Fibre& fibre) {
   if (_setjmp(fibre.place) == 0) _longjmp(running.scheduler, 1);
 }
 
+// The fibre that runs.
+unsigned current() { return threadIdx.y * blockDim.x + threadIdx.x; }
+
 void run_thread() {
   (*running.kernel)();
-  Fibre& self = *running.fibres[threadIdx.x];
+  Fibre& self = *running.fibres[current()];
   self.state = Fibre::State::kEnded;
   give_way(self);
 }
@@ -81,7 +84,8 @@ void start(Fibre& fibre, unsigned number) {
 
 // Until it waits or ends.
 void run_fibre(unsigned number) {
-  threadIdx.x = number;
+  threadIdx.x = number % blockDim.x;
+  threadIdx.y = number / blockDim.x;
   Fibre& fibre = *running.fibres[number];
   if (_setjmp(running.scheduler) == 0) {
     if (fibre.started) _longjmp(fibre.place, 1);
@@ -157,7 +161,7 @@ void run_block() {
 }  // namespace
 
 void wait_for_threads(Scope scope, const char* file, int line) {
-  Fibre& self = *running.fibres[threadIdx.x];
+  Fibre& self = *running.fibres[current()];
   self.state = Fibre::State::kWaits;
   self.scope = scope;
   self.file = file;
@@ -166,7 +170,7 @@ void wait_for_threads(Scope scope, const char* file, int line) {
 }
 
 std::uint64_t exchange(unsigned mask, std::uint64_t bits, int lanes, const char* file, int line) {
-  const unsigned own = threadIdx.x;
+  const unsigned own = current();
   Fibre& self = *running.fibres[own];
   if (mask != 0xFFFFFFFFU) {
     running.error = fmt::format("{}:{}: a shuffle of part of a warp", file, line);
@@ -177,17 +181,19 @@ std::uint64_t exchange(unsigned mask, std::uint64_t bits, int lanes, const char*
   return running.fibres[own ^ static_cast<unsigned>(lanes)]->given[turn];
 }
 
-void run(unsigned blocks, unsigned threads, void* stream, const std::function<void()>& kernel) {
+void run(unsigned blocks, const dim3& threads, void* stream, const std::function<void()>& kernel) {
   ++host.launches;
   host.last_stream = stream;
   host.largest_grid = std::max(host.largest_grid, blocks);
   if (host.refuse_with != 0) return;
-  if (threads == 0 || threads > kMostThreads || threads % kWarpThreads != 0) {
-    throw std::logic_error(fmt::format("{} threads are no whole warps of a block", threads));
+  const unsigned all = threads.x * threads.y;
+  if (all == 0 || all > kMostThreads || threads.x % kWarpThreads != 0) {
+    throw std::logic_error(
+        fmt::format("{} x {} threads are no whole warps of a block", threads.x, threads.y));
   }
-  blockDim.x = threads;
+  blockDim = threads;
   gridDim.x = std::min(blocks, host.most_blocks);
-  running.threads = threads;
+  running.threads = all;
   running.kernel = &kernel;
   running.error.clear();
   for (const auto& fibre : running.fibres) fibre->exchanges = 0;

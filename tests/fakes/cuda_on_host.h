@@ -33,7 +33,19 @@ struct Host {
 };
 inline Host host;
 
-void run(unsigned blocks, unsigned threads, void* stream, const std::function<void()>& kernel);
+}  // namespace cuda_on_host
+
+// NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's own names.
+struct dim3 {
+  explicit dim3(unsigned x_ = 0, unsigned y_ = 1) : x(x_), y(y_) {}
+  unsigned x, y;
+};
+inline dim3 blockIdx, threadIdx, blockDim, gridDim;
+// NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)
+
+namespace cuda_on_host {
+
+void run(unsigned blocks, const dim3& threads, void* stream, const std::function<void()>& kernel);
 
 // Returns when all threads of the block, or of the warp, have come to the line.
 enum class Scope { kBlock, kWarp };
@@ -63,11 +75,6 @@ inline float square_root(float a) { return flushed(std::sqrt(flushed(a))); }
 }  // namespace cuda_on_host
 
 // NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's own names.
-struct Index {
-  unsigned x = 0;
-};
-inline Index blockIdx, threadIdx, blockDim, gridDim;
-
 using cudaError_t = int;
 inline constexpr cudaError_t cudaSuccess = 0;
 inline cudaError_t cudaGetLastError() {

@@ -33,7 +33,7 @@ struct Source {
   std::string layer() const { return parts.size() > 1 ? parts.front() : ""; }
   // The folder below the layer, or nothing for a file that stands at the layer's root.
   std::string folder() const { return parts.size() > 2 ? parts[1] : ""; }
-  bool is_header() const { return path.extension() == ".h"; }
+  bool is_header() const { return path.extension() == ".h" || path.extension() == ".cuh"; }
 };
 
 std::vector<std::string> split(const std::string& path) {
@@ -43,12 +43,12 @@ std::vector<std::string> split(const std::string& path) {
   return parts;
 }
 
-// The *.h and *.cc below the folder, in the order of their names.
+// The *.h, *.cc, *.cuh and *.cu below the folder, in the order of their names.
 std::vector<Source> sources(const fs::path& root, const std::string& folder) {
+  static const std::set<fs::path> kExtensions{".h", ".cc", ".cuh", ".cu"};
   std::vector<Source> found;
   for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
-    const fs::path extension = entry.path().extension();
-    if (!entry.is_regular_file() || (extension != ".h" && extension != ".cc")) continue;
+    if (!entry.is_regular_file() || !kExtensions.contains(entry.path().extension())) continue;
     const std::string below = entry.path().lexically_relative(root / folder).generic_string();
     found.push_back({entry.path(), fmt::format("{}/{}", folder, below), split(below)});
   }

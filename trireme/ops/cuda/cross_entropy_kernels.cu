@@ -43,9 +43,9 @@ __device__ void sum_exponentials(const float* row, std::int64_t columns, float& 
     own.add(share);
   }
   float greatest[1] = {own.most};
-  over_block<Most>(own.most, greatest);
+  over_group<Most>(own.most, greatest);
   most = greatest[0];
-  sum = block_sum(static_cast<double>(own.sum * expf(own.most - most)));
+  sum = group_sum(static_cast<double>(own.sum * expf(own.most - most)));
 }
 
 // gradient may be row: a thread has read what it overwrites.

@@ -31,7 +31,8 @@ __host__ __device__ constexpr std::int64_t div_up(std::int64_t a, std::int64_t b
 // blocks: as many as have work. Kernels loop over their blocks' numbers, so that fewer will do.
 struct Grid {
   std::int64_t blocks = 0;
-  int threads = 0;  // whole warps
+  int threads = 0;  // threadIdx.x: whole warps
+  int groups = 1;   // threadIdx.y
 };
 
 template <class... Parameters, class... Arguments>
@@ -40,7 +41,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, S
   constexpr std::int64_t kMostBlocks = 1 << 24;  // CUDA's own limit is 2^31 - 1
   if (grid.blocks <= 0) return;
   const auto blocks = static_cast<unsigned>(grid.blocks < kMostBlocks ? grid.blocks : kMostBlocks);
-  const auto threads = static_cast<unsigned>(grid.threads);
+  const dim3 threads(static_cast<unsigned>(grid.threads), static_cast<unsigned>(grid.groups));
 #ifdef __CUDACC__
   kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream.handle)>>>(arguments...);
 #else
@@ -88,18 +89,43 @@ __device__ void load(const T* from, float* to) {
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) to[i] = widen(pack.values[i]);
 }
-template <int kWidth, class T>
-__device__ void store(const float* from, T* to) {
-  Pack<T, kWidth> pack;
+template <int kWidth>
+__device__ void store(const float* from, float* to) {
+  Pack<float, kWidth> pack;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) pack.values[i] = from[i];
+  *reinterpret_cast<Pack<float, kWidth>*>(to) = pack;
+}
+// Pairs of bf16 are put together here: a compiler that is left to it stores some one by one.
+template <int kWords>
+struct __attribute__((may_alias)) __attribute__((aligned(4 * kWords))) Words {
+  std::uint32_t words[kWords];
+};
+template <int kWidth>
+__device__ void store(const Pack<Bf16, kWidth>& pack, Bf16* to) {
+  if constexpr (kWidth == 1) {
+    *to = pack.values[0];
+  } else {
+    Words<kWidth / 2> pairs;
+#pragma unroll
+    for (int i = 0; i < kWidth; i += 2) {
+      pairs.words[i / 2] = pack.values[i].bits | std::uint32_t{pack.values[i + 1].bits} << 16;
+    }
+    *reinterpret_cast<Words<kWidth / 2>*>(to) = pairs;
+  }
+}
+template <int kWidth>
+__device__ void store(const float* from, Bf16* to) {
+  Pack<Bf16, kWidth> pack;
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) narrow(from[i], pack.values[i]);
-  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+  store(pack, to);
 }
 
-// Whether vectors of 16 bytes may be used on all these pointers (null: not used).
-template <class... Pointers>
+// Whether vectors of as many bytes may be used on all these pointers (null: not used).
+template <std::int64_t kBytes = kVectorBytes, class... Pointers>
 bool align(const Pointers*... pointers) {
-  return ((reinterpret_cast<std::uintptr_t>(pointers) % kVectorBytes == 0) && ...);
+  return ((reinterpret_cast<std::uintptr_t>(pointers) % kBytes == 0) && ...);
 }
 // The same for their rows, which lie `elements` apart.
 template <class T, class... Pointers>
@@ -125,8 +151,9 @@ inline Grid flat_grid(std::int64_t count, int width) {
   return {div_up(div_up(count, width), kFlatThreads), kFlatThreads};
 }
 
-// A row over the threads of a block: each holds kShare elements at a time, in vectors that lie
-// next to those of its neighbours. A row longer than the block's span is taken span by span.
+// A row over the threads of a group (threadIdx.y; most kernels have one in a block): each holds
+// kShare elements at a time, in vectors that lie next to those of its neighbours. A row longer than
+// the group's span is taken span by span.
 inline constexpr int kShare = 8;
 
 inline int row_threads(std::int64_t width, int most) {
@@ -184,29 +211,34 @@ __device__ Value over_warp(Value value) {
   return value;
 }
 
-// kCount values over all threads of the block, which all call it: each warp's, then the warps'.
+// kCount values over the threads of each group, which all call it: each warp's, then the warps'.
+// Reads before it come before writes behind it.
 template <class Combine, int kCount, class Value>
-__device__ void over_block(Value nothing, Value (&values)[kCount]) {
+__device__ void over_group(Value nothing, Value (&values)[kCount]) {
   __shared__ Value of_warps[kCount][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  const int first = threadIdx.y * warps;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) values[i] = over_warp<Combine>(values[i]);
-  if (warps == 1) return;
+  if (warps == 1) {
+    __syncwarp();
+    return;
+  }
   __syncthreads();  // of_warps of the last call has been read
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    if (lane == 0) of_warps[i][warp] = values[i];
+    if (lane == 0) of_warps[i][first + warp] = values[i];
   }
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    values[i] = over_warp<Combine>(lane < warps ? of_warps[i][lane] : nothing);
+    values[i] = over_warp<Combine>(lane < warps ? of_warps[i][first + lane] : nothing);
   }
 }
 template <class Value>
-__device__ Value block_sum(Value value) {
+__device__ Value group_sum(Value value) {
   Value values[1] = {value};
-  over_block<Add>(Value{0}, values);
+  over_group<Add>(Value{0}, values);
   return values[0];
 }
 

@@ -73,6 +73,8 @@ __device__ inline Bf16 rounded_stochastically(float value, std::uint32_t random)
   return result;
 }
 
+constexpr std::int64_t kCopyBytes = kVector<float> * sizeof(Bf16);
+
 template <int kWidth>
 __device__ void store_copy(const float (&weights)[kWidth], const AdamWExtras& extras,
                            std::int64_t at) {
@@ -87,7 +89,7 @@ __device__ void store_copy(const float (&weights)[kWidth], const AdamWExtras& ex
       narrow(weights[i], copy.values[i]);
     }
   }
-  *reinterpret_cast<Pack<Bf16, kWidth>*>(extras.copy + at) = copy;
+  store(copy, reinterpret_cast<Bf16*>(extras.copy) + at);
 }
 
 // How many of the bounds are at or before an element: it is inside a range when that is odd.
@@ -202,8 +204,9 @@ __global__ void __launch_bounds__(kFlatThreads)
 void adamw_update(const AdamWScalars& scalars, float keep, const float* gradient_scale,
                   const AdamWBuffers& buffers, const AdamWExtras& extras, Stream stream) {
   constexpr int kWidth = kVector<float>;
-  const bool vectors = align(buffers.weights, buffers.gradients, buffers.first_moment,
-                             buffers.second_moment, extras.copy);
+  const bool vectors =
+      align(buffers.weights, buffers.gradients, buffers.first_moment, buffers.second_moment) &&
+      align<kCopyBytes>(extras.copy);
   launch("adamw_update", vectors ? update_all<kWidth> : update_all<1>,
          flat_grid(buffers.count, vectors ? kWidth : 1), stream, scalars, keep, gradient_scale,
          buffers, extras);
@@ -212,7 +215,7 @@ void adamw_update(const AdamWScalars& scalars, float keep, const float* gradient
 void round_weights(std::int64_t count, const float* weights, const AdamWExtras& extras,
                    Stream stream) {
   constexpr int kWidth = kVector<float>;
-  const bool vectors = align(weights, extras.copy);
+  const bool vectors = align(weights) && align<kCopyBytes>(extras.copy);
   launch("round_weights", vectors ? round_all<kWidth> : round_all<1>,
          flat_grid(count, vectors ? kWidth : 1), stream, count, weights, extras);
 }
