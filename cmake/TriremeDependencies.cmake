@@ -36,8 +36,9 @@ if(TRIREME_WITH_TORCH)
     file(CREATE_LINK "${trireme_fmt_include}/fmt" "${trireme_first}/fmt" SYMBOLIC)
     file(CREATE_LINK "${TRIREME_DNNL_INCLUDE}/oneapi" "${trireme_first}/oneapi" SYMBOLIC)
     include_directories(BEFORE SYSTEM "${trireme_first}")
-    # And its libtorch_cpu.so exports a whole Gloo: whoever comes first is called.
-    add_link_options("$<TARGET_FILE:gloo>")
+    # And its libraries export a whole Gloo, and parts of std::filesystem from an older compiler's libstdc++ that end at a
+    # null pointer here. Of equal names the first library's is called.
+    add_link_options("$<TARGET_FILE:gloo>" -lstdc++)
   endif()
   add_library(trireme_dnnl INTERFACE)
   target_include_directories(trireme_dnnl SYSTEM INTERFACE "${TRIREME_DNNL_INCLUDE}")

@@ -7,6 +7,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -303,6 +305,8 @@ double global_norm(const at::Tensor& flat) {
 
 at::Tensor global_norm_on_device(const at::Tensor& flat) {
   check_norm(flat);
+  // LibTorch's root is rounded correctly on a device; on the CPU that depends on its build.
+  if (flat.is_cpu()) return at::full({}, global_norm(flat), at::kDouble);
   return tree_sum_on_device(block_sums(flat)).sqrt();
 }
 
@@ -311,9 +315,10 @@ double clip_scale(double norm, double max_norm) {
 }
 
 at::Tensor clip_scale(const at::Tensor& norm, double max_norm) {
-  const at::Tensor one = at::ones_like(norm);
-  const at::Tensor scale =
-      max_norm > 0.0 ? at::where(norm.gt(max_norm), max_norm / norm, one) : one;
+  const at::Tensor most = at::full_like(norm, max_norm);
+  const at::Tensor scale = max_norm > 0.0
+                               ? at::where(norm.gt(max_norm), most / norm, at::ones_like(norm))
+                               : at::ones_like(norm);
   return scale.to(at::kFloat);
 }
 
