@@ -2,8 +2,9 @@
 #               [WITHOUT file...] [PRECOMPILED])
 #
 # Makes the CMake target trireme_NAME of the folder it is called in: every *.cc but main.cc and the
-# files WITHOUT which this build does. A layer without sources yet is an INTERFACE target that only
-# carries its dependencies. PRECOMPILED: its sources come after LibTorch's precompiled headers.
+# files WITHOUT which this build does, and with CUDA every cuda/*.cu. A layer without sources yet is an
+# INTERFACE target that only carries its dependencies. PRECOMPILED: its sources come after LibTorch's
+# precompiled headers.
 #
 # Every header must compile alone. One with a source of the same name does, because that source
 # includes it first (tests/structure/layers_test.cc); the rest, in a PRECOMPILED layer all, are a header
@@ -13,6 +14,10 @@ function(trireme_layer name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "*.cc")
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.h")
   list(REMOVE_ITEM sources main.cc ${arg_WITHOUT})
+  if(TRIREME_CUDA_FOUND)
+    file(GLOB kernels CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "cuda/*.cu")
+    list(APPEND sources ${kernels})
+  endif()
   list(TRANSFORM arg_DEPENDS PREPEND trireme_)
   set(target trireme_${name})
 

@@ -17,11 +17,14 @@ endif()
 
 # Our targets add these through trireme_warnings; third-party headers are SYSTEM and stay quiet.
 add_library(trireme_warnings INTERFACE)
-target_compile_options(trireme_warnings INTERFACE -Wall -Wextra -Wshadow
-                       $<$<BOOL:${TRIREME_WERROR}>:-Werror>)
+# nvcc has most of them from the host's compiler, which sees what it has made of a file: without -Wpedantic and the like.
+set(trireme_cxx_warnings -Wall -Wextra -Wshadow $<$<BOOL:${TRIREME_WERROR}>:-Werror>)
+set(trireme_cuda_warnings -Xcompiler=-Wall,-Wextra $<$<BOOL:${TRIREME_WERROR}>:-Werror=all-warnings>)
+target_compile_options(trireme_warnings INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX,C>:${trireme_cxx_warnings}>" "$<$<COMPILE_LANGUAGE:CUDA>:${trireme_cuda_warnings}>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # False alarms inside std::string at -O3: GCC bug 105651, mended in 13.
-  target_compile_options(trireme_warnings INTERFACE -Wno-restrict)
+  target_compile_options(trireme_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 # GCC sees uninitialised values in libstdc++'s own std::regex where a sanitizer instruments it.
 if(TRIREME_SANITIZER AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -172,8 +172,7 @@ TEST_F(CheckpointTest, ManifestsCannotReachOutOfTheFolder) {
   for (const std::string& name :
        {std::string("../../secret"), secret, std::string(".."), std::string("."), std::string(),
         std::string("checkpoint.json"), std::string("a\0b", 3), std::string(256, 'n')}) {
-    write_text(path + "/checkpoint.json",
-               detail::render_manifest({7, {}, {{name, 1, digest}}}));
+    write_text(path + "/checkpoint.json", detail::render_manifest({7, {}, {{name, 1, digest}}}));
     EXPECT_THAT(opening(path), refused("no plain file name")) << name;
   }
   write_text(path + "/a", "x");

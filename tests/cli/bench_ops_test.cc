@@ -41,8 +41,8 @@ TEST(BenchOps, JsonHasForwardAndBothOfAnOperation) {
     keys.clear();
     for (const auto& [key, value] : row.items()) keys.push_back(key);
   }
-  EXPECT_THAT(seen, ElementsAre("rms_norm forward", "rms_norm both", "rotary forward",
-                                "rotary both"));
+  EXPECT_THAT(seen,
+              ElementsAre("rms_norm forward", "rms_norm both", "rotary forward", "rotary both"));
   EXPECT_THAT(keys, ElementsAre("commit", "direction", "dtype", "gb_per_s", "gflops_per_s", "limit",
                                 "limit_ms", "ms", "ms_p10", "ms_p90", "op", "shape",
                                 "share_of_limit", "threads"));

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/devices.h"
 #include "trireme/base/random.h"
 
 namespace trireme::testing {
@@ -47,8 +48,9 @@ inline at::Tensor strided(const at::Tensor& x) {
   return x.dim() < 2 ? x : x.transpose(0, -1).contiguous().transpose(0, -1);
 }
 
-inline at::Tensor leaf(const at::Tensor& values, at::ScalarType dtype) {
-  return values.detach().to(dtype, /*non_blocking=*/false, /*copy=*/true).requires_grad_();
+inline at::Tensor leaf(const at::Tensor& values, at::ScalarType dtype,
+                       c10::Device device = at::kCPU) {
+  return values.detach().to(device, dtype, /*non_blocking=*/false, /*copy=*/true).requires_grad_();
 }
 
 // The kernels' dtypes, and how far they may be from f64, as a share of a tensor's largest value.
@@ -61,6 +63,11 @@ inline constexpr Precision kF32{at::kFloat, 1e-5};
 // bf16: a result and up to four tensors on the way to it are rounded to 8 bits, by 2^-9 at most
 // each.
 inline constexpr Precision kBf16{at::kBFloat16, 5 * 0x1p-9};
+// On a CUDA device results are rounded between a product and what follows it, as often again, and
+// f32 sums come in other orders.
+inline double tolerance_on(c10::Device device, const Precision& precision) {
+  return device.is_cpu() ? precision.tolerance : 2 * precision.tolerance;
+}
 
 enum class Layout { kPlain, kStrided, kExpandedGradients };
 
@@ -81,7 +88,7 @@ inline at::Tensor cotangent(const at::Tensor& output, std::uint64_t stream, Layo
   const at::Tensor values = layout == Layout::kExpandedGradients
                                 ? normal({1}, 500 + stream).squeeze(0).to(at::kBFloat16)
                                 : normal(output.sizes(), 500 + stream).to(at::kBFloat16);
-  const at::Tensor rounded = values.to(output.scalar_type());
+  const at::Tensor rounded = values.to(output.options());
   if (layout == Layout::kExpandedGradients) return rounded.expand(output.sizes());
   return layout == Layout::kStrided ? strided(rounded) : rounded;
 }
@@ -98,20 +105,21 @@ inline Evaluation evaluate_at(const Operation& operation, const Tensors& leaves,
   return result;
 }
 
-inline Tensors leaves_of(const Tensors& values, at::ScalarType dtype) {
+inline Tensors leaves_of(const Tensors& values, at::ScalarType dtype,
+                         c10::Device device = at::kCPU) {
   Tensors leaves;
-  for (const at::Tensor& each : values) leaves.push_back(leaf(each, dtype));
+  for (const at::Tensor& each : values) leaves.push_back(leaf(each, dtype, device));
   return leaves;
 }
 
-// Runs the operation on the values of given (any dtype) in dtype.
+// Runs the operation on the values of given (any dtype) in dtype, on the device.
 inline Evaluation evaluate(const Operation& operation, const Tensors& given, at::ScalarType dtype,
-                           Layout layout = Layout::kPlain) {
+                           Layout layout = Layout::kPlain, c10::Device device = at::kCPU) {
   Tensors values;
   for (const at::Tensor& each : given) {
     values.push_back(layout == Layout::kStrided ? strided(each) : each);
   }
-  return evaluate_at(operation, leaves_of(values, dtype), layout);
+  return evaluate_at(operation, leaves_of(values, dtype, device), layout);
 }
 
 // A tensor whose values are all smaller is one whose terms cancel: a gradient that is zero but for
@@ -124,7 +132,8 @@ inline void expect_close(const at::Tensor& actual, const at::Tensor& expected, d
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
   if (expected.numel() == 0) return;
   const at::Tensor wide = expected.detach().to(at::kDouble);
-  const double difference = (actual.detach().to(at::kDouble) - wide).abs().max().item<double>();
+  const double difference =
+      (actual.detach().to(at::kCPU, at::kDouble) - wide).abs().max().item<double>();
   const double largest = wide.abs().max().item<double>();
   EXPECT_LE(difference, largest < kCancelled ? kCancelled : tolerance * largest) << what;
 }
@@ -147,19 +156,24 @@ inline bool same_bits(const Tensors& a, const Tensors& b) {
   return same;
 }
 
-// The kernels of a dtype against the composition in f64, of the same rounded inputs.
+// The kernels of a dtype, on every device, against the composition in f64 on the CPU, of the same
+// rounded inputs.
 inline void expect_follows_f64(const Operation& operation, const Precision& precision,
                                Layout layout = Layout::kPlain) {
   Tensors rounded;
   for (const at::Tensor& input : operation.inputs) rounded.push_back(input.to(precision.dtype));
-  const Evaluation actual = evaluate(operation, rounded, precision.dtype, layout);
   const Layout plain = layout == Layout::kStrided ? Layout::kPlain : layout;
   const Evaluation expected = evaluate(operation, rounded, at::kDouble, plain);
-  const std::string what = operation.name + " in " + c10::toString(precision.dtype) + ", layout " +
-                           std::to_string(static_cast<int>(layout));
-  expect_close(actual, expected, precision.tolerance, what);
-  for (const at::Tensor& gradient : actual.gradients) {
-    EXPECT_EQ(gradient.scalar_type(), precision.dtype) << what;
+  for (const c10::Device device : devices()) {
+    const Evaluation actual = evaluate(operation, rounded, precision.dtype, layout, device);
+    const std::string what = operation.name + " in " + c10::toString(precision.dtype) +
+                             ", layout " + std::to_string(static_cast<int>(layout)) + ", on " +
+                             device.str();
+    expect_close(actual, expected, tolerance_on(device, precision), what);
+    for (const at::Tensor& gradient : actual.gradients) {
+      EXPECT_EQ(gradient.scalar_type(), precision.dtype) << what;
+      EXPECT_EQ(gradient.device(), device) << what;
+    }
   }
 }
 

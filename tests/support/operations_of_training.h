@@ -65,13 +65,18 @@ struct AttentionSizes {
 };
 
 inline Operation attention_operation(const AttentionSizes& s, const ops::AttentionMask& mask = {}) {
-  return {
-      fmt::format("attention B {} T {} S {} H {} K {} D {} window {}{}", s.B, s.T, s.S, s.H, s.K,
-                  s.D, mask.window, mask.document_starts_BS.defined() ? " packed" : ""),
-      {normal({s.B, s.T, s.H, s.D}, 0), normal({s.B, s.K, s.S, s.D}, 1),
-       normal({s.B, s.K, s.S, s.D}, 2)},
-      3,
-      [mask](const Tensors& t) { return Tensors{ops::causal_attention(t[0], t[1], t[2], mask)}; }};
+  return {fmt::format("attention B {} T {} S {} H {} K {} D {} window {}{}", s.B, s.T, s.S, s.H,
+                      s.K, s.D, mask.window, mask.document_starts_BS.defined() ? " packed" : ""),
+          {normal({s.B, s.T, s.H, s.D}, 0), normal({s.B, s.K, s.S, s.D}, 1),
+           normal({s.B, s.K, s.S, s.D}, 2)},
+          3,
+          [mask](const Tensors& t) {
+            ops::AttentionMask there = mask;
+            if (mask.document_starts_BS.defined()) {
+              there.document_starts_BS = mask.document_starts_BS.to(t[0].device());
+            }
+            return Tensors{ops::causal_attention(t[0], t[1], t[2], there)};
+          }};
 }
 
 // Document starts [B, S]: documents of the given lengths again and again, each sequence beginning
@@ -131,21 +136,21 @@ inline Operation loss_operation(std::int64_t rows, std::int64_t vocab, std::int6
           {normal({rows, width}, 0), normal({vocab, width}, 1)},
           1,
           [targets](const Tensors& t) {
-            return Tensors{ops::linear_cross_entropy(t[0], t[1], targets)};
+            return Tensors{ops::linear_cross_entropy(t[0], t[1], targets.to(t[0].device()))};
           }};
 }
 
 inline Operation embedding_operation(std::int64_t sequences, std::int64_t tokens,
                                      std::int64_t vocab, std::int64_t width, bool with_positions) {
   const at::Tensor indices = indices_below({sequences, tokens}, vocab);
-  Operation operation{
-      fmt::format("embedding {} x {}{}", sequences, tokens,
-                  with_positions ? " with positions" : ""),
-      {normal({vocab, width}, 0)},
-      0,
-      [indices](const Tensors& t) {
-        return Tensors{ops::embedding(t[0], indices, t.size() > 1 ? t[1] : at::Tensor())};
-      }};
+  Operation operation{fmt::format("embedding {} x {}{}", sequences, tokens,
+                                  with_positions ? " with positions" : ""),
+                      {normal({vocab, width}, 0)},
+                      0,
+                      [indices](const Tensors& t) {
+                        return Tensors{ops::embedding(t[0], indices.to(t[0].device()),
+                                                      t.size() > 1 ? t[1] : at::Tensor())};
+                      }};
   if (with_positions) operation.inputs.push_back(normal({tokens, width}, 1));
   return operation;
 }

@@ -286,9 +286,8 @@ std::string Tokenizer::to_json() const {
                           quoted(to_chars(parts.tokens[merge.left])),
                           quoted(to_chars(parts.tokens[merge.right])));
   }
-  constexpr std::string_view kByteLevel =
-      R"({"type": "ByteLevel", "add_prefix_space": false, )"
-      R"("trim_offsets": true, "use_regex": true})";
+  constexpr std::string_view kByteLevel = R"({"type": "ByteLevel", "add_prefix_space": false, )"
+                                          R"("trim_offsets": true, "use_regex": true})";
   return fmt::format(R"({{
   "version": "1.0",
   "truncation": null,

@@ -22,6 +22,7 @@
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
+#include "trireme/ops/torch_version.h"
 
 namespace trireme::ops {
 namespace {
@@ -88,6 +89,14 @@ at::Tensor composed_attention(const at::Tensor& q_BTHD, const at::Tensor& k, con
       scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
   const auto out = at::matmul(at::_softmax(hidden, -1, false), v.unsqueeze(2));
   return out.reshape({B, H, T, D}).transpose(1, 2).contiguous();
+}
+
+// LibTorch's fused kernels on a device, which hold no scores where they can: all a query sees is
+// causal, or one query sees everything.
+bool is_fused(const at::Tensor& q_BTHD, const at::Tensor& k, const AttentionMask& mask) {
+  const auto T = q_BTHD.size(1);
+  return kHasFusedAttention && q_BTHD.is_cuda() && q_BTHD.numel() > 0 && mask.window == 0 &&
+         !mask.document_starts_BS.defined() && (T == k.size(2) || T == 1);
 }
 
 at::Tensor last_dim_contiguous(const at::Tensor& x) {
@@ -159,6 +168,15 @@ struct Attention : torch::autograd::Function<Attention> {
   }
 };
 
+at::Tensor fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const TimedPart part("attention forward", 2 * product_flops(shape_of(q, k, 0, {})));
+  at::Tensor out_BHTD;
+  if constexpr (kHasFusedAttention) {
+    out_BHTD = fused_attention(q.transpose(1, 2), k, v, /*causal=*/q.size(1) > 1);
+  }
+  return out_BHTD.transpose(1, 2).contiguous();
+}
+
 }  // namespace
 
 at::Tensor document_starts(const at::Tensor& tokens_BS, std::int64_t separator) {
@@ -175,10 +193,12 @@ at::Tensor document_starts(const at::Tensor& tokens_BS, std::int64_t separator) 
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
                             const at::Tensor& v_BKSD, const AttentionMask& mask) {
   check_shapes(q_BTHD, k_BKSD, v_BKSD, mask);
-  if (!has_kernels(q_BTHD) || q_BTHD.size(3) > kMaxHeadWidth || q_BTHD.numel() == 0) {
+  if (is_fused(q_BTHD, k_BKSD, mask)) return fused(q_BTHD, k_BKSD, v_BKSD);
+  const at::Tensor& starts = mask.document_starts_BS;
+  if (!q_BTHD.is_cpu() || !has_kernels(q_BTHD, k_BKSD, v_BKSD, starts) ||
+      q_BTHD.size(3) > kMaxHeadWidth || q_BTHD.numel() == 0) {
     return composed_attention(q_BTHD, k_BKSD, v_BKSD, mask);
   }
-  const at::Tensor& starts = mask.document_starts_BS;
   return Attention::apply(q_BTHD, k_BKSD, v_BKSD, mask.window,
                           starts.defined() ? c10::optional<at::Tensor>(starts) : c10::nullopt);
 }

@@ -30,8 +30,11 @@ at::Tensor document_starts(const at::Tensor& tokens_BS, std::int64_t separator);
 // k_BKSD, v_BKSD: [B, K, S, D], the same floating dtype, any strides. Returns [B, T, H, D]
 // contiguous. Gradient: q, k, v. On the CPU in f32 and bf16, for D <= 256, no T x S matrix exists,
 // scores and sums are f32 (kernels/attention_kernels.h), and beside the tensors named only [B, H,
-// T] f32 is kept; else LibTorch's operations run, which keep B H T S probabilities. Throws
-// ShapeError.
+// T] f32 is kept. On a CUDA device LibTorch 2's fused attention runs where nothing but the causal
+// rule hides keys and T = S or T = 1; which kernel that is, LibTorch decides: for f32 and bf16 none
+// of the usual ones holds T x S scores, and backward's sums may come in any order
+// (Context::setDeterministicAlgorithms). Else LibTorch's operations run, which keep B H T S
+// probabilities. Throws ShapeError.
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
                             const at::Tensor& v_BKSD, const AttentionMask& mask = {});
 

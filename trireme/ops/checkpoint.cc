@@ -4,6 +4,7 @@
 #include "trireme/ops/checkpoint.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/core/Generator.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
@@ -13,8 +14,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/engine.h>
 
+#include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "trireme/base/error.h"
 
@@ -24,30 +27,59 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor random_state() {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard lock(generator.mutex());
-  return generator.get_state();
-}
+// A state of LibTorch's random numbers: of the CPU and of the devices that inputs lie on.
+class RandomState {
+ public:
+  // The present one.
+  explicit RandomState(const variable_list& inputs) {
+    add(at::detail::getDefaultCPUGenerator());
+    for (const at::Tensor& input : inputs) {
+      if (input.is_cuda()) add(at::globalContext().defaultGenerator(input.device()));
+    }
+  }
+  RandomState present() const {
+    RandomState state = *this;
+    for (Entry& entry : state.entries_) {
+      const std::lock_guard lock(entry.generator.mutex());
+      entry.state = entry.generator.get_state();
+    }
+    return state;
+  }
+  void restore() const {
+    for (Entry entry : entries_) {
+      const std::lock_guard lock(entry.generator.mutex());
+      entry.generator.set_state(entry.state);
+    }
+  }
 
-void set_random_state(const at::Tensor& state) {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard lock(generator.mutex());
-  generator.set_state(state);
-}
+ private:
+  struct Entry {
+    at::Generator generator;
+    at::Tensor state;
+  };
+  void add(at::Generator generator) {
+    for (const Entry& entry : entries_) {
+      if (entry.generator == generator) return;
+    }
+    const std::lock_guard lock(generator.mutex());
+    entries_.push_back({generator, generator.get_state()});
+  }
+
+  std::vector<Entry> entries_;
+};
 
 // Puts LibTorch's random numbers back to an earlier state while it lives.
 class RandomStateGuard {
  public:
-  explicit RandomStateGuard(const at::Tensor& state) : before_(random_state()) {
-    set_random_state(state);
+  explicit RandomStateGuard(const RandomState& state) : before_(state.present()) {
+    state.restore();
   }
   RandomStateGuard(const RandomStateGuard&) = delete;
   RandomStateGuard& operator=(const RandomStateGuard&) = delete;
-  ~RandomStateGuard() { set_random_state(before_); }
+  ~RandomStateGuard() { before_.restore(); }
 
  private:
-  at::Tensor before_;
+  RandomState before_;
 };
 
 // "f32 [2, 3], ...": what both runs must agree in.
@@ -64,8 +96,10 @@ std::string describe(const variable_list& tensors) {
 
 // What a node keeps beside its inputs, from its forward to its backward pass.
 struct Recipe : torch::CustomClassHolder {
+  explicit Recipe(const variable_list& inputs) : random_state(inputs) {}
+
   Segment segment;
-  at::Tensor random_state;
+  RandomState random_state;  // before the forward pass
   std::string outputs;
   bool used = false;
 };
@@ -115,8 +149,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static variable_list forward(AutogradContext* context, Segment segment, at::TensorList list,
                                const at::Tensor& /*anchor*/) {
     const variable_list inputs = list.vec();
-    auto recipe = c10::make_intrusive<Recipe>();
-    recipe->random_state = random_state();
+    auto recipe = c10::make_intrusive<Recipe>(inputs);
     variable_list outputs = segment(inputs);
     recipe->outputs = describe(outputs);
     recipe->segment = std::move(segment);

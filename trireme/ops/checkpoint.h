@@ -18,8 +18,9 @@
 namespace trireme::ops {
 
 // From inputs to outputs, both times alike: the same bits from the same inputs, parameters and
-// state of LibTorch's random numbers (which the second run finds as the first did). It may hold
-// parameters and other segments; what it captures must live until the backward pass.
+// state of LibTorch's random numbers (which the second run finds as the first did, on the CPU and
+// on the CUDA devices of the inputs). It may hold parameters and other segments; what it captures
+// must live until the backward pass.
 using Segment = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
 // segment(inputs), any defined tensors, at least one out. Without gradients enabled, just that.

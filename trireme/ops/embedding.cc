@@ -4,20 +4,19 @@
 #include "trireme/ops/embedding.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_assert_async.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/index_select.h>
 #include <c10/util/Exception.h>
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <numeric>
-#include <vector>
 
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/row_kernels.h"
+#include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
+#include "trireme/ops/row_grouping.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
 
@@ -27,53 +26,17 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Positions of a list of indices, grouped by index: those of group g are order[starts[g]] up to
-// order[starts[g + 1] - 1], ascending, and have index targets[g].
-struct Groups {
-  std::vector<std::int64_t> order;
-  std::vector<std::int64_t> starts;
-  std::vector<std::int64_t> targets;
-};
-
-Groups group_by_index(const std::int64_t* indices, std::int64_t count) {
-  Groups groups;
-  groups.order.resize(static_cast<std::size_t>(count));
-  std::iota(groups.order.begin(), groups.order.end(), std::int64_t{0});
-  std::stable_sort(groups.order.begin(), groups.order.end(),
-                   [&](std::int64_t a, std::int64_t b) { return indices[a] < indices[b]; });
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t index = indices[groups.order[static_cast<std::size_t>(i)]];
-    if (groups.targets.empty() || groups.targets.back() != index) {
-      groups.starts.push_back(i);
-      groups.targets.push_back(index);
-    }
-  }
-  groups.starts.push_back(count);
-  return groups;
-}
-
-// Row t of the positions gets the rows t, t + T, ...
-Groups group_by_position(std::int64_t rows, std::int64_t tokens) {
-  Groups groups;
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    groups.starts.push_back(static_cast<std::int64_t>(groups.order.size()));
-    groups.targets.push_back(t);
-    for (std::int64_t r = t; r < rows; r += tokens) groups.order.push_back(r);
-  }
-  groups.starts.push_back(rows);
-  return groups;
-}
-
-at::Tensor summed(const at::Tensor& parameter, const at::Tensor& gradient, const Groups& groups) {
+at::Tensor summed(const at::Tensor& parameter, const at::Tensor& gradient,
+                  const RowGrouping& groups) {
   detail::GradientSum sum(parameter);
-  add_row_groups({.element = element_of(gradient),
-                  .from = gradient.data_ptr(),
-                  .width = gradient.size(-1),
-                  .groups = static_cast<std::int64_t>(groups.targets.size()),
-                  .order = groups.order.data(),
-                  .starts = groups.starts.data(),
-                  .targets = groups.targets.data(),
-                  .to = sum.data()});
+  add_row_groups(parameter.device(), {.element = element_of(gradient),
+                                      .from = gradient.data_ptr(),
+                                      .width = gradient.size(-1),
+                                      .groups = groups.targets.numel(),
+                                      .order = groups.order.data_ptr<std::int64_t>(),
+                                      .starts = groups.starts.data_ptr<std::int64_t>(),
+                                      .targets = groups.targets.data_ptr<std::int64_t>(),
+                                      .to = sum.data()});
   return sum.finish();
 }
 
@@ -87,14 +50,14 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const std::int64_t tokens = indices.size(-1);
     shape.push_back(weight.size(1));
     at::Tensor out = at::empty(shape, weight.options().requires_grad(false));
-    look_up_rows({.element = element_of(weight),
-                  .table = weight.data_ptr(),
-                  .positions = positions ? positions->data_ptr() : nullptr,
-                  .indices = indices.data_ptr<std::int64_t>(),
-                  .out = out.data_ptr(),
-                  .rows = indices.numel(),
-                  .tokens = tokens,
-                  .width = weight.size(1)});
+    look_up_rows(weight.device(), {.element = element_of(weight),
+                                   .table = weight.data_ptr(),
+                                   .positions = positions ? positions->data_ptr() : nullptr,
+                                   .indices = indices.data_ptr<std::int64_t>(),
+                                   .out = out.data_ptr(),
+                                   .rows = indices.numel(),
+                                   .tokens = tokens,
+                                   .width = weight.size(1)});
     return out;
   }
 
@@ -106,12 +69,10 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const at::Tensor gradient = gradients[0].contiguous();
     at::Tensor weight_grad, positions_grad;
     if (context->needs_input_grad(0)) {
-      weight_grad = summed(weight, gradient,
-                           group_by_index(indices.data_ptr<std::int64_t>(), indices.numel()));
+      weight_grad = summed(weight, gradient, group_by_index(indices, weight.size(0)));
     }
     if (positions.defined() && context->needs_input_grad(2)) {
-      positions_grad =
-          summed(positions, gradient, group_by_position(indices.numel(), indices.size(-1)));
+      positions_grad = summed(positions, gradient, group_by_position(indices));
     }
     return {weight_grad, at::Tensor(), positions_grad};
   }
@@ -134,6 +95,9 @@ void check(const at::Tensor& weight, const at::Tensor& indices, const at::Tensor
 }
 
 void check_range(const at::Tensor& indices, std::int64_t rows) {
+  if (!indices.is_cpu()) {
+    return at::_assert_async(indices.ge(0).logical_and(indices.lt(rows)).all());
+  }
   const at::Tensor contiguous = indices.contiguous();
   const auto* data = contiguous.data_ptr<std::int64_t>();
   const auto* bad = std::find_if(data, data + contiguous.numel(),
@@ -147,7 +111,7 @@ void check_range(const at::Tensor& indices, std::int64_t rows) {
 at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices,
                      const at::Tensor& positions_TC) {
   check(weight_VC, indices, positions_TC);
-  if (!has_kernels(weight_VC)) {
+  if (!has_kernels(weight_VC, indices, positions_TC)) {
     const at::Tensor rows = at::embedding(weight_VC, indices);
     return positions_TC.defined() ? rows + positions_TC : rows;
   }

@@ -10,9 +10,10 @@ namespace trireme::ops {
 
 // weight[indices], plus positions[t] for the indices [..., t] where positions are given. weight:
 // [V, C], floating; indices: i64, [..., T], each in [0, V); positions: [T, C] of weight's dtype, or
-// undefined. Returns [..., T, C]. Gradient: weight, positions; on the CPU the gradients of a row
-// are added in the order of the indices, in f32 at least, whatever the threads, and rounded once.
-// Throws c10::IndexError, ShapeError.
+// undefined. Returns [..., T, C]. Gradient: weight, positions; the kernels add the gradients of a
+// row in the order of the indices, in f32 at least, whatever the threads, and round once. Throws
+// c10::IndexError, ShapeError; on a CUDA device, where nothing waits, a wrong index is an assertion
+// of the device instead, after which the process can use it no more.
 at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices,
                      const at::Tensor& positions_TC = {});
 

@@ -11,12 +11,8 @@
 #include <fmt/ranges.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
-#include <initializer_list>
-
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/matrix_product.h"
-#include "trireme/ops/kernels/row_kernels.h"
+#include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -40,7 +36,7 @@ at::Tensor times_transposed(const at::Tensor& left, const at::Tensor& weight, Ep
   epilogue.out = out.data_ptr();
   epilogue.element = element_of(out);
   epilogue.stride = weight.size(0);
-  matrix_product(view_of(left), view_of(weight).transposed(), epilogue);
+  matrix_product(left.device(), view_of(left), view_of(weight).transposed(), epilogue);
   return out;
 }
 
@@ -50,7 +46,7 @@ at::Tensor times(const at::Tensor& left, const at::Tensor& weight, Epilogue epil
   epilogue.out = out.data_ptr();
   epilogue.element = element_of(out);
   epilogue.stride = weight.size(1);
-  matrix_product(view_of(left), view_of(weight), epilogue);
+  matrix_product(left.device(), view_of(left), view_of(weight), epilogue);
   return out;
 }
 
@@ -61,7 +57,7 @@ Epilogue with_bias(const at::Tensor& bias) {
 // out += left weight: a second way by which the gradient of rows comes.
 void add_product(const at::Tensor& left, const at::Tensor& weight, at::Tensor& out) {
   if (out.scalar_type() == at::kFloat) {
-    matrix_product(view_of(left), view_of(weight),
+    matrix_product(left.device(), view_of(left), view_of(weight),
                    {.kind = Kind::kAdd,
                     .out = out.data_ptr(),
                     .element = Element::kF32,
@@ -80,11 +76,11 @@ at::Tensor shaped_like(const at::Tensor& rows, const at::Tensor& x) {
 // An MLP's hidden values once more: gelu(before), or silu(before) factor where that is defined.
 at::Tensor activated(const at::Tensor& before, const at::Tensor& factor) {
   at::Tensor out = at::empty(before.sizes(), before.options());
-  activate({.element = element_of(before),
-            .before = before.data_ptr(),
-            .factor = factor.defined() ? factor.data_ptr() : nullptr,
-            .out = out.data_ptr(),
-            .count = before.numel()});
+  activate(before.device(), {.element = element_of(before),
+                             .before = before.data_ptr(),
+                             .factor = factor.defined() ? factor.data_ptr() : nullptr,
+                             .out = out.data_ptr(),
+                             .count = before.numel()});
   return out;
 }
 
@@ -250,10 +246,10 @@ void check_first_layer(const at::Tensor& x, const at::Tensor& weight, const at::
 }
 
 // Whether ops' own kernels run it: no dim of x or of the result is 0.
-bool is_ours(const at::Tensor& x, std::initializer_list<const at::Tensor*> weights) {
-  return has_kernels(x) && x.numel() > 0 &&
-         std::all_of(weights.begin(), weights.end(),
-                     [](const at::Tensor* weight) { return weight->numel() > 0; });
+template <class... Tensors>
+bool is_ours(const at::Tensor& x, const Tensors&... parameters) {
+  return has_kernels(x, parameters...) && x.numel() > 0 &&
+         ((!parameters.defined() || parameters.numel() > 0) && ...);
 }
 
 // The kernels read matrices whose rows are contiguous.
@@ -263,7 +259,7 @@ at::Tensor plain(const at::Tensor& weight) { return weight.contiguous(); }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight_MK, const at::Tensor& bias_M) {
   check_first_layer(x, weight_MK, bias_M);
-  if (!is_ours(x, {&weight_MK})) return at::linear(x, weight_MK, bias_M);
+  if (!is_ours(x, weight_MK, bias_M)) return at::linear(x, weight_MK, bias_M);
   return Linear::apply(x, plain(weight_MK), optional(bias_M));
 }
 
@@ -271,7 +267,7 @@ at::Tensor gelu_mlp(const at::Tensor& x, const at::Tensor& up_FC, const at::Tens
                     const at::Tensor& down_CF, const at::Tensor& down_bias_C, HiddenValues hidden) {
   check_first_layer(x, up_FC, up_bias_F);
   check_layer(up_FC.size(0), x.scalar_type(), down_CF, down_bias_C);
-  if (!is_ours(x, {&up_FC, &down_CF})) {
+  if (!is_ours(x, up_FC, up_bias_F, down_CF, down_bias_C)) {
     return at::linear(at::gelu(at::linear(x, up_FC, up_bias_F), "tanh"), down_CF, down_bias_C);
   }
   return GeluMlp::apply(x, plain(up_FC), optional(up_bias_F), plain(down_CF), optional(down_bias_C),
@@ -287,7 +283,7 @@ at::Tensor swiglu_mlp(const at::Tensor& x, const at::Tensor& gate_FC, const at::
                             fmt::join(gate_FC.sizes(), ", "), fmt::join(up_FC.sizes(), ", "));
   }
   check_layer(up_FC.size(0), x.scalar_type(), down_CF, {});
-  if (!is_ours(x, {&up_FC, &down_CF})) {
+  if (!is_ours(x, gate_FC, up_FC, down_CF)) {
     return at::linear(at::silu(at::linear(x, gate_FC)) * at::linear(x, up_FC), down_CF);
   }
   return SwigluMlp::apply(x, plain(gate_FC), plain(up_FC), plain(down_CF), hidden);

@@ -4,10 +4,12 @@
 // Linear layers and the two-layer networks made of them, the place where a training step spends its
 // time. In f32 and bf16 on the CPU they run on ops' own matrix products (kernels/matrix_product.h),
 // forward and backward, with bias and activation in the same pass; gradients of parameters are sums
-// in f32 (parameter_gradient.h). Other dtypes and devices go through LibTorch.
+// in f32 (parameter_gradient.h). On a CUDA device the products are cuBLAS's, straight into those
+// sums, with bias and activation in one pass after them (cuda/matrix_product.h). Other dtypes and
+// devices go through LibTorch.
 //
 // Cost: 2 N K M floating-point operations for N rows forward, twice that backward. Blocks on the
-// CPU. Any thread; the work runs on ops' one pool.
+// CPU, where the work runs on ops' one pool. Any thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Reduction.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_assert_async.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -16,11 +17,9 @@
 
 #include <algorithm>
 #include <numeric>
-#include <vector>
 
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/matrix_product.h"
-#include "trireme/ops/kernels/row_kernels.h"
+#include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -34,20 +33,32 @@ using Kind = Epilogue::Kind;
 
 // What one pass over the rows makes.
 struct LossPass {
-  double mean = 0;
+  at::Tensor mean;         // f32 scalar
   at::Tensor x_grad;       // of the mean; undefined when not asked for
   at::Tensor weight_grad;  // f32
 };
 
-std::int64_t counted_targets(const at::Tensor& targets) {
+// One over the number of targets that count, f64, where the targets are: nothing waits for it.
+at::Tensor scale_of(const at::Tensor& targets) {
+  const auto wide = targets.options().dtype(at::kDouble);
+  if (!targets.is_cpu()) return targets.ge(0).sum().clamp_min(1).to(at::kDouble).reciprocal();
   const auto* data = targets.data_ptr<std::int64_t>();
-  return std::count_if(data, data + targets.numel(), [](std::int64_t t) { return t >= 0; });
+  const auto count = std::count_if(data, data + targets.numel(), [](auto t) { return t >= 0; });
+  return at::full({}, 1.0 / static_cast<double>(std::max<std::int64_t>(1, count)), wide);
 }
 
-void store_product(const MatrixView& left, const MatrixView& right, Kind kind,
-                   const at::Tensor& out) {
+// losses: f64 [N]. Added in order; on a device in LibTorch's order there, which is fixed too.
+at::Tensor scaled_sum(const at::Tensor& losses, const at::Tensor& scale) {
+  if (!losses.is_cpu()) return (losses.sum() * scale).to(at::kFloat);
+  const auto* data = losses.data_ptr<double>();
+  const double sum = std::accumulate(data, data + losses.numel(), 0.0);
+  return at::full({}, sum * *scale.data_ptr<double>(), losses.options().dtype(at::kFloat));
+}
+
+void store_product(const at::Tensor& out, const MatrixView& left, const MatrixView& right,
+                   Kind kind) {
   matrix_product(
-      left, right,
+      out.device(), left, right,
       {.kind = kind, .out = out.data_ptr(), .element = element_of(out), .stride = right.columns});
 }
 
@@ -62,27 +73,28 @@ class Block {
                       ? logits_
                       : at::empty(logits_.sizes(), x.options().requires_grad(false))) {}
 
-  // losses: one for each row. Leaves the gradient, times scale, for add_gradients().
-  void run(const at::Tensor& rows, const std::int64_t* targets, double* losses, bool with_gradient,
-           double scale) {
+  // losses: one for each row. scale: f32; the gradient, times scale, is left for add_gradients().
+  void run(const at::Tensor& rows, const at::Tensor& targets, const at::Tensor& losses,
+           bool with_gradient, const at::Tensor& scale) {
     const at::Tensor logits = logits_.narrow(0, 0, rows.size(0));
-    store_product(view_of(rows), view_of(weight_).transposed(), Kind::kStore, logits);
-    cross_entropy_rows({.logits = logits.data_ptr<float>(),
-                        .targets = targets,
+    store_product(logits, view_of(rows), view_of(weight_).transposed(), Kind::kStore);
+    cross_entropy_rows(rows.device(),
+                       {.logits = logits.data_ptr<float>(),
+                        .targets = targets.data_ptr<std::int64_t>(),
                         .rows = rows.size(0),
                         .columns = weight_.size(0),
-                        .losses = losses,
+                        .losses = losses.data_ptr<double>(),
                         .gradient = with_gradient ? gradient_.data_ptr() : nullptr,
-                        .gradient_element = element_of(gradient_),
-                        .scale = static_cast<float>(scale)});
+                        .gradient_element = element_of(gradient_)},
+                       scale.data_ptr<float>());
   }
 
   void add_gradients(const at::Tensor& rows, const at::Tensor& x_grad, bool first,
                      const at::Tensor& weight_grad) const {
     const MatrixView gradient = view_of(gradient_.narrow(0, 0, rows.size(0)));
-    store_product(gradient, view_of(weight_), Kind::kStore, x_grad);
-    store_product(gradient.transposed(), view_of(rows), first ? Kind::kStore : Kind::kAdd,
-                  weight_grad);
+    store_product(x_grad, gradient, view_of(weight_), Kind::kStore);
+    store_product(weight_grad, gradient.transposed(), view_of(rows),
+                  first ? Kind::kStore : Kind::kAdd);
   }
 
  private:
@@ -94,27 +106,32 @@ class Block {
 LossPass run_pass(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
                   bool with_gradient) {
   const std::int64_t N = x.size(0);
-  const double scale =
-      1.0 / static_cast<double>(std::max<std::int64_t>(1, counted_targets(targets)));
+  const at::Tensor scale = scale_of(targets), rounded_scale = scale.to(at::kFloat);
   LossPass pass;
   if (with_gradient) {
     pass.x_grad = at::empty(x.sizes(), x.options().requires_grad(false));
     pass.weight_grad =
         at::empty(weight.sizes(), weight.options().dtype(at::kFloat).requires_grad(false));
   }
-  std::vector<double> losses(static_cast<std::size_t>(N));
+  const at::Tensor losses = at::empty({N}, scale.options());
   Block block(x, weight);
   for (std::int64_t begin = 0; begin < N; begin += kLossRows) {
     const std::int64_t count = std::min(kLossRows, N - begin);
-    const at::Tensor rows = x.narrow(0, begin, count);
-    block.run(rows, targets.data_ptr<std::int64_t>() + begin, losses.data() + begin, with_gradient,
-              scale);
+    const auto part = [&](const at::Tensor& all) { return all.narrow(0, begin, count); };
+    const at::Tensor rows = part(x);
+    block.run(rows, part(targets), part(losses), with_gradient, rounded_scale);
     if (with_gradient) {
-      block.add_gradients(rows, pass.x_grad.narrow(0, begin, count), begin == 0, pass.weight_grad);
+      block.add_gradients(rows, part(pass.x_grad), begin == 0, pass.weight_grad);
     }
   }
-  pass.mean = std::accumulate(losses.begin(), losses.end(), 0.0) * scale;
+  pass.mean = scaled_sum(losses, scale);
   return pass;
+}
+
+// gradient x factor, where the factor comes from a loss on a device and stays there. A bf16
+// gradient is multiplied in f32.
+at::Tensor times_on_device(const at::Tensor& gradient, const at::Tensor& factor) {
+  return (gradient.to(at::kFloat) * factor).to(gradient.scalar_type());
 }
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
@@ -128,7 +145,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
       // Saved, not held otherwise: so they are freed when their part of the backward pass is done.
       context->save_for_backward({weight, pass.x_grad, pass.weight_grad});
     }
-    return at::full({}, pass.mean, given.options().dtype(at::kFloat).requires_grad(false));
+    return pass.mean;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -136,8 +153,15 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const TimedPart part("loss backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &weight = saved[0], &x_grad = saved[1], &weight_grad = saved[2];
-    const auto factor = gradients[0].item<float>();
     const at::Tensor direct = detail::direct_gradient(weight);
+    if (!x_grad.is_cpu()) {
+      if (direct.defined()) at::Tensor(direct).addcmul_(weight_grad, gradients[0]);
+      return {
+          times_on_device(x_grad, gradients[0]),
+          direct.defined() ? at::Tensor() : (weight_grad * gradients[0]).to(weight.scalar_type()),
+          at::Tensor(), at::Tensor()};
+    }
+    const auto factor = gradients[0].item<float>();
     if (direct.defined()) {
       at::Tensor(direct).add_(weight_grad, factor);
     }
@@ -163,6 +187,10 @@ void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targ
 }
 
 void check_range(const at::Tensor& targets, std::int64_t rows) {
+  if (!targets.is_cpu()) {
+    const at::Tensor counts = targets.ge(0).logical_and(targets.lt(rows));
+    return at::_assert_async(counts.logical_or(targets.eq(kIgnoredTarget)).all());
+  }
   const at::Tensor contiguous = targets.contiguous();
   const auto* data = contiguous.data_ptr<std::int64_t>();
   const auto* bad = std::find_if(data, data + contiguous.numel(), [&](std::int64_t target) {
@@ -177,7 +205,7 @@ void check_range(const at::Tensor& targets, std::int64_t rows) {
 at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight_VC,
                                 const at::Tensor& targets_N) {
   check(x_NC, weight_VC, targets_N);
-  if (!has_kernels(x_NC)) {
+  if (!has_kernels(x_NC, weight_VC, targets_N)) {
     const at::Tensor logits = at::linear(x_NC, weight_VC);
     const bool wide = logits.scalar_type() == at::kDouble;
     const at::Tensor sum = at::cross_entropy_loss(wide ? logits : logits.to(at::kFloat), targets_N,

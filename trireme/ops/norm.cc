@@ -12,7 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/norm_kernels.h"
+#include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -23,8 +23,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor floats(std::int64_t count) {
-  return at::empty({count}, at::TensorOptions().dtype(at::kFloat));
+at::Tensor floats(std::int64_t count, const at::Tensor& beside) {
+  return at::empty({count}, at::TensorOptions().dtype(at::kFloat).device(beside.device()));
 }
 
 float* data_or_null(const at::Tensor& tensor) {
@@ -50,14 +50,15 @@ struct Norm : torch::autograd::Function<Norm> {
                                const c10::optional<at::Tensor>& bias, double epsilon) {
     const TimedPart part("norm forward");
     const at::Tensor x = given.contiguous();
-    const at::Tensor normed = at::empty_like(x), inverse = floats(num_rows(x));
+    const at::Tensor normed = at::empty_like(x), inverse = floats(num_rows(x), x);
     at::Tensor sum = x, mean, other;
-    if (bias) mean = floats(num_rows(x));
+    if (bias) mean = floats(num_rows(x), x);
     if (addend) {
       other = addend->contiguous();
       sum = at::empty_like(x);
     }
-    norm_forward({.shape = shape_of(x, weight, bias.value_or(at::Tensor()), mean, inverse),
+    norm_forward(x.device(),
+                 {.shape = shape_of(x, weight, bias.value_or(at::Tensor()), mean, inverse),
                   .epsilon = static_cast<float>(epsilon),
                   .x = x.data_ptr(),
                   .addend = addend ? other.data_ptr() : nullptr,
@@ -81,15 +82,15 @@ struct Norm : torch::autograd::Function<Norm> {
     detail::GradientSum weight_grad(weight);
     c10::optional<detail::GradientSum> bias_grad;
     if (bias.defined()) bias_grad.emplace(bias);
-    const at::Tensor partials = floats(norm_blocks(num_rows(x)) * 2 * x.size(-1));
-    norm_backward({.shape = shape_of(x, weight, bias, saved[3], saved[4]),
-                   .x = x.data_ptr(),
-                   .out_grad = out_grad.data_ptr(),
-                   .sum_grad = added ? sum_grad.data_ptr() : nullptr,
-                   .x_grad = x_grad.data_ptr(),
-                   .weight_grad = weight_grad.data(),
-                   .bias_grad = bias_grad ? bias_grad->data() : nullptr,
-                   .partials = partials.data_ptr<float>()});
+    const at::Tensor partials = floats(norm_blocks(num_rows(x)) * 2 * x.size(-1), x);
+    norm_backward(x.device(), {.shape = shape_of(x, weight, bias, saved[3], saved[4]),
+                               .x = x.data_ptr(),
+                               .out_grad = out_grad.data_ptr(),
+                               .sum_grad = added ? sum_grad.data_ptr() : nullptr,
+                               .x_grad = x_grad.data_ptr(),
+                               .weight_grad = weight_grad.data(),
+                               .bias_grad = bias_grad ? bias_grad->data() : nullptr,
+                               .partials = partials.data_ptr<float>()});
     return {x_grad, added ? x_grad : at::Tensor(), weight_grad.finish(),
             bias_grad ? bias_grad->finish() : at::Tensor(), at::Tensor()};
   }
@@ -114,7 +115,10 @@ void check(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weig
   }
 }
 
-bool is_ours(const at::Tensor& x) { return has_kernels(x) && x.numel() > 0; }
+template <class... Tensors>
+bool is_ours(const at::Tensor& x, const Tensors&... others) {
+  return has_kernels(x, others...) && x.numel() > 0;
+}
 
 at::Tensor composed_rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
@@ -127,20 +131,21 @@ at::Tensor composed_rms_norm(const at::Tensor& x, const at::Tensor& weight, doub
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight_C, const at::Tensor& bias_C,
                       double epsilon) {
   check(x, {}, weight_C, bias_C);
-  if (!is_ours(x)) return at::layer_norm(x, weight_C.sizes(), weight_C, bias_C, epsilon);
+  if (!is_ours(x, weight_C, bias_C))
+    return at::layer_norm(x, weight_C.sizes(), weight_C, bias_C, epsilon);
   return Norm::apply(x, c10::nullopt, weight_C, c10::optional<at::Tensor>(bias_C), epsilon)[0];
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight_C, double epsilon) {
   check(x, {}, weight_C, {});
-  if (!is_ours(x)) return composed_rms_norm(x, weight_C, epsilon);
+  if (!is_ours(x, weight_C)) return composed_rms_norm(x, weight_C, epsilon);
   return Norm::apply(x, c10::nullopt, weight_C, c10::nullopt, epsilon)[0];
 }
 
 AddedNorm add_layer_norm(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weight_C,
                          const at::Tensor& bias_C, double epsilon) {
   check(x, addend, weight_C, bias_C);
-  if (!is_ours(x)) {
+  if (!is_ours(x, addend, weight_C, bias_C)) {
     const at::Tensor sum = x + addend;
     return {sum, layer_norm(sum, weight_C, bias_C, epsilon)};
   }
@@ -152,7 +157,7 @@ AddedNorm add_layer_norm(const at::Tensor& x, const at::Tensor& addend, const at
 AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weight_C,
                        double epsilon) {
   check(x, addend, weight_C, {});
-  if (!is_ours(x)) {
+  if (!is_ours(x, addend, weight_C)) {
     const at::Tensor sum = x + addend;
     return {sum, rms_norm(sum, weight_C, epsilon)};
   }

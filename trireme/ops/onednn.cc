@@ -51,13 +51,14 @@ void check(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
     return t.scalar_type() == a.scalar_type() && t.is_cpu();
   };
   const bool batched = a.dim() == 3;
-  const bool fits = has_kernels(a) && same(b) && same(out) && (a.dim() == 2 || batched) &&
-                    b.dim() == a.dim() && out.dim() == a.dim() && a.size(-1) == b.size(-2) &&
-                    out.size(-2) == a.size(-2) && out.size(-1) == b.size(-1) &&
-                    (!batched || (a.size(0) == b.size(0) && a.size(0) == out.size(0))) &&
-                    out.is_contiguous() && out.numel() > 0 && a.numel() > 0 &&
-                    (!bias.defined() || (same(bias) && bias.dim() == 1 &&
-                                         bias.size(0) == b.size(-1) && bias.is_contiguous()));
+  const bool fits =
+      has_kernels(a) && same(a) && same(b) && same(out) && (a.dim() == 2 || batched) &&
+      b.dim() == a.dim() && out.dim() == a.dim() && a.size(-1) == b.size(-2) &&
+      out.size(-2) == a.size(-2) && out.size(-1) == b.size(-1) &&
+      (!batched || (a.size(0) == b.size(0) && a.size(0) == out.size(0))) && out.is_contiguous() &&
+      out.numel() > 0 && a.numel() > 0 &&
+      (!bias.defined() ||
+       (same(bias) && bias.dim() == 1 && bias.size(0) == b.size(-1) && bias.is_contiguous()));
   if (!fits) {
     throw_error<ShapeError>(
         "cannot multiply {} [{}] by {} [{}] into [{}]{}", c10::toString(a.scalar_type()),

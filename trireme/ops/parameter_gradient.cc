@@ -7,19 +7,30 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <memory>
+
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/matrix_product.h"
+#include "trireme/ops/device_kernels.h"
 #include "trireme/ops/tensor_view.h"
 
 namespace trireme::ops {
 namespace {
 
-thread_local bool direct_gradients = false;
+// What LibTorch takes along to the threads of a backward pass: on a CUDA device that is not the
+// caller's. A kind of our own, beyond those that LibTorch names.
+constexpr auto kDirectGradients = static_cast<c10::DebugInfoKind>(0xD6);
+
+std::shared_ptr<c10::DebugInfoBase> mark() {
+  static const auto one = std::make_shared<c10::DebugInfoBase>();
+  return one;
+}
+
+bool sums_directly() { return c10::ThreadLocalDebugInfo::get(kDirectGradients) != nullptr; }
 
 }  // namespace
 
-DirectGradients::DirectGradients() : before_(direct_gradients) { direct_gradients = true; }
-DirectGradients::~DirectGradients() { direct_gradients = before_; }
+DirectGradients::DirectGradients() : guard_(kDirectGradients, mark()) {}
+DirectGradients::~DirectGradients() = default;
 
 namespace detail {
 
@@ -33,13 +44,13 @@ void check_first_derivative() {
 
 at::Tensor direct_gradient(const at::Tensor& parameter) {
   // With a graph of the backward pass itself, gradients are values like others.
-  if (!direct_gradients || at::GradMode::is_enabled() || !parameter.is_leaf() ||
+  if (!sums_directly() || at::GradMode::is_enabled() || !parameter.is_leaf() ||
       !parameter.requires_grad()) {
     return {};
   }
   const at::Tensor& gradient = parameter.grad();
   const bool fits = gradient.defined() && gradient.scalar_type() == at::kFloat &&
-                    gradient.is_cpu() && gradient.is_contiguous() &&
+                    has_kernels(gradient, parameter) && gradient.is_contiguous() &&
                     gradient.sizes() == parameter.sizes();
   return fits ? gradient : at::Tensor();
 }
@@ -57,7 +68,7 @@ at::Tensor matrix_gradient(const at::Tensor& parameter, const MatrixView& left,
   at::Tensor out = direct_gradient(parameter);
   const bool direct = out.defined();
   if (!direct) out = at::empty(parameter.sizes(), parameter.options());
-  matrix_product(left, right,
+  matrix_product(parameter.device(), left, right,
                  {.kind = direct ? Epilogue::Kind::kAdd : Epilogue::Kind::kStore,
                   .out = out.data_ptr(),
                   .element = element_of(out),
@@ -67,7 +78,7 @@ at::Tensor matrix_gradient(const at::Tensor& parameter, const MatrixView& left,
 
 at::Tensor bias_gradient(const at::Tensor& parameter, const at::Tensor& gradient_rows) {
   GradientSum sum(parameter);
-  add_column_sums(view_of(gradient_rows), sum.data());
+  add_column_sums(parameter.device(), view_of(gradient_rows), sum.data());
   return sum.finish();
 }
 

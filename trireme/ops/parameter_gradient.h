@@ -13,16 +13,18 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 
 #include "trireme/ops/kernels/element.h"
 
 namespace trireme::ops {
 
-// Applies to backward passes that this thread runs while it lives. Only parameters (leaves) that
-// require a gradient and whose grad() is a contiguous f32 CPU tensor of their shape take part;
-// LibTorch lets a bf16 parameter have one. Every other gradient takes the usual way. Hooks after a
-// parameter's accumulation still run; those of Tensor::register_hook(), before it, get nothing to
-// see. Do not use torch::autograd::grad() meanwhile: it wants gradients returned. May nest.
+// Applies to backward passes that this thread starts while it lives, on whatever threads LibTorch
+// runs them. Only parameters (leaves) that require a gradient and whose grad() is a contiguous f32
+// tensor of their shape, on their device, take part; LibTorch lets a bf16 parameter have one. Every
+// other gradient takes the usual way. Hooks after a parameter's accumulation still run; those of
+// Tensor::register_hook(), before it, get nothing to see. Do not use torch::autograd::grad()
+// meanwhile: it wants gradients returned. May nest.
 class DirectGradients {
  public:
   DirectGradients();
@@ -31,7 +33,7 @@ class DirectGradients {
   DirectGradients& operator=(const DirectGradients&) = delete;
 
  private:
-  bool before_;
+  c10::DebugInfoGuard guard_;
 };
 
 namespace detail {

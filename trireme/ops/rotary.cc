@@ -13,7 +13,7 @@
 #include <cmath>
 
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/row_kernels.h"
+#include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -28,16 +28,16 @@ at::Tensor turned(const at::Tensor& given, const at::Tensor& cos, const at::Tens
                   bool inverse) {
   const at::Tensor x = given.contiguous();
   at::Tensor out = at::empty_like(x);
-  rotate_heads({.element = element_of(x),
-                .x = x.data_ptr(),
-                .out = out.data_ptr(),
-                .cosines = cos.data_ptr<float>(),
-                .sines = sin.data_ptr<float>(),
-                .rows = x.size(0) * x.size(1),
-                .tokens = x.size(1),
-                .heads = x.size(2),
-                .head_width = x.size(3),
-                .inverse = inverse});
+  rotate_heads(x.device(), {.element = element_of(x),
+                            .x = x.data_ptr(),
+                            .out = out.data_ptr(),
+                            .cosines = cos.data_ptr<float>(),
+                            .sines = sin.data_ptr<float>(),
+                            .rows = x.size(0) * x.size(1),
+                            .tokens = x.size(1),
+                            .heads = x.size(2),
+                            .head_width = x.size(3),
+                            .inverse = inverse});
   return out;
 }
 
@@ -94,7 +94,7 @@ RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_
 
 at::Tensor rotate(const at::Tensor& x_BTHD, const RotaryTable& table) {
   check(x_BTHD, table);
-  if (has_kernels(x_BTHD) && x_BTHD.numel() > 0) {
+  if (has_kernels(x_BTHD, table.cos, table.sin) && x_BTHD.numel() > 0) {
     return Rotate::apply(x_BTHD, table.cos, table.sin);
   }
   const auto halves = x_BTHD.chunk(2, -1);

@@ -15,7 +15,8 @@
 // inside none is the part kRestOfStep: the parts' seconds add up to the time from start() to
 // stop(). A recorder sees the thread that called start(); LibTorch's backward runs there too on the
 // CPU. Threads that help in a part are inside its time. On a device, where work is queued, the
-// times are those of queueing it.
+// times are those of queueing it, and LibTorch runs the backward pass on a thread of the device's:
+// its parts are not seen, its time is that of the part that waits for it.
 #pragma once
 
 #include <cstddef>

@@ -10,10 +10,21 @@
 
 namespace trireme::ops {
 
-// Whether the kernels take tensors like this one: f32 or bf16, on the CPU.
-inline bool has_kernels(const at::Tensor& tensor) {
-  return tensor.is_cpu() &&
-         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+#ifdef TRIREME_WITH_CUDA
+inline constexpr bool kHasCudaKernels = true;
+#else
+inline constexpr bool kHasCudaKernels = false;
+#endif
+
+// Whether the kernels take tensors like this one: f32 or bf16, on the CPU, or on a CUDA device in a
+// build with kernels for it. others: whatever they read beside it; all but undefined ones must lie
+// on the same device (LibTorch's operations, asked instead, say so).
+template <class... Tensors>
+bool has_kernels(const at::Tensor& tensor, const Tensors&... others) {
+  const bool on_device = tensor.is_cpu() || (kHasCudaKernels && tensor.is_cuda());
+  return on_device &&
+         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16) &&
+         ((!others.defined() || others.device() == tensor.device()) && ...);
 }
 
 inline Element element_of(const at::Tensor& tensor) {

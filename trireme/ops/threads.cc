@@ -133,8 +133,8 @@ void keep_memory_pages() {
 
 std::string numerics_fingerprint() {
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; bf16 {}",
-                     TORCH_VERSION, torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
+  return fmt::format("torch {} {}; oneDNN {}.{}.{} isa {:#x}; {}; bf16 {}", TORCH_VERSION,
+                     torch_vector_units(), dnnl->major, dnnl->minor, dnnl->patch,
                      static_cast<unsigned>(dnnl::get_effective_cpu_isa()), blas_in_use(),
                      ops::bf16_dot_in_use() ? "dot product" : "widened");
 }

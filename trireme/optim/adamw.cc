@@ -4,6 +4,7 @@
 #include "trireme/optim/adamw.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/BFloat16.h>
 
@@ -14,9 +15,11 @@
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
+#include "trireme/ops/cuda/device_scope.h"
 #include "trireme/ops/kernels/tasks.h"
 #include "trireme/ops/memory/memory_ledger.h"
-#include "trireme/ops/step_parts.h"
+#include "trireme/ops/tensor_view.h"
+#include "trireme/optim/cuda/kernels.h"
 #include "trireme/optim/kernels.h"
 
 namespace trireme::optim {
@@ -25,24 +28,29 @@ namespace {
 // Elements that one task takes: 4 arrays of 64 KiB stay in a core's L2.
 constexpr std::int64_t kGrain = 16384;
 
-void check_flat(const char* what, const at::Tensor& tensor, at::ScalarType dtype,
-                std::int64_t size) {
-  if (!tensor.defined() || tensor.scalar_type() != dtype || tensor.dim() != 1 ||
-      tensor.numel() != size || !tensor.is_contiguous() || !tensor.device().is_cpu()) {
-    throw_error<ShapeError>("the buffers have {} elements: {} must be a contiguous CPU {} [{}]",
-                            size, what, c10::toString(dtype), size);
-  }
-}
-
 void check_beta(const char* key, double value) {
   if (!(value >= 0.0 && value < 1.0)) {
     throw_error<ConfigError>("optimizer.{} is {}; it must lie in [0, 1)", key, value);
   }
 }
 
-at::Tensor zero_moment(std::int64_t size) {
+at::Tensor zero_moment(std::int64_t size, c10::Device device) {
   const MemoryScope scope(MemoryCategory::kOptimizer);
-  return at::zeros({size}, at::kFloat);
+  return at::zeros({size}, at::TensorOptions().dtype(at::kFloat).device(device));
+}
+
+at::Tensor bounds_on(c10::Device device, const std::vector<DecayRange>& ranges) {
+  const at::Tensor bounds = at::empty({2 * static_cast<std::int64_t>(ranges.size())}, at::kLong);
+  auto* next = bounds.data_ptr<std::int64_t>();
+  for (const DecayRange& range : ranges) {
+    *next++ = range.begin;
+    *next++ = range.end;
+  }
+  return bounds.to(device);
+}
+
+std::uint16_t* bf16_data(const at::Tensor& copy) {
+  return copy.defined() ? reinterpret_cast<std::uint16_t*>(copy.data_ptr<at::BFloat16>()) : nullptr;
 }
 
 // The chances of a step's roundings.
@@ -75,11 +83,15 @@ void AdamWConfig::validate() const {
   }
 }
 
-AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges)
+AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges,
+             c10::Device device)
     : config_(config),
       ranges_(std::move(ranges)),
-      first_moment_(zero_moment(size)),
-      second_moment_(zero_moment(size)) {
+      first_moment_(zero_moment(size, device)),
+      second_moment_(zero_moment(size, device)) {
+  if (!ops::has_kernels(first_moment_)) {
+    throw_error<ShapeError>("the optimizer has no kernels for buffers on {}", device.str());
+  }
   std::int64_t end = 0;
   for (const DecayRange& range : ranges_) {
     TRIREME_CHECK_LE(end, range.begin, "decay ranges ascend");
@@ -87,18 +99,22 @@ AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRang
     end = range.end;
   }
   TRIREME_CHECK_LE(end, size, "decay ranges lie in the buffer");
+  if (!device.is_cpu()) range_bounds_ = bounds_on(device, ranges_);
 }
 
-void AdamW::step(const AdamWUpdate& update) {
+void AdamW::check_flat(const char* what, const at::Tensor& tensor, at::ScalarType dtype) const {
   const std::int64_t size = first_moment_.numel();
-  check_flat("weights", update.weights, at::kFloat, size);
-  check_flat("gradients", update.gradients, at::kFloat, size);
-  if (update.working_copy.defined()) {
-    check_flat("working_copy", update.working_copy, at::kBFloat16, size);
+  const c10::Device device = first_moment_.device();
+  if (!tensor.defined() || tensor.scalar_type() != dtype || tensor.dim() != 1 ||
+      tensor.numel() != size || !tensor.is_contiguous() || tensor.device() != device) {
+    throw_error<ShapeError>("the buffers have {} elements on {}: {} must be a contiguous {} [{}]",
+                            size, device.str(), what, c10::toString(dtype), size);
   }
-  ++steps_;
+}
+
+detail::AdamWScalars AdamW::scalars_of(const AdamWUpdate& update) const {
   const auto steps = static_cast<double>(steps_);
-  const detail::AdamWScalars scalars{
+  return {
       .gradient_scale = static_cast<float>(update.gradient_scale),
       .beta1 = static_cast<float>(config_.beta1),
       .one_minus_beta1 = static_cast<float>(1.0 - config_.beta1),
@@ -110,27 +126,53 @@ void AdamW::step(const AdamWUpdate& update) {
       .step_size =
           static_cast<float>(update.learning_rate / (1.0 - std::pow(config_.beta1, steps))),
   };
+}
+
+detail::AdamWExtras AdamW::extras_of(const at::Tensor& working_copy,
+                                     std::int64_t first_element) const {
+  return {.copy = bf16_data(working_copy),
+          .stochastic = config_.stochastic_rounding,
+          .random_key = rounding_key(steps_),
+          .first_element = static_cast<std::uint64_t>(first_element)};
+}
+
+void AdamW::step(const AdamWUpdate& update) {
+  check_flat("weights", update.weights, at::kFloat);
+  check_flat("gradients", update.gradients, at::kFloat);
+  if (update.working_copy.defined()) {
+    check_flat("working_copy", update.working_copy, at::kBFloat16);
+  }
+  const at::Tensor& factor = update.gradient_factor;
+  if (factor.defined() && (factor.scalar_type() != at::kFloat || factor.numel() != 1 ||
+                           factor.device() != first_moment_.device())) {
+    throw_error<ShapeError>("gradient_factor must be one f32 on {}", first_moment_.device().str());
+  }
+  ++steps_;
+  if (first_moment_.is_cpu()) return step_on_cpu(update);
+  step_on_cuda(update);
+}
+
+void AdamW::step_on_cpu(const AdamWUpdate& update) {
+  detail::AdamWScalars scalars = scalars_of(update);
+  if (update.gradient_factor.defined()) {
+    scalars.gradient_scale *= *update.gradient_factor.data_ptr<float>();
+  }
   const auto decayed = static_cast<float>(1.0 - update.learning_rate * config_.weight_decay);
   auto* w = update.weights.data_ptr<float>();
   auto* g = update.gradients.data_ptr<float>();
   auto* m = first_moment_.data_ptr<float>();
   auto* v = second_moment_.data_ptr<float>();
-  auto* copy = update.working_copy.defined()
-                   ? reinterpret_cast<std::uint16_t*>(update.working_copy.data_ptr<at::BFloat16>())
-                   : nullptr;
-  const std::uint32_t key = rounding_key(steps_);
+  detail::AdamWExtras all = extras_of(update.working_copy, update.first_element);
+  all.clear_gradients = update.clear_gradients;
   const auto update_range = [&](std::int64_t begin, std::int64_t end, float keep) {
     if (begin == end) return;
-    const detail::AdamWExtras extras{
-        .copy = copy == nullptr ? nullptr : copy + begin,
-        .stochastic = config_.stochastic_rounding,
-        .random_key = key,
-        .first_element = static_cast<std::uint64_t>(update.first_element + begin),
-        .clear_gradients = update.clear_gradients};
+    detail::AdamWExtras extras = all;
+    if (extras.copy != nullptr) extras.copy += begin;
+    extras.first_element += static_cast<std::uint64_t>(begin);
     detail::adamw_update(scalars, keep, end - begin, w + begin, g + begin, m + begin, v + begin,
                          extras);
   };
-  at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+  at::parallel_for(0, first_moment_.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
     const ops::FlushDenormals flush;
     auto range = std::upper_bound(
         ranges_.begin(), ranges_.end(), begin,
@@ -146,52 +188,46 @@ void AdamW::step(const AdamWUpdate& update) {
   });
 }
 
+void AdamW::step_on_cuda([[maybe_unused]] const AdamWUpdate& update) {
+  if constexpr (ops::kHasCudaKernels) {
+    const ops::cuda::DeviceScope scope(first_moment_.device());
+    const auto decayed = static_cast<float>(1.0 - update.learning_rate * config_.weight_decay);
+    detail::AdamWExtras extras = extras_of(update.working_copy, update.first_element);
+    extras.clear_gradients = update.clear_gradients;
+    const at::Tensor& factor = update.gradient_factor;
+    cuda::adamw_update(scalars_of(update), decayed,
+                       factor.defined() ? factor.data_ptr<float>() : nullptr,
+                       {.count = first_moment_.numel(),
+                        .weights = update.weights.data_ptr<float>(),
+                        .gradients = update.gradients.data_ptr<float>(),
+                        .first_moment = first_moment_.data_ptr<float>(),
+                        .second_moment = second_moment_.data_ptr<float>(),
+                        .bounds = range_bounds_.data_ptr<std::int64_t>(),
+                        .num_bounds = range_bounds_.numel()},
+                       extras, {scope.stream().handle});
+  }
+}
+
 void AdamW::round(const at::Tensor& weights, const at::Tensor& working_copy,
                   std::int64_t first_element) const {
   const std::int64_t size = first_moment_.numel();
-  check_flat("weights", weights, at::kFloat, size);
-  check_flat("working_copy", working_copy, at::kBFloat16, size);
+  check_flat("weights", weights, at::kFloat);
+  check_flat("working_copy", working_copy, at::kBFloat16);
   const float* from = weights.data_ptr<float>();
-  auto* copy = reinterpret_cast<std::uint16_t*>(working_copy.data_ptr<at::BFloat16>());
+  const detail::AdamWExtras all = extras_of(working_copy, first_element);
+  if constexpr (ops::kHasCudaKernels) {
+    if (weights.is_cuda()) {
+      const ops::cuda::DeviceScope scope(weights.device());
+      return cuda::round_weights(size, from, all, {scope.stream().handle});
+    }
+  }
   at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {
     const ops::FlushDenormals flush;
-    detail::round_weights(end - begin, from + begin,
-                          {.copy = copy + begin,
-                           .stochastic = config_.stochastic_rounding,
-                           .random_key = rounding_key(steps_),
-                           .first_element = static_cast<std::uint64_t>(first_element + begin)});
+    detail::AdamWExtras extras = all;
+    extras.copy += begin;
+    extras.first_element += static_cast<std::uint64_t>(begin);
+    detail::round_weights(end - begin, from + begin, extras);
   });
-}
-
-double global_norm(const at::Tensor& flat) {
-  if (!flat.defined() || flat.scalar_type() != at::kFloat || !flat.is_contiguous() ||
-      !flat.device().is_cpu()) {
-    throw_error<ShapeError>("global_norm needs a contiguous CPU f32 tensor");
-  }
-  constexpr std::int64_t kBlock = 4096;  // elements; part of the definition of the result
-  const std::int64_t size = flat.numel();
-  const std::int64_t blocks = (size + kBlock - 1) / kBlock;
-  const float* values = flat.data_ptr<float>();
-  std::vector<double> sums(static_cast<std::size_t>(std::max<std::int64_t>(blocks, 1)));
-  at::parallel_for(0, blocks, 8, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t block = begin; block < end; ++block) {
-      sums[static_cast<std::size_t>(block)] =
-          detail::sum_of_squares(values + block * kBlock, std::min(kBlock, size - block * kBlock));
-    }
-  });
-  for (std::size_t count = sums.size(); count > 1; count = (count + 1) / 2) {
-    for (std::size_t i = 0; i < count / 2; ++i) {
-      sums[i] = sums[2 * i] + sums[2 * i + 1];
-    }
-    if (count % 2 != 0) {
-      sums[count / 2] = sums[count - 1];
-    }
-  }
-  return std::sqrt(sums.front());
-}
-
-double clip_scale(double norm, double max_norm) {
-  return max_norm > 0.0 && norm > max_norm ? max_norm / norm : 1.0;
 }
 
 }  // namespace trireme::optim

@@ -9,11 +9,14 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <vector>
 
 #include "trireme/base/config.h"
+#include "trireme/optim/gradient_norm.h"
+#include "trireme/optim/kernels.h"
 
 namespace trireme::optim {
 
@@ -37,7 +40,7 @@ struct DecayRange {
   std::int64_t end = 0;
 };
 
-// One update. Buffers: flat, contiguous, on the CPU, of the size that AdamW was made for.
+// One update. Buffers: flat, contiguous, of the size and on the device that AdamW was made for.
 struct AdamWUpdate {
   at::Tensor weights;    // f32
   at::Tensor gradients;  // f32
@@ -46,14 +49,19 @@ struct AdamWUpdate {
   at::Tensor working_copy = {};    // undefined, or bf16: receives the rounded weights
   bool clear_gradients = false;    // leave zeros, for the sums of the next step
   std::int64_t first_element = 0;  // number of the first element in an unsharded buffer
+  at::Tensor gradient_factor =
+      {};  // undefined, or one f32 on the device: multiplies gradient_scale
 };
 
 class AdamW {
  public:
-  // ranges ascending and disjoint. State: two f32 buffers of size elements, zero.
-  AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges);
+  // ranges ascending and disjoint. State: two f32 buffers of size elements, zero, on the device:
+  // the CPU, or a CUDA device in a build with kernels for it. Throws ShapeError for another one.
+  AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges,
+        c10::Device device = at::kCPU);
 
-  // One update in one pass over memory, elementwise: any split of the buffers gives the same bits.
+  // One update in one pass over memory, elementwise: any split of the buffers gives the same bits,
+  // and so does every device. Blocks on the CPU; is queued on the current stream of a CUDA device.
   // Counts the step. Throws ShapeError.
   void step(const AdamWUpdate& update);
   // The working copy of weights as the last step wrote it: after loading a checkpoint. Both [size].
@@ -67,19 +75,18 @@ class AdamW {
   void set_steps(std::int64_t steps) { steps_ = steps; }
 
  private:
+  void check_flat(const char* what, const at::Tensor& tensor, at::ScalarType dtype) const;
+  detail::AdamWScalars scalars_of(const AdamWUpdate& update) const;
+  detail::AdamWExtras extras_of(const at::Tensor& working_copy, std::int64_t first_element) const;
+  void step_on_cpu(const AdamWUpdate& update);
+  void step_on_cuda(const AdamWUpdate& update);
+
   AdamWConfig config_;
   std::vector<DecayRange> ranges_;
+  at::Tensor range_bounds_;  // begin, end, begin, end, ..., i64 on the device; CUDA only
   at::Tensor first_moment_;
   at::Tensor second_moment_;
   std::int64_t steps_ = 0;
 };
-
-// Square root of the sum of squares of a flat f32 tensor: f64 sums over fixed blocks, added in one
-// fixed binary tree, so the bits depend neither on threads nor on vector units' width.
-double global_norm(const at::Tensor& flat);
-
-// The factor that brings a gradient of this norm down to max_norm; 1 when it is shorter already, or
-// when max_norm is 0 (no clipping).
-double clip_scale(double norm, double max_norm);
 
 }  // namespace trireme::optim

@@ -60,6 +60,13 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype) 
   if (offset == 0) {
     throw_error<ShapeError>("the module has no parameters to train");
   }
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (parameters_[i].device() != parameters_[0].device()) {
+      throw_error<ShapeError>("parameters lie on one device: {} is on {}, {} on {}",
+                              entries_[0].name, parameters_[0].device().str(), entries_[i].name,
+                              parameters_[i].device().str());
+    }
+  }
   const auto options = parameters_.front().options().dtype(dtype).requires_grad(false);
   data_ = zeros_of(MemoryCategory::kWeights, offset, options);
   grad_ = zeros_of(MemoryCategory::kGradients, offset, options.dtype(at::kFloat));

@@ -40,7 +40,8 @@ class FlatParameters {
   static constexpr std::int64_t kAlignment = 64;  // elements: a cache line of bf16 is 32, of f32 16
 
   // Takes the parameters in registration order, tied ones once, casts to dtype (f32 or bf16) and
-  // re-points module and gradients. Throws ShapeError for a module without parameters.
+  // re-points module and gradients. The buffers lie where the parameters do, on one device. Throws
+  // ShapeError for a module without parameters, or with some on another device.
   FlatParameters(torch::nn::Module& module, at::ScalarType dtype);
 
   std::int64_t size() const;  // elements including gaps

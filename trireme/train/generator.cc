@@ -44,11 +44,11 @@ std::vector<TokenId> most_probable(const float* logits, std::size_t size, std::s
   return ids;
 }
 
-at::Tensor token_tensor(const std::vector<std::int64_t>& tokens) {
+at::Tensor token_tensor(const std::vector<std::int64_t>& tokens, c10::Device device) {
   at::Tensor result = at::empty({1, static_cast<std::int64_t>(tokens.size())},
                                 at::TensorOptions().dtype(at::kLong));
   std::copy(tokens.begin(), tokens.end(), result.data_ptr<std::int64_t>());
-  return result;
+  return result.to(device);
 }
 
 }  // namespace
@@ -96,7 +96,8 @@ Generator::Generator(nn::TransformerImpl& model, const Tokenizer& tokenizer,
 }
 
 // Feeds what the cache has not seen. A full context is cut to its second half first.
-at::Tensor Generator::next_logits(std::vector<std::int64_t>& history, nn::KvCache& cache) {
+at::Tensor Generator::next_logits(std::vector<std::int64_t>& history, nn::KvCache& cache,
+                                  c10::Device device) {
   const auto context = static_cast<std::size_t>(model_.config().context);
   if (history.size() > context) {
     history.erase(history.begin(), history.end() - static_cast<std::ptrdiff_t>(
@@ -104,7 +105,7 @@ at::Tensor Generator::next_logits(std::vector<std::int64_t>& history, nn::KvCach
     cache = nn::KvCache();
   }
   const std::vector<std::int64_t> unseen(history.begin() + cache.tokens, history.end());
-  return model_.decode(token_tensor(unseen), cache).squeeze(0).contiguous();
+  return model_.decode(token_tensor(unseen, device), cache).squeeze(0).to(at::kCPU).contiguous();
 }
 
 std::int64_t Generator::run(std::string_view prompt, std::int64_t max_tokens,
@@ -116,11 +117,12 @@ std::int64_t Generator::run(std::string_view prompt, std::int64_t max_tokens,
   std::vector<std::int64_t> history{tokenizer_.end_of_text()};
   history.insert(history.end(), prompt_ids.begin(), prompt_ids.end());
 
+  const c10::Device device = model_.parameters().front().device();
   nn::KvCache cache;
   std::string pending;
   std::int64_t made = 0;
   while (made < max_tokens) {
-    const TokenId token = sample_token(next_logits(history, cache), options_,
+    const TokenId token = sample_token(next_logits(history, cache, device), options_,
                                        random.uniform(static_cast<std::uint64_t>(made)));
     if (token == tokenizer_.end_of_text()) break;
     ++made;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <functional>
@@ -47,7 +48,9 @@ class Generator {
                    const std::function<bool(std::string_view)>& on_text);
 
  private:
-  at::Tensor next_logits(std::vector<std::int64_t>& history, nn::KvCache& cache);
+  // On the CPU; the model computes on its device.
+  at::Tensor next_logits(std::vector<std::int64_t>& history, nn::KvCache& cache,
+                         c10::Device device);
 
   nn::TransformerImpl& model_;
   const Tokenizer& tokenizer_;

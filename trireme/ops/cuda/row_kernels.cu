@@ -85,12 +85,12 @@ __global__ void __launch_bounds__(kFlatThreads) add_groups(RowGroups g) {
   for (std::int64_t tile = blockIdx.x; tile < g.groups * tiles; tile += gridDim.x) {
     const std::int64_t group = tile / tiles;
     const std::int64_t c = tile % tiles * columns + threadIdx.x * kWidth;
-    if (c >= g.width) continue;
+    const std::int64_t begin = g.starts[group], end = g.starts[group + 1];
+    if (c >= g.width || begin == end) continue;
     const T* from = static_cast<const T*>(g.from) + c;
-    const std::int64_t end = g.starts[group + 1];
     float sum[kWidth] = {};
 #pragma unroll 4
-    for (std::int64_t i = g.starts[group]; i < end; ++i) {
+    for (std::int64_t i = begin; i < end; ++i) {
       float row[kWidth];
       load<kWidth>(from + g.order[i] * g.width, row);
 #pragma unroll
