@@ -46,8 +46,19 @@ TEST(AllOperations, KernelsFollowF64OnAllVectorUnits) {
   }
 }
 
+// Whether the bf16 dot product pays or not on the processor at hand.
+TEST(AllOperations, KernelsFollowF64WithEitherProductOfBf16) {
+  for (const bool used : {false, true}) {
+    const testing::Bf16DotProducts products(used);
+    SCOPED_TRACE(ops::bf16_dot_in_use() ? "dot product" : "widened");
+    EXPECT_EQ(ops::bf16_dot_in_use(), used && ops::detail::has_bf16_dot());
+    testing::expect_follow_f64(testing::operations_of_training());
+  }
+}
+
 // Operations without a sum over the elements of a vector.
 TEST(AllOperations, ProductsRotationsAndEmbeddingsHaveTheSameBitsOnAllVectorUnits) {
+  const testing::Bf16DotProducts never(false);  // its sums are pairs
   const auto evaluate_all = [] {
     testing::Tensors results;
     for (const Operation& operation : testing::operations_of_training()) {

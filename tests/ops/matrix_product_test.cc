@@ -18,7 +18,6 @@
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/matrix_kernels.h"
 #include "trireme/ops/tensor_view.h"
-#include "trireme/ops/threads.h"
 
 namespace trireme {
 namespace {
@@ -124,7 +123,7 @@ void expect_sums(const at::Tensor& product, const at::Tensor& expected, std::int
       << what;
 }
 
-TEST(MatrixProduct, EveryElementIsOneChainOfFusedMultiplyAdds) {
+void expect_chains() {
   for (const Sizes& s : kSizes) {
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       const at::Tensor expected = chains(matrix(s.M, s.K, 1, dtype), matrix(s.K, s.N, 2, dtype));
@@ -145,6 +144,13 @@ TEST(MatrixProduct, EveryElementIsOneChainOfFusedMultiplyAdds) {
         }
       }
     }
+  }
+}
+
+TEST(MatrixProduct, EveryElementIsOneChainOfFusedMultiplyAdds) {
+  for (const bool dot_product : {false, true}) {
+    const testing::Bf16DotProducts products(dot_product);
+    expect_chains();
   }
 }
 
@@ -178,10 +184,9 @@ TEST(MatrixProduct, ARowAloneEqualsTheRowOfALargerProduct) {
   EXPECT_TRUE(stored(left.narrow(0, 7, 30), right).equal(whole.narrow(0, 7, 30)));
 }
 
-// The kernels for the bf16 dot product, whether or not they pay here: values whose sums are exact
-// in any order.
+// Values whose sums are exact in any order.
 TEST(MatrixProduct, Bf16PairsGiveTheProduct) {
-  if (vector_units() != "AVX512_BF16") GTEST_SKIP() << "this processor has no bf16 dot product";
+  if (!ops::detail::has_bf16_dot()) GTEST_SKIP() << "this processor has no bf16 dot product";
   for (const Sizes& s : {Sizes{1, 1, 1}, Sizes{13, 2, 31}, Sizes{37, 33, 70}, Sizes{40, 701, 33}}) {
     const auto whole = [](std::int64_t rows, std::int64_t columns, std::int64_t step) {
       return ((torch::arange(rows * columns) * step) % 11 - 5)
@@ -243,6 +248,7 @@ class Epilogues : public ::testing::TestWithParam<at::ScalarType> {
     return (normal({27, 75}, stream) * scale).to(GetParam());
   }
 
+  const testing::Bf16DotProducts never_{false};  // its sums are pairs
   at::Tensor left_ = matrix(27, 20, 1, GetParam());
   at::Tensor right_ = matrix(20, 75, 2, GetParam());
   at::Tensor first_in_ = made(3, 4);
@@ -305,6 +311,7 @@ TEST(MatrixProduct, ActivationsAreAccurateEverywhere) {
 }
 
 TEST(MatrixProduct, NoVectorUnitsChangeABit) {
+  const testing::Bf16DotProducts never(false);  // its sums are pairs
   const auto all_kinds = [] {
     testing::Tensors results;
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {

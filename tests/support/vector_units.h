@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "trireme/ops/kernels/matrix_kernels.h"
+
 namespace trireme::testing {
 
 // The kernels run on one set of vector units, from construction to destruction.
@@ -25,6 +27,18 @@ class VectorUnits {
   // Whether a multiply-add is rounded once there, on which the bits of the kernels rest. Of what is
   // compiled, the plain form alone has none.
   static bool fuses(std::int64_t target) { return target != HWY_EMU128 && target != HWY_SCALAR; }
+};
+
+// Products of bf16 use the processor's bf16 dot product, where it has one, or never do, from
+// construction to destruction: whatever pays here.
+class Bf16DotProducts {
+ public:
+  explicit Bf16DotProducts(bool used) {
+    ops::detail::set_bf16_dot(used ? ops::detail::Bf16Dot::kAlways : ops::detail::Bf16Dot::kNever);
+  }
+  ~Bf16DotProducts() { ops::detail::set_bf16_dot(ops::detail::Bf16Dot::kMeasured); }
+  Bf16DotProducts(const Bf16DotProducts&) = delete;
+  Bf16DotProducts& operator=(const Bf16DotProducts&) = delete;
 };
 
 }  // namespace trireme::testing

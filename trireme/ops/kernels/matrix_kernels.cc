@@ -275,13 +275,13 @@ double seconds_of_panels() {
   return least;
 }
 
-double bf16_dot_seconds_per_f32() {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  return seconds_of_panels<true>() / seconds_of_panels<false>();
+bool may_have_bf16_dot() { return true; }
+double bf16_dot_seconds_per_f32() { return seconds_of_panels<true>() / seconds_of_panels<false>(); }
 #else
-  return 0;
+bool may_have_bf16_dot() { return false; }
+double bf16_dot_seconds_per_f32() { return 0; }
 #endif
-}
 
 template <class T>
 void add_sums(const MatrixView& values, std::int64_t begin, std::int64_t end, float* sums) {
@@ -321,6 +321,7 @@ HWY_EXPORT(run_product_task);
 HWY_EXPORT(run_thin_task);
 HWY_EXPORT(add_column_sums_of);
 HWY_EXPORT(tile_shape);
+HWY_EXPORT(may_have_bf16_dot);
 HWY_EXPORT(bf16_dot_seconds_per_f32);
 
 }  // namespace
@@ -328,6 +329,17 @@ HWY_EXPORT(bf16_dot_seconds_per_f32);
 TileShape tile_shape() { return HWY_DYNAMIC_DISPATCH(tile_shape)(); }
 void run_product_task(const ProductTask& task) { HWY_DYNAMIC_DISPATCH(run_product_task)(task); }
 void run_thin_task(const ProductTask& task) { HWY_DYNAMIC_DISPATCH(run_thin_task)(task); }
+bool has_bf16_dot() {
+#if defined(__x86_64__)
+  static const bool in_processor = [] {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16") != 0;
+  }();
+  return in_processor && HWY_DYNAMIC_DISPATCH(may_have_bf16_dot)();
+#else
+  return false;
+#endif
+}
 double bf16_dot_seconds_per_f32() { return HWY_DYNAMIC_DISPATCH(bf16_dot_seconds_per_f32)(); }
 void add_column_sums_of(const MatrixView& values, std::int64_t begin, std::int64_t end,
                         float* sums) {

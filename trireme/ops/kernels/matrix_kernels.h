@@ -38,10 +38,16 @@ inline constexpr std::int64_t kMaxDepth = 256;
 void run_thin_task(const ProductTask& task);
 
 TileShape tile_shape();
-// Time of the processor's bf16 dot product of two pairs a lane over that of an f32 multiply-add,
-// measured now in about a millisecond; 0 where there is none. Call it only where the processor has
-// it (AVX512_BF16).
+// Whether the vector units that kernels run on now have a bf16 dot product: AVX-512 on a processor
+// with AVX512_BF16.
+bool has_bf16_dot();
+// Time of that dot product of two pairs a lane over that of an f32 multiply-add, measured now in
+// about a millisecond. Call it only where has_bf16_dot().
 double bf16_dot_seconds_per_f32();
+// For tests: what bf16_dot_in_use() says from now on, where there is one. Measured until it is
+// called.
+enum class Bf16Dot : std::uint8_t { kMeasured, kNever, kAlways };
+void set_bf16_dot(Bf16Dot use);
 void run_product_task(const ProductTask& task);
 void add_column_sums_of(const MatrixView& values, std::int64_t begin, std::int64_t end,
                         float* sums);

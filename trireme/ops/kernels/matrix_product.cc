@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "trireme/base/check.h"
 #include "trireme/ops/kernels/matrix_kernels.h"
@@ -85,6 +86,8 @@ Blocking choose_blocking(const MatrixView& left, const MatrixView& right, int th
   return best;
 }
 
+std::atomic<detail::Bf16Dot> bf16_dot{detail::Bf16Dot::kMeasured};
+
 void thin_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue) {
   constexpr std::int64_t kElements = 1 << 17;  // of the right matrix in a task
   const std::int64_t tile = detail::tile_shape().columns;
@@ -101,19 +104,15 @@ void thin_product(const MatrixView& left, const MatrixView& right, const Epilogu
 
 }  // namespace
 
+void detail::set_bf16_dot(Bf16Dot use) { bf16_dot = use; }
+
 bool bf16_dot_in_use() {
   constexpr double kPaysBelow = 1.5;  // times an f32 multiply-add, of which it replaces two
-  static const bool in_use = [] {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512bf16") == 0) return false;
-    const double ratio = detail::bf16_dot_seconds_per_f32();
-    return ratio > 0 && ratio < kPaysBelow;
-#else
-    return false;
-#endif
-  }();
-  return in_use;
+  if (!detail::has_bf16_dot()) return false;
+  const detail::Bf16Dot use = bf16_dot;
+  if (use != detail::Bf16Dot::kMeasured) return use == detail::Bf16Dot::kAlways;
+  static const bool pays = detail::bf16_dot_seconds_per_f32() < kPaysBelow;
+  return pays;
 }
 
 void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue) {

@@ -53,8 +53,8 @@ inline constexpr std::int64_t kThinRows = 4;
 void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue);
 
 // Whether products of two bf16 matrices use the processor's bf16 dot product: it has one that does
-// its two multiplications in less than three quarters of the time of two f32 multiply-adds.
-// Measured once.
+// its two multiplications in less than three quarters of the time of two f32 multiply-adds, and
+// kernels run on its vector units. Measured once.
 bool bf16_dot_in_use();
 
 // Sums of the columns of a matrix, added to sums [columns] (f32): f32 sums over blocks of 64 rows,
