@@ -21,6 +21,7 @@
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/machine_rates.h"
 #include "trireme/ops/memory/caching_allocator.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/thread_pools.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
@@ -90,6 +91,9 @@ int run_rank(const TrainConfig& config, const TrainArguments& arguments, const L
   world->barrier();  // all ranks measure at the same time
   const double limit = measure_gemm_flops_per_s(
       config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);
+  // The run's peak of memory is not that of the measurement.
+  release_cached_memory();
+  process_memory().reset_peak();
   Trainer trainer(config, *world, {.resume = arguments.resume, .limit_flops_per_s = limit});
   trainer.run();
   world->close();

@@ -13,8 +13,9 @@ namespace trireme {
 
 // Rate of the better of oneDNN's matrix product and ours in dtype (f32 or bf16), the best of
 // repeated runs over shapes of a transformer layer, on the threads that this process has set (see
-// ops/threads.h). Unit: floating-point operations per second. Takes about budget. All local ranks
-// should call it together, so that each sees its share of the machine.
+// ops/threads.h). Unit: floating-point operations per second. Takes budget, or as long as one shape
+// needs, a fifth of a second on a slow core; small budgets leave shapes out. All local ranks should
+// call it together, so that each sees its share of the machine.
 double measure_gemm_flops_per_s(at::ScalarType dtype, std::chrono::milliseconds budget);
 
 // Streaming rate of memory: bytes read and written per second by a[i] += b[i] over arrays far
