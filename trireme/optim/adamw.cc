@@ -204,7 +204,7 @@ void AdamW::step_on_cuda([[maybe_unused]] const AdamWUpdate& update) {
                         .second_moment = second_moment_.data_ptr<float>(),
                         .bounds = range_bounds_.data_ptr<std::int64_t>(),
                         .num_bounds = range_bounds_.numel()},
-                       extras, {scope.stream().handle});
+                       extras, scope.stream());
   }
 }
 
@@ -218,7 +218,7 @@ void AdamW::round(const at::Tensor& weights, const at::Tensor& working_copy,
   if constexpr (ops::kHasCudaKernels) {
     if (weights.is_cuda()) {
       const ops::cuda::DeviceScope scope(weights.device());
-      return cuda::round_weights(size, from, all, {scope.stream().handle});
+      return cuda::round_weights(size, from, all, scope.stream());
     }
   }
   at::parallel_for(0, size, kGrain, [&](std::int64_t begin, std::int64_t end) {

@@ -24,7 +24,7 @@
 namespace trireme::optim {
 namespace {
 
-constexpr std::int64_t kNormBlock = 4096;  // elements; part of the definition of the result
+using detail::kNormBlock;
 
 // The sum of squares of each block: f64, on the CPU and on a CUDA device with the same bits.
 at::Tensor block_sums(const at::Tensor& flat) {
@@ -35,10 +35,9 @@ at::Tensor block_sums(const at::Tensor& flat) {
   const float* values = flat.data_ptr<float>();
   auto* results = sums.data_ptr<double>();
   if constexpr (ops::kHasCudaKernels) {
-    static_assert(kNormBlock == cuda::kNormBlock);
     if (flat.is_cuda()) {
       const ops::cuda::DeviceScope scope(flat.device());
-      if (size > 0) cuda::sums_of_squares(values, size, results, {scope.stream().handle});
+      if (size > 0) cuda::sums_of_squares(values, size, results, scope.stream());
       return sums;
     }
   }

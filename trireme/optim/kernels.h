@@ -39,6 +39,10 @@ void adamw_update(const AdamWScalars& s, float keep, std::int64_t count, float* 
                   float* gradients, float* first_moment, float* second_moment,
                   const AdamWExtras& extras);
 
+// Elements of a gradient whose sum of squares is one leaf of the norm's tree: part of the
+// definition of the result.
+inline constexpr std::int64_t kNormBlock = 4096;
+
 // Sum of squares of count elements in f64: 16 interleaved sums, added as a binary tree.
 double sum_of_squares(const float* values, std::int64_t count);
 

@@ -34,7 +34,7 @@ void adamw_update(const detail::AdamWScalars& scalars, float keep, const float* 
 void round_weights(std::int64_t count, const float* weights, const detail::AdamWExtras& extras,
                    Stream stream);
 
-inline constexpr std::int64_t kNormBlock = 4096;  // elements, as in global_norm()
+using detail::kNormBlock;
 // sums[b] = the sum of squares of block b's values, f64, with the CPU's bits. sums: device memory,
 // [ceil(count / kNormBlock)].
 void sums_of_squares(const float* values, std::int64_t count, double* sums, Stream stream);
