@@ -47,7 +47,7 @@ TEST(FlatParameters, LaysParametersOutInOrderWithTiedOnesOnce) {
   EXPECT_EQ(flat.entries()[2].name, "wide");
   EXPECT_EQ(flat.entries()[2].offset, 128);
   EXPECT_EQ(flat.entries()[2].count, 130);
-  EXPECT_EQ(flat.size(), 128 + 192);
+  EXPECT_EQ(flat.size(), kShardBlock);
   EXPECT_TRUE(
       FlatParameters::view(flat.data(), flat.entries()[0]).equal(torch::arange(15.0).view({3, 5})));
   EXPECT_EQ(flat.data().sum().item<double>(), 105.0 + 303.0 + 130 * 200.0 + 129 * 65.0);

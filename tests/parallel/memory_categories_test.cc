@@ -12,8 +12,8 @@
 #include "trireme/comm/world.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/memory/memory_ledger.h"
-#include "trireme/parallel/data/gradient_tree.h"
 #include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/gradient_tree.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {

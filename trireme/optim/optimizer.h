@@ -96,8 +96,8 @@ class Optimizer {
   // One update. Counts the step. Collective over the group for lamb, adafactor and muon. Blocks on
   // the CPU; on a CUDA device the work is queued. Throws ShapeError.
   virtual void step(const OptimizerUpdate& update) = 0;
-  // The working copies of weights as the last step wrote them: after loading a checkpoint. Gradients
-  // are not looked at.
+  // The working copies of weights as the last step wrote them: after loading a checkpoint.
+  // Gradients are not looked at.
   virtual void round(std::span<const PieceUpdate> pieces) const = 0;
   virtual std::vector<OptimizerState> state() = 0;
   virtual std::int64_t steps() const = 0;
@@ -105,8 +105,8 @@ class Optimizer {
 };
 
 // Moves no bytes; the group must outlive the optimizer. All ranks give the same config and space.
-// Throws ConfigError: unknown name, an option that the method does not have (8-bit lamb); ShapeError
-// for a device without kernels for it.
+// Throws ConfigError: unknown name, an option that the method does not have (8-bit lamb);
+// ShapeError for a device without kernels for it.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config,
                                           const OptimizerSpace& space);
 

@@ -14,8 +14,8 @@
 #include "trireme/ops/kernels/matrix_kernels.h"
 #include "trireme/ops/kernels/norm_kernels.h"
 #include "trireme/ops/loss.h"
-#include "trireme/parallel/data/micro_batch_plan.h"
 #include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/topology/host.h"
 
 namespace trireme {

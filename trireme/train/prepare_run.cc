@@ -13,7 +13,7 @@
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/data/corpus.h"
 #include "trireme/data/sampler.h"
-#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"

@@ -3,7 +3,7 @@
 
 // One optimizer update: every rank computes its micro-batches, the gradients are summed, all ranks
 // apply the same update. The result does not depend on the number of ranks
-// (parallel/data/micro_batch_plan.h).
+// (parallel/micro_batch_plan.h).
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 
 #include "trireme/comm/group.h"
 #include "trireme/data/token_shards.h"
-#include "trireme/parallel/data/gradient_tree.h"
-#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/gradient_tree.h"
+#include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/train/batch_loader.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/train_config.h"
