@@ -177,8 +177,7 @@ const std::vector<optim::PieceUpdate>& ShardedModel::pieces() const { return imp
 optim::OptimizerSpace ShardedModel::space() const {
   optim::OptimizerSpace space;
   for (const FlatEntry& entry : layout().entries) {
-    const bool matrix = entry.shape.size() > 1;
-    space.parameters.push_back({entry, matrix, matrix});
+    space.parameters.push_back({entry, entry.shape.size() > 1});
   }
   space.segments = impl_->segments;
   space.group = impl_->sharded() ? impl_->group.get() : nullptr;
