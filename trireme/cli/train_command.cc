@@ -55,6 +55,9 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   options.engine = config.parallel.engine;
   options.network_interface = config.parallel.network_interface;
   options.fingerprint = result_settings(config);
+  options.fingerprint.emplace_back("parallel.shard", std::to_string(config.parallel.shard));
+  options.fingerprint.emplace_back("parallel.bucket_bytes",
+                                   std::to_string(config.parallel.bucket_bytes));
   options.fingerprint.emplace_back("numerics", numerics_fingerprint());
   options.join_timeout = to_milliseconds(config.parallel.join_timeout_seconds);
   options.timeout = to_milliseconds(config.parallel.timeout_seconds);

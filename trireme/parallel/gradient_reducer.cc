@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/step_parts.h"
 #include "trireme/parallel/micro_batch_plan.h"
 
 namespace trireme {
@@ -85,6 +86,7 @@ void GradientReducer::on_gradient(std::size_t entry) {
 
 void GradientReducer::launch(const std::vector<std::size_t>& buckets) {
   for (const std::size_t bucket : buckets) {
+    const TimedPart part("sum gradients");
     const FlatSegment& range = queue_.buckets()[bucket];
     const at::Tensor sum = tree_.fold(flat_.grad(), range.begin, range.end);
     thread_.post([this, bucket, sum](Group& group) { exchange_(group, bucket, sum); });
@@ -96,6 +98,7 @@ void GradientReducer::end_micro_batch() {
     launch(queue_.finish());
     rounds_.push_back(tree_.take(flat_.grad()));
   } else {
+    const TimedPart part("sum gradients");
     tree_.push(flat_.grad());
   }
   ++position_;
@@ -108,7 +111,10 @@ void GradientReducer::finish() {
     begin_micro_batch(0);
     end_micro_batch();
   }
-  account_.close(thread_);
+  {
+    const TimedPart part("wait for gradients");
+    account_.close(thread_);
+  }
   position_ = 0;
   lay_sum_into_gradients();
   if (account_.steps() == 1) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <vector>
 
@@ -28,8 +29,16 @@ constexpr std::int64_t kF32Bytes = 4, kI64Bytes = 8;
 
 std::int64_t div_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Elements of the flat buffers: each parameter begins at a multiple of their alignment.
-std::int64_t flat_elements(const nn::ModelConfig& c) {
+// Elements of the flat buffers: each parameter begins at a multiple of their alignment, each unit
+// at a block.
+struct FlatElements {
+  std::int64_t rest = 0;   // what belongs to no block of the model
+  std::int64_t block = 0;  // of the model
+  std::int64_t layers = 0;
+  std::int64_t all() const { return rest + layers * block; }
+};
+
+FlatElements flat_elements(const nn::ModelConfig& c) {
   const auto sum = [](std::initializer_list<std::int64_t> parameters) {
     std::int64_t elements = 0;
     for (const std::int64_t count : parameters) {
@@ -44,7 +53,8 @@ std::int64_t flat_elements(const nn::ModelConfig& c) {
       2 * norm + sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + gate_or_biases;
   const std::int64_t embeddings =
       (c.tied() ? 1 : 2) * sum({c.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
-  return embeddings + c.layers * block + norm;
+  const auto whole = [](std::int64_t n) { return div_up(n, kShardBlock) * kShardBlock; };
+  return {whole(embeddings + norm), whole(block), c.layers};
 }
 
 // Buffers of gradients that a rank comes to have: the steps of TrainStep and GradientTree, with
@@ -70,15 +80,12 @@ class GradientBuffers {
         ++free_;
       }
     }
-    heights_.clear();
-    if (holds_total_) ++free_;  // of the rounds before, added to this one's sum
-    holds_total_ = true;
+    heights_.clear();  // the sum is on its way until the step ends
   }
 
   std::int64_t made_ = 0;
   std::int64_t free_ = 0;
   std::vector<int> heights_;
-  bool holds_total_ = false;
 };
 
 // Bytes of the tensors of a step by what they hold; "of all rows" where nothing else is said.
@@ -218,6 +225,12 @@ class ThreadScratch {
   std::int64_t left_ = 0, right_ = 0, tiles_ = 0;
 };
 
+// Sums of gradients that a rank comes to have of the pieces of a step's micro-batches.
+std::int64_t shard_sums(const TrainConfig& config, const JobShape& job) {
+  const auto mine = static_cast<std::uint64_t>(config.batch.micro_batches / job.ranks);
+  return mine == 1 ? 1 : std::bit_width(mine - 1) + 2;
+}
+
 // In GB from one on, else in MB.
 struct Unit {
   double bytes;
@@ -244,6 +257,7 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
     }
   };
   add("compute.recompute=blocks", [](TrainConfig& c) { c.compute.recompute = "blocks"; });
+  add("parallel.shard=3", [](TrainConfig& c) { c.parallel.shard = 3; });
   add("batch.micro_batch_size=1", [](TrainConfig& c) { c.batch.micro_batch_size = 1; });
   add("train.dtype=bf16", [](TrainConfig& c) { c.train.dtype = "bf16"; });
   add("a model of half the layers",
@@ -254,14 +268,28 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
 }  // namespace
 
 MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
-  const std::int64_t flat = flat_elements(config.model);
-  const MicroBatchPlan plan(config.batch.micro_batches, job.ranks);
+  const FlatElements flat = flat_elements(config.model);
+  const std::int64_t stage = config.parallel.shard;
+  const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
+  const std::int64_t all = flat.all(), share = div_up(all, job.ranks);
   MemorySplit memory;
-  memory[kWeights] = flat * (kF32Bytes + (config.train.dtype == "bf16" ? 2 : 0));
-  memory[kGradients] = flat * kF32Bytes * GradientBuffers::count(plan);
-  memory[kOptimizer] = 2 * flat * kF32Bytes;
+  // In f32 the weights that compute are those that the optimizer updates.
+  memory[kWeights] = copy_bytes == 0 ? (stage == 3 ? share : all) * kF32Bytes
+                                     : (stage == 0 ? all : share) * kF32Bytes +
+                                           (stage == 3 ? share : all) * copy_bytes;
+  memory[kGradients] =
+      kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
+                                         config.batch.micro_batches, job.ranks))
+                             : share * shard_sums(config, job));
+  memory[kOptimizer] = 2 * (stage == 0 ? all : share) * kF32Bytes;
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
+  // Gradients that are summed or on their way, and weights that are gathered.
+  if (stage >= 2) memory[kWorkspace] += kF32Bytes * (flat.rest + 4 * flat.block);
+  if (stage == 3) {
+    memory[kWorkspace] += (copy_bytes == 0 ? kF32Bytes : copy_bytes) *
+                          (flat.rest + (2 + config.parallel.prefetch) * flat.block);
+  }
   return memory;
 }
 

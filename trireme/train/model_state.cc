@@ -3,6 +3,7 @@
 
 #include "trireme/train/model_state.h"
 
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -19,18 +20,6 @@ namespace trireme {
 namespace {
 
 using NamedView = std::pair<std::string, TensorView>;
-
-constexpr char kFirstMoment[] = "first_moment.";
-constexpr char kSecondMoment[] = "second_moment.";
-
-// Matrices and embeddings decay; norm weights and biases do not.
-std::vector<optim::DecayRange> decay_ranges(const std::vector<FlatEntry>& entries) {
-  std::vector<optim::DecayRange> ranges;
-  for (const FlatEntry& entry : entries) {
-    if (entry.shape.size() >= 2) ranges.push_back({entry.offset, entry.offset + entry.count});
-  }
-  return ranges;
-}
 
 // One view for each entry of a flat f32 tensor.
 void append_views(const at::Tensor& flat, const std::vector<FlatEntry>& entries,
@@ -82,17 +71,22 @@ nn::Transformer initialized_model(const nn::ModelConfig& config,
 
 }  // namespace
 
-ModelState::ModelState(const nn::ModelConfig& config, const optim::AdamWConfig& optimizer,
-                       at::ScalarType dtype, std::optional<std::uint64_t> seed)
-    : model_(initialized_model(config, seed)),
-      weights_(FlatParameters(*model_, at::kFloat).data()),
-      flat_(*model_, dtype),
-      optimizer_(optimizer, flat_.size(), decay_ranges(flat_.entries())) {
-  if (dtype == at::kFloat) {
-    weights_ = flat_.data();
-  } else {
-    working_copy_ = flat_.data();
-  }
+ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed)
+    : model_(initialized_model(config.model, seed)),
+      sharded_(*model_, group,
+               {.stage = static_cast<int>(config.parallel.shard),
+                .dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
+                .micro_batches = config.batch.micro_batches,
+                .bucket_bytes = config.parallel.bucket_bytes,
+                .units = model_->blocks(),
+                .prefetch = static_cast<int>(config.parallel.prefetch),
+                .gather_budget_bytes = config.parallel.gather_budget_bytes}),
+      optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())) {
+  model_->set_recompute(config.compute.recompute_mode());
+  if (config.parallel.shard < 3) return;
+  model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
+    return sharded_.run(block, inputs, f);
+  });
 }
 
 void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
@@ -103,36 +97,41 @@ void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& en
 }
 
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
-  load_weights(checkpoint, flat_.entries(), weights_);
-  if (working_copy_.defined()) working_copy_.copy_(weights_);
-  if (!with_optimizer) return;
-  const SafetensorsFile moments = checkpoint.tensors(kOptimizerFile);
-  check_tensor_count(moments, checkpoint, kOptimizerFile, 2 * flat_.entries().size());
-  copy_flat(moments, checkpoint, kFirstMoment, flat_.entries(), optimizer_.first_moment());
-  copy_flat(moments, checkpoint, kSecondMoment, flat_.entries(), optimizer_.second_moment());
-  optimizer_.set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
-  if (working_copy_.defined()) optimizer_.round(weights_, working_copy_);
+  const ModuleLayout& layout = sharded_.layout();
+  const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
+  load_weights(checkpoint, layout.entries, whole);
+  if (!with_optimizer) return sharded_.set_weights(whole);
+  optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
+  sharded_.set_weights(whole, optimizer_.get());
+  const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
+  const std::vector<optim::OptimizerState> state = optimizer_->state();
+  check_tensor_count(file, checkpoint, kOptimizerFile, state.size() * layout.entries.size());
+  for (const optim::OptimizerState& part : state) {
+    copy_flat(file, checkpoint, part.name + ".", layout.entries, whole);
+    sharded_.scatter_shard(whole, part.values);
+  }
 }
 
-void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
-  std::vector<NamedView> model;
-  append_views(weights_, flat_.entries(), "", model);
-  writer.add_tensors(kModelFile, model);
-  std::vector<NamedView> moments;
-  append_views(optimizer_.first_moment(), flat_.entries(), kFirstMoment, moments);
-  append_views(optimizer_.second_moment(), flat_.entries(), kSecondMoment, moments);
-  writer.add_tensors(kOptimizerFile, moments);
-  writer.add_file(kModelConfigFile, config_to_yaml(model_->config()));
-  state[kOptimizerStepsKey] = fmt::format("{}", optimizer_.steps());
-}
-
-void ModelState::update(const at::Tensor& gradients, double learning_rate, double scale) {
-  optimizer_.step({.weights = weights_,
-                   .gradients = gradients,
-                   .learning_rate = learning_rate,
-                   .gradient_scale = scale,
-                   .working_copy = working_copy_,
-                   .clear_gradients = true});
+void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
+  const std::vector<FlatEntry>& entries = sharded_.layout().entries;
+  {
+    const at::Tensor weights = sharded_.gather_weights();
+    if (writer != nullptr) {
+      std::vector<NamedView> views;
+      append_views(weights, entries, "", views);
+      writer->add_tensors(kModelFile, views);
+    }
+  }
+  std::vector<NamedView> views;
+  std::vector<at::Tensor> parts;  // what views look at
+  for (const optim::OptimizerState& part : optimizer_->state()) {
+    parts.push_back(sharded_.gather_shard(part.values));
+    if (writer != nullptr) append_views(parts.back(), entries, part.name + ".", views);
+  }
+  state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
+  if (writer == nullptr) return;
+  writer->add_tensors(kOptimizerFile, views);
+  writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
 }
 
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {

@@ -14,6 +14,7 @@
 #include "trireme/data/corpus.h"
 #include "trireme/data/sampler.h"
 #include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/parallel/shard/sharded_gradients.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
@@ -31,6 +32,9 @@ void check_layout(const TrainConfig& config, int workers) {
     throw_error<ConfigError>(
         "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
         config.parallel.dp, workers, config.parallel.dp);
+  }
+  if (config.parallel.shard >= 2) {
+    check_interleaved_micro_batches(config.batch.micro_batches, workers);
   }
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
 }

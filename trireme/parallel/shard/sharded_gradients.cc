@@ -13,6 +13,7 @@
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
 #include "trireme/ops/parameter_gradient.h"
+#include "trireme/ops/step_parts.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/shard/segment_counts.h"
 #include "trireme/parallel/tensor_buffer.h"
@@ -20,22 +21,27 @@
 namespace trireme {
 namespace {
 
+// Units whose gradients may be on their way while another's are summed.
+constexpr std::size_t kMostInFlight = 2;
+
 std::vector<std::int64_t> interleaved(std::int64_t micro_batches, const Group& group) {
-  const auto ranks = static_cast<std::int64_t>(group.size());
-  if (micro_batches == 0) micro_batches = ranks;
-  const bool power_of_two = std::has_single_bit(static_cast<std::uint64_t>(ranks));
-  if (micro_batches % ranks != 0 || (micro_batches != ranks && !power_of_two)) {
-    throw_error<ConfigError>(
-        "{} ranks cannot share {} micro-batches a step in ZeRO stages 2 and 3: use a number of "
-        "ranks that is a power of two and divides them, {} micro-batches, or stage 1",
-        ranks, micro_batches, ranks);
-  }
+  if (micro_batches == 0) micro_batches = group.size();
+  check_interleaved_micro_batches(micro_batches, group.size());
   std::vector<std::int64_t> numbers;
-  for (std::int64_t m = group.rank(); m < micro_batches; m += ranks) numbers.push_back(m);
+  for (std::int64_t m = group.rank(); m < micro_batches; m += group.size()) numbers.push_back(m);
   return numbers;
 }
 
 }  // namespace
+
+void check_interleaved_micro_batches(std::int64_t micro_batches, int ranks) {
+  const bool power_of_two = std::has_single_bit(static_cast<unsigned>(ranks));
+  if (micro_batches % ranks == 0 && (micro_batches == ranks || power_of_two)) return;
+  throw_error<ConfigError>(
+      "{} ranks cannot share {} micro-batches a step in ZeRO stages 2 and 3: use a number of "
+      "ranks that is a power of two and divides them, {} micro-batches, or stage 1",
+      ranks, micro_batches, ranks);
+}
 
 ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group,
                                    std::int64_t micro_batches, OnUnit on_unit)
@@ -96,6 +102,10 @@ at::Tensor ShardedGradients::view_in(const at::Tensor& buffer, std::size_t entry
 void ShardedGradients::open(std::size_t unit) {
   const at::NoGradGuard no_grad;
   const FlatSegment& segment = layout_.units[unit];
+  if (in_flight_.size() > kMostInFlight) {
+    thread_.wait(in_flight_.front());
+    in_flight_.pop_front();
+  }
   open_[unit] = pool_.take(segment.end - segment.begin).zero_();
   for (const std::size_t entry : entries_of_[unit]) {
     const at::Tensor home = view_in(open_[unit], entry);
@@ -134,8 +144,9 @@ void ShardedGradients::launch(const std::vector<std::size_t>& units) {
     for (const std::size_t entry : entries_of_[unit]) {
       layout_.parameters[entry].mutable_grad().reset();
     }
-    thread_.post([this, unit, gradients = std::exchange(open_[unit], {}), leaf = leaf_](
-                     Group& wire) { scatter(wire, unit, gradients, leaf); });
+    in_flight_.push_back(
+        thread_.post([this, unit, gradients = std::exchange(open_[unit], {}), leaf = leaf_](
+                         Group& wire) { scatter(wire, unit, gradients, leaf); }));
     if (on_unit_) on_unit_(unit);
   }
 }
@@ -170,7 +181,11 @@ void ShardedGradients::finish() {
     begin_micro_batch(0);
     end_micro_batch();
   }
-  account_.close(thread_);
+  {
+    const TimedPart part("wait for gradients");
+    account_.close(thread_);
+  }
+  in_flight_.clear();
   push_last_leaf();
   position_ = 0;
   sum_ = tree_.take();

@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <vector>
 
@@ -29,6 +30,9 @@
 #include "trireme/parallel/shard/gradient_store.h"
 
 namespace trireme {
+
+// Throws ConfigError unless ranks can compute micro_batches in this way.
+void check_interleaved_micro_batches(std::int64_t micro_batches, int ranks);
 
 class ShardedGradients final : public GradientStore {
  public:
@@ -77,6 +81,7 @@ class ShardedGradients final : public GradientStore {
   at::Tensor leaf_;               // pieces of this micro-batch
   at::Tensor last_leaf_;          // of the one before, on their way
   CommunicationThread::Ticket last_ticket_ = 0;
+  std::deque<CommunicationThread::Ticket> in_flight_;  // units
   at::Tensor sum_;  // after finish()
 
   StepAccount account_;

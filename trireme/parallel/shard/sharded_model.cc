@@ -36,6 +36,9 @@ void check_options(const ShardOptions& options) {
     throw_error<ConfigError>("sharded models compute in f32 or bf16, not in {}",
                              c10::toString(options.dtype));
   }
+  if (options.bucket_bytes < 1) {
+    throw_error<ConfigError>("buckets of {} bytes: at least 1", options.bucket_bytes);
+  }
   if (options.prefetch < 0 || options.gather_budget_bytes < 0) {
     throw_error<ConfigError>("prefetch is {} and the budget of gathered weights {}: at least 0",
                              options.prefetch, options.gather_budget_bytes);
@@ -272,6 +275,7 @@ at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
 }
 
 at::Tensor ShardedModel::gather_weights() {
+  if (!impl_->sharded() && !impl_->computes_in_bf16()) return impl_->flat->data();
   const at::Tensor shard =
       at::empty({shard_size(impl_->shard)}, at::TensorOptions().dtype(at::kFloat));
   for (std::size_t i = 0; i < impl_->shard.size(); ++i) {

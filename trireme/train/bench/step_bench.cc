@@ -140,8 +140,8 @@ double seconds_of(const std::vector<PartTotal>& totals) {
 // Runs the steps and fills in what they tell. The model is gone when it returns.
 void run_steps(const TrainConfig& config, const TokenShards& shards, StepBenchReport& report) {
   const StepBenchOptions& options = report.options;
-  ModelState state(config.model, config.optimizer, training_dtype(options.dtype), kSeed);
   const std::unique_ptr<Group> alone = join_world({});
+  ModelState state(config, *alone, kSeed);
   TrainStep step(config, shards, *alone, state);
   for (std::int64_t i = 0; i < options.warm_up_steps; ++i) step.run(i, false);
   StepParts recorder;
