@@ -47,12 +47,13 @@ int run(int argc, char** argv) {
   app.footer(
       "Start with:  trireme train examples/tiny.yaml data.text=FOLDER out=runs/first --workers 2");
   Action action;
-  add_train_command(app, action, std::vector<std::string>(argv, argv + argc));
+  const std::vector<std::string> command_line(argv, argv + argc);
+  add_train_command(app, action, command_line);
   add_tokenize_command(app, action);
   add_generate_command(app, action);
   add_eval_command(app, action);
   add_doctor_command(app, action);
-  add_bench_command(app, action);
+  add_bench_command(app, action, command_line);
   try {
     if (argc > 1) check_command(app, argv[1]);
     app.parse(argc, argv);

@@ -90,8 +90,8 @@ std::vector<const torch::nn::Module*> TransformerImpl::blocks() const {
 
 ResidualStream TransformerImpl::run_block(std::size_t layer, ResidualStream stream,
                                           const TokenContext& context) {
-  const bool checkpointed = recompute_ == Recompute::kBlocks && context.cache == nullptr &&
-                            at::GradMode::is_enabled();
+  const bool checkpointed =
+      recompute_ == Recompute::kBlocks && context.cache == nullptr && at::GradMode::is_enabled();
   if (!checkpointed && !block_runner_) {
     return blocks_[layer]->forward(std::move(stream), context, layer);
   }

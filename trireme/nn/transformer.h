@@ -55,9 +55,9 @@ TORCH_MODULE(Block);
 // Computes a block: f(inputs), where the block's parameters are used, and what it returns.
 using BlockComputation =
     std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
-using BlockRunner = std::function<std::vector<at::Tensor>(
-    const torch::nn::Module& block, const std::vector<at::Tensor>& inputs,
-    const BlockComputation& f)>;
+using BlockRunner = std::function<std::vector<at::Tensor>(const torch::nn::Module& block,
+                                                          const std::vector<at::Tensor>& inputs,
+                                                          const BlockComputation& f)>;
 
 class TransformerImpl : public torch::nn::Module {
  public:

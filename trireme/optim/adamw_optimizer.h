@@ -25,7 +25,7 @@ class AdamWOptimizer final : public Optimizer {
   void check_pieces(std::span<const PieceUpdate> pieces) const;
 
   std::vector<ShardPiece> pieces_;
-  at::Tensor first_moment_;   // of all pieces, one after the other
+  at::Tensor first_moment_;  // of all pieces, one after the other
   at::Tensor second_moment_;
   std::vector<AdamW> updates_;  // by piece
   std::int64_t steps_ = 0;

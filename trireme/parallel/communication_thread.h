@@ -48,7 +48,8 @@ class CommunicationThread {
 
   // Time spent in tasks, so far; exact after wait_for_all().
   std::chrono::nanoseconds busy() const;
-  // The group that tasks get: only for what may be called on any thread, or while nothing is posted.
+  // The group that tasks get: only for what may be called on any thread, or while nothing is
+  // posted.
   Group& group() { return *group_; }
 
  private:

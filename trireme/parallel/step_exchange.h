@@ -47,8 +47,8 @@ class StepAccount {
   void add_weight(double weight) { weight_ += weight; }
   // The entry had a gradient on this rank.
   void saw(std::size_t entry) { used_[entry] = 1; }
-  // Posts the exchange, waits until everything posted is done, and begins the next step. Collective,
-  // blocking; 8 bytes for each parameter and rank. Throws what ended a task.
+  // Posts the exchange, waits until everything posted is done, and begins the next step.
+  // Collective, blocking; 8 bytes for each parameter and rank. Throws what ended a task.
   void close(CommunicationThread& thread);
 
   // Of the last step.

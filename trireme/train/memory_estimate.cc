@@ -277,10 +277,9 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   memory[kWeights] = copy_bytes == 0 ? (stage == 3 ? share : all) * kF32Bytes
                                      : (stage == 0 ? all : share) * kF32Bytes +
                                            (stage == 3 ? share : all) * copy_bytes;
-  memory[kGradients] =
-      kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
-                                         config.batch.micro_batches, job.ranks))
-                             : share * shard_sums(config, job));
+  memory[kGradients] = kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
+                                                          config.batch.micro_batches, job.ranks))
+                                              : share * shard_sums(config, job));
   memory[kOptimizer] = 2 * (stage == 0 ? all : share) * kF32Bytes;
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);

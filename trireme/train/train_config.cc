@@ -138,9 +138,10 @@ void CheckpointConfig::validate() const {
 
 void ParallelConfig::visit(ConfigFields& f) {
   f.field("dp", dp, "data-parallel ranks; 0: as many as there are workers");
-  f.field("shard", shard,
-          "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
-          "weights");
+  f.field(
+      "shard", shard,
+      "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
+      "weights");
   f.field("bucket_bytes", bucket_bytes, "gradients that travel together, at least");
   f.field("prefetch", prefetch, "shard 3: blocks whose weights are gathered ahead");
   f.field("gather_budget_bytes", gather_budget_bytes,

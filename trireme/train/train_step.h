@@ -24,8 +24,8 @@ struct StepStats {
   double loss = 0;           // mean over the step's tokens, nats
   double gradient_norm = 0;  // of the mean gradient, before clipping
   double learning_rate = 0;
-  bool stop = false;  // some rank was asked to stop; all ranks see the same
-  StepReport exchange;      // what the gradients' way cost this rank
+  bool stop = false;    // some rank was asked to stop; all ranks see the same
+  StepReport exchange;  // what the gradients' way cost this rank
 };
 
 // Not thread-safe. All ranks of the group make one with the same config and call run() with the

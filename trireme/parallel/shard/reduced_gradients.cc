@@ -27,8 +27,7 @@ ReducedGradients::ReducedGradients(FlatParameters& flat, Group& group,
 void ReducedGradients::scatter_bucket(Group& wire, std::size_t bucket,
                                       const at::Tensor& gradients) const {
   const FlatSegment& segment = segments()[bucket];
-  const ShardPiece piece =
-      shard_pieces(std::span(&segment, 1), wire.rank(), wire.size()).front();
+  const ShardPiece piece = shard_pieces(std::span(&segment, 1), wire.rank(), wire.size()).front();
   wire.reduce_scatter(
       buffer_of_tensor(gradients),
       buffer_of_tensor(gradients.narrow(0, piece.begin - segment.begin, piece.count())),

@@ -15,17 +15,14 @@ namespace trireme {
 
 class ReducedGradients final : public GradientStore {
  public:
-  ReducedGradients(FlatParameters& flat, Group& group, const ReducerOptions& options,
-                   bool scatter);
+  ReducedGradients(FlatParameters& flat, Group& group, const ReducerOptions& options, bool scatter);
 
   const std::vector<FlatSegment>& segments() const { return reducer_.buckets(); }
 
   const std::vector<std::int64_t>& micro_batches() const override {
     return reducer_.micro_batches();
   }
-  void backward(const at::Tensor& loss, double weight) override {
-    reducer_.backward(loss, weight);
-  }
+  void backward(const at::Tensor& loss, double weight) override { reducer_.backward(loss, weight); }
   void finish() override { reducer_.finish(); }
   std::vector<at::Tensor> pieces() override;
   void clear(bool pieces_are_zeros) override;

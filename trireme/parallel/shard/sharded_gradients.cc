@@ -145,8 +145,8 @@ void ShardedGradients::launch(const std::vector<std::size_t>& units) {
       layout_.parameters[entry].mutable_grad().reset();
     }
     in_flight_.push_back(
-        thread_.post([this, unit, gradients = std::exchange(open_[unit], {}), leaf = leaf_](
-                         Group& wire) { scatter(wire, unit, gradients, leaf); }));
+        thread_.post([this, unit, gradients = std::exchange(open_[unit], {}),
+                      leaf = leaf_](Group& wire) { scatter(wire, unit, gradients, leaf); }));
     if (on_unit_) on_unit_(unit);
   }
 }

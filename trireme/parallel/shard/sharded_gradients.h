@@ -82,7 +82,7 @@ class ShardedGradients final : public GradientStore {
   at::Tensor last_leaf_;          // of the one before, on their way
   CommunicationThread::Ticket last_ticket_ = 0;
   std::deque<CommunicationThread::Ticket> in_flight_;  // units
-  at::Tensor sum_;  // after finish()
+  at::Tensor sum_;                                     // after finish()
 
   StepAccount account_;
   CommunicationThread thread_;

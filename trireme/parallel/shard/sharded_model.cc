@@ -94,23 +94,21 @@ struct ShardedModel::Impl {
     if (computes_in_bf16()) masters = copy_pieces(before, own_pieces());
     flat = std::make_unique<FlatParameters>(
         module, options.dtype,
-        FlatOptions{
-            .units = options.units, .gradients = options.stage < 2, .group = group.get()});
+        FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
     if (options.stage == 2) {
       gradients = std::make_unique<ShardedGradients>(flat->layout(), *group, options.micro_batches,
                                                      ShardedGradients::OnUnit());
     } else {
-      gradients = std::make_unique<ReducedGradients>(
-          *flat, *group,
-          ReducerOptions{.micro_batches = options.micro_batches,
-                         .bucket_bytes = options.bucket_bytes},
-          sharded());
+      gradients =
+          std::make_unique<ReducedGradients>(*flat, *group,
+                                             ReducerOptions{.micro_batches = options.micro_batches,
+                                                            .bucket_bytes = options.bucket_bytes},
+                                             sharded());
     }
     weights = std::make_unique<FlatWeights>(
         *flat, std::move(masters), *group,
-        WeightStoreOptions{.dtype = options.dtype,
-                           .sharded_optimizer = sharded(),
-                           .segments = segments});
+        WeightStoreOptions{
+            .dtype = options.dtype, .sharded_optimizer = sharded(), .segments = segments});
   }
 
   // Stage 3.
@@ -215,9 +213,11 @@ std::vector<at::Tensor> ShardedModel::run(const torch::nn::Module& unit,
 
 at::Tensor ShardedModel::run(const torch::nn::Module& unit, const at::Tensor& input,
                              const std::function<at::Tensor(const at::Tensor&)>& f) {
-  return run(unit, std::vector<at::Tensor>{input}, [&](const std::vector<at::Tensor>& inputs) {
-           return std::vector<at::Tensor>{f(inputs[0])};
-         }).front();
+  return run(unit, std::vector<at::Tensor>{input},
+             [&](const std::vector<at::Tensor>& inputs) {
+               return std::vector<at::Tensor>{f(inputs[0])};
+             })
+      .front();
 }
 
 void ShardedModel::backward(const at::Tensor& loss, double weight) {
@@ -266,10 +266,9 @@ at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
     const std::int64_t count = segment.end - segment.begin;
     if (count == 0) continue;
     const ShardPiece& piece = impl_->shard[i];
-    impl_->group->gather(
-        buffer_of_tensor(shard.narrow(0, piece.local_begin, piece.count())),
-        root ? buffer_of_tensor(whole.narrow(0, segment.begin, count)) : Buffer{}, 0,
-        segment_counts(segment, impl_->group->size()));
+    impl_->group->gather(buffer_of_tensor(shard.narrow(0, piece.local_begin, piece.count())),
+                         root ? buffer_of_tensor(whole.narrow(0, segment.begin, count)) : Buffer{},
+                         0, segment_counts(segment, impl_->group->size()));
   }
   return whole;
 }

@@ -4,16 +4,18 @@
 // ShardedModel: a module that all ranks of a group train together, each of which keeps only a share
 // of what training needs (ZeRO; Rajbhandari et al. 2020).
 //
-//   stage  a rank keeps                      travels in a step, in elements   of N ranks, P parameters
+//   stage  a rank keeps                      travels in a step, in elements   of N ranks, P
+//   parameters
 //     0    everything                        2 P (N-1)/N    all_reduce of gradients
-//     1    1/N of the optimizer's state      2 P (N-1)/N    reduce_scatter of gradients, all_gather of weights
-//     2    and of the gradients              the same; for each micro-batch a reduce_scatter
-//     3    and of the weights                3 P (N-1)/N    two all_gathers, for each micro-batch
+//     1    1/N of the optimizer's state      2 P (N-1)/N    reduce_scatter of gradients, all_gather
+//     of weights 2    and of the gradients              the same; for each micro-batch a
+//     reduce_scatter 3    and of the weights                3 P (N-1)/N    two all_gathers, for
+//     each micro-batch
 //
 //   const auto world = trireme::init();
 //   Net net;
-//   ShardedModel sharded(*net, *world, {.stage = 2, .units = {net->first.get(), net->second.get()}});
-//   const auto optimizer = optim::make_optimizer(config, sharded.space());
+//   ShardedModel sharded(*net, *world, {.stage = 2, .units = {net->first.get(),
+//   net->second.get()}}); const auto optimizer = optim::make_optimizer(config, sharded.space());
 //   for (...) {
 //     for (std::int64_t m : sharded.micro_batches())
 //       sharded.backward(sharded.forward([&] { return loss(net, samples(m)); }));
@@ -59,7 +61,8 @@ struct ShardOptions {
   // Of the weights that compute: f32, or bf16 (with f32 masters, which the optimizer updates).
   at::ScalarType dtype = at::kFloat;
   std::int64_t micro_batches = 0;  // of a step, over all ranks; 0: one for each rank
-  std::int64_t bucket_bytes = std::int64_t{25} << 20;  // stages 0 and 1: gradients that travel together
+  std::int64_t bucket_bytes = std::int64_t{25}
+                              << 20;  // stages 0 and 1: gradients that travel together
   // Subtrees of the model. None: the whole model is one unit, which is of use in stages 0 and 1.
   std::vector<const torch::nn::Module*> units = {};
   // Stage 3: units that are gathered ahead, and the most that gathered weights may take at once, 0:
