@@ -61,6 +61,54 @@ TEST_F(TrainTest, RecomputingChangesNoBit) {
   expect_refused(train("some", {"compute.recompute=some"}), {"compute.recompute", "activations"});
 }
 
+// Fifty steps, in f32 and with each stage of ZeRO: the optimizer's state too is the same.
+TEST_F(TrainTest, ShardsTrainTheSameModelBitForBit) {
+  const std::vector<std::string> fifty = {"train.steps=50", "evaluation.every=25",
+                                          "checkpoint.every=25"};
+  train_or_fail("alone", fifty);
+  const auto optimizer = [&](const std::string& run) {
+    return read_text(path(run) + "/checkpoints/step-00000050/optimizer.safetensors");
+  };
+  for (const std::string stage : {"0", "1", "2", "3"}) {
+    for (const std::string workers : {"2", "4"}) {
+      std::vector<std::string> settings = fifty;
+      // Several buckets; in stage 3 the least that gathered weights can do with.
+      settings.insert(settings.end(), {"parallel.shard=" + stage, "parallel.bucket_bytes=20000",
+                                       "parallel.prefetch=1", "--workers", workers});
+      const std::string run = "stage" + stage + "x" + workers;
+      train_or_fail(run, settings);
+      EXPECT_EQ(losses(run), losses("alone")) << run;
+      EXPECT_EQ(metrics(run, "validation_loss"), metrics("alone", "validation_loss")) << run;
+      EXPECT_EQ(weights(run, 50), weights("alone", 50)) << run;
+      EXPECT_EQ(optimizer(run), optimizer("alone")) << run;
+    }
+  }
+}
+
+TEST_F(TrainTest, AShardedRunGoesOnInAnyOtherLayout) {
+  const std::vector<std::string> bf16 = {"train.dtype=bf16"};
+  train_or_fail("whole", bf16);
+  std::vector<std::string> first = {"train.dtype=bf16", "train.steps=8", "parallel.shard=3",
+                                    "--workers", "4"};
+  train_or_fail("parts", first);
+  train_or_fail("parts", {"train.dtype=bf16", "train.steps=12", "parallel.shard=1", "--workers",
+                          "2", "--resume", "compute.recompute=blocks"});
+  // The schedule of the first eight steps was another: only what both wrote is compared.
+  train_or_fail("again", first);
+  train_or_fail("again", {"train.dtype=bf16", "train.steps=12", "--resume"});
+  EXPECT_EQ(weights("parts", 12), weights("again", 12));
+}
+
+TEST_F(TrainTest, RefusesLayoutsThatCannotBe) {
+  expect_refused(train("run", {"parallel.shard=4"}), {"parallel.shard", "4", "0, 1, 2 or 3"});
+  expect_refused(train("run", {"parallel.shard=2", "batch.micro_batches=6", "--workers", "3"}),
+                 {"3 ranks", "6 micro-batches", "power of two", "stage 1"});
+  expect_refused(
+      train("run", {"parallel.shard=3", "parallel.gather_budget_bytes=1000", "--workers", "2"}),
+      {"budget", "1000"});
+  EXPECT_FALSE(fs::exists(path("run")));
+}
+
 TEST_F(TrainTest, SeparateDocumentsArePartOfTheModel) {
   std::filesystem::remove_all(text());
   write_corpus(text(), 150, 1);  // several to a sample

@@ -313,6 +313,17 @@ void check_memory(const TrainConfig& config, const JobShape& job, std::int64_t a
       smaller_settings(config, job));
 }
 
+void check_gather_budget(const TrainConfig& config) {
+  const std::int64_t budget = config.parallel.gather_budget_bytes;
+  const FlatElements flat = flat_elements(config.model);
+  const std::int64_t least = (flat.rest + flat.block) * (config.train.dtype == "bf16" ? 2 : 4);
+  if (config.parallel.shard < 3 || budget == 0 || budget >= least) return;
+  throw_error<ConfigError>(
+      "parallel.gather_budget_bytes is {}, but the embeddings and one block take {}: raise it, or "
+      "leave it out",
+      budget, least);
+}
+
 std::int64_t memory_for_training() {
   const MemoryInfo memory = this_host().memory;
   // What the group uses already is mostly files in the page cache, which the kernel gives back.

@@ -40,6 +40,7 @@ void check_layout(const TrainConfig& config, int workers) {
 }
 
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {
+  check_gather_budget(resolved);
   check_memory(
       resolved,
       {.ranks = options.workers, .threads = options.threads, .local_ranks = options.local_workers},
