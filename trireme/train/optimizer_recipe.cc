@@ -1,0 +1,66 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/optimizer_recipe.h"
+
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include <utility>
+
+namespace trireme {
+namespace {
+
+template <class Base, class Options>
+OptimizerRecipe::MakeReplicated maker(const Options& options) {
+  return [options](std::vector<at::Tensor> parameters) {
+    return std::make_unique<Base>(std::move(parameters), options);
+  };
+}
+
+template <class Options>
+Options torch_options(const AdamOptions& options) {
+  return Options(options.learning_rate)
+      .betas({options.beta1, options.beta2})
+      .eps(options.epsilon)
+      .weight_decay(options.weight_decay);
+}
+
+optim::OptimizerConfig sharded_config(const char* name, const AdamOptions& options) {
+  optim::OptimizerConfig config;
+  config.name = name;
+  config.beta1 = options.beta1;
+  config.beta2 = options.beta2;
+  config.epsilon = options.epsilon;
+  config.weight_decay = options.weight_decay;
+  return config;
+}
+
+}  // namespace
+
+Sgd::Sgd(const SgdOptions& options) {
+  make_replicated = maker<torch::optim::SGD>(
+      torch::optim::SGDOptions(options.learning_rate).momentum(options.momentum));
+  learning_rate = options.learning_rate;
+  sharded.emplace();
+  sharded->name = "sgd";
+  sharded->beta1 = options.momentum;
+  sharded->weight_decay = 0;
+}
+
+Adam::Adam(const AdamOptions& options) {
+  make_replicated = maker<torch::optim::Adam>(torch_options<torch::optim::AdamOptions>(options));
+  learning_rate = options.learning_rate;
+  sharded = sharded_config("adam", options);
+}
+
+AdamW::AdamW(const AdamOptions& options) {
+  make_replicated = maker<torch::optim::AdamW>(torch_options<torch::optim::AdamWOptions>(options));
+  learning_rate = options.learning_rate;
+  sharded = sharded_config("adamw", options);
+}
+
+TorchOptimizer::TorchOptimizer(MakeReplicated make) { make_replicated = std::move(make); }
+
+}  // namespace trireme
