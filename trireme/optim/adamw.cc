@@ -85,13 +85,20 @@ void AdamWConfig::validate() const {
 
 AdamW::AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges,
              c10::Device device)
+    : AdamW(config, zero_moment(size, device), zero_moment(size, device), std::move(ranges)) {}
+
+AdamW::AdamW(const AdamWConfig& config, at::Tensor first_moment, at::Tensor second_moment,
+             std::vector<DecayRange> ranges)
     : config_(config),
       ranges_(std::move(ranges)),
-      first_moment_(zero_moment(size, device)),
-      second_moment_(zero_moment(size, device)) {
+      first_moment_(std::move(first_moment)),
+      second_moment_(std::move(second_moment)) {
+  const std::int64_t size = first_moment_.numel();
+  const c10::Device device = first_moment_.device();
   if (!ops::has_kernels(first_moment_)) {
     throw_error<ShapeError>("the optimizer has no kernels for buffers on {}", device.str());
   }
+  check_flat("second_moment", second_moment_, at::kFloat);
   std::int64_t end = 0;
   for (const DecayRange& range : ranges_) {
     TRIREME_CHECK_LE(end, range.begin, "decay ranges ascend");

@@ -60,6 +60,10 @@ class AdamW {
   AdamW(const AdamWConfig& config, std::int64_t size, std::vector<DecayRange> ranges,
         c10::Device device = at::kCPU);
 
+  // The same with state that lies elsewhere: f32 [size] each, contiguous, on one device.
+  AdamW(const AdamWConfig& config, at::Tensor first_moment, at::Tensor second_moment,
+        std::vector<DecayRange> ranges);
+
   // One update in one pass over memory, elementwise: any split of the buffers gives the same bits,
   // and so does every device. Blocks on the CPU; is queued on the current stream of a CUDA device.
   // Counts the step. Throws ShapeError.

@@ -3,17 +3,12 @@
 
 // Optimizer: one update of the weights that this rank holds, whatever share of the model that is.
 //
-//   const auto optimizer = optim::make_optimizer(config, space);  // "adamw", "muon", ...
+//   const auto optimizer = optim::make_optimizer(config, space);
 //   optimizer->step({.pieces = pieces, .learning_rate = 3e-4, .gradient_scale = 1.0 / 8});
 //
 // Weights and gradients are f32 and flat (flat_layout.h). A rank updates the pieces of its shard
 // and keeps state for these alone; without a group it holds everything. The result does not depend
 // on how the buffer is cut, bit for bit, nor on threads or the width of vector units.
-//
-//   elementwise        sgd, adam, adamw, lion
-//   norms of parameters  lamb: sums over blocks travel, 8 bytes for each block
-//   whole matrices     muon, adafactor: a matrix is brought together on one rank, which computes
-//                      its update; the matrices are dealt out among the ranks by their size
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,7 +20,7 @@
 #include <string>
 #include <vector>
 
-#include "trireme/base/config.h"
+#include "trireme/optim/adamw.h"
 #include "trireme/optim/flat_layout.h"
 
 namespace trireme {
@@ -34,27 +29,10 @@ class Group;
 
 namespace trireme::optim {
 
-struct OptimizerConfig {
-  std::string name = "adamw";  // sgd, adam, adamw, lamb, lion, adafactor, muon
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double epsilon = 1e-8;
-  double weight_decay = 0.1;
-  std::string state = "f32";  // or "8bit": moments in blocks of 256 codes of a byte
-  // Of the bf16 working copy. Rounded to nearest, changes below half a bf16 step are not seen by
-  // the next forward pass: a model learns visibly slower (docs/compute.md).
-  bool stochastic_rounding = true;
-
-  void visit(ConfigFields& f);
-  void validate() const;  // throws ConfigError with the value and its range
-};
-
 // A parameter in the flat buffer, as an optimizer sees it.
 struct OptimizerParameter {
   FlatEntry entry;
   bool decays = false;  // weight decay: matrices and embeddings, not norms and biases
-  // Muon: a hidden matrix. Embeddings, heads, norms and biases are AdamW's there.
-  bool hidden_matrix = false;
 };
 
 // What an optimizer works on.
@@ -81,20 +59,16 @@ struct OptimizerUpdate {
 
 // A part of the state, as checkpoints keep it. Written in place on load.
 struct OptimizerState {
-  std::string name;   // "first_moment", "row_mean", ...
-  at::Tensor values;  // elementwise: f32 [shard_size], in the order of the pieces; 8-bit state: as
-                      // it is, u8 codes [shard_size] and f32 scales [shard_size / 256]
-  // Not elementwise: the name of the parameter that it belongs to; this rank keeps it. Empty
-  // otherwise.
-  std::string parameter;
+  std::string name;   // "first_moment", ...
+  at::Tensor values;  // f32 [shard_size], in the order of the pieces
 };
 
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
-  // One update. Counts the step. Collective over the group for lamb, adafactor and muon. Blocks on
-  // the CPU; on a CUDA device the work is queued. Throws ShapeError.
+  // One update. Counts the step. Blocks on the CPU; on a CUDA device the work is queued. Throws
+  // ShapeError.
   virtual void step(const OptimizerUpdate& update) = 0;
   // The working copies of weights as the last step wrote them: after loading a checkpoint.
   // Gradients are not looked at.
@@ -104,10 +78,11 @@ class Optimizer {
   virtual void set_steps(std::int64_t steps) = 0;
 };
 
+// The pieces of the rank that has the space.
+std::vector<ShardPiece> own_pieces(const OptimizerSpace& space);
+
 // Moves no bytes; the group must outlive the optimizer. All ranks give the same config and space.
-// Throws ConfigError: unknown name, an option that the method does not have (8-bit lamb);
-// ShapeError for a device without kernels for it.
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config,
-                                          const OptimizerSpace& space);
+// Throws ConfigError; ShapeError for a device without kernels for it.
+std::unique_ptr<Optimizer> make_optimizer(const AdamWConfig& config, const OptimizerSpace& space);
 
 }  // namespace trireme::optim

@@ -6,21 +6,13 @@
 #include <ATen/ops/full_like.h>
 
 #include <algorithm>
-#include <span>
 #include <utility>
 
 #include "trireme/base/error.h"
-#include "trireme/comm/group.h"
 #include "trireme/parallel/micro_batch_plan.h"
 
 namespace trireme {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double microseconds(Clock::duration time) {
-  return std::chrono::duration<double, std::micro>(time).count();
-}
 
 std::int64_t elements_of(std::int64_t bytes, const at::Tensor& gradients) {
   return std::max<std::int64_t>(1, bytes / static_cast<std::int64_t>(gradients.element_size()));
@@ -35,7 +27,7 @@ GradientReducer::GradientReducer(FlatParameters& flat, Group& group, const Reduc
       queue_(flat.entries(), make_buckets(flat.entries(), flat.size(),
                                           elements_of(options.bucket_bytes, flat.grad()))),
       tree_(flat.size(), &group, flat.grad().scalar_type()),
-      used_(flat.entries().size()),
+      account_(names_of(flat.entries())),
       thread_(group.duplicate("gradients")),
       hooks_(flat.layout().parameters, [this](std::size_t entry) { on_gradient(entry); }) {
   const MicroBatchPlan plan(options.micro_batches > 0 ? options.micro_batches : group.size(),
@@ -66,7 +58,7 @@ void GradientReducer::begin_micro_batch(double weight) {
   }
   if (position_ > 0) flat_.exchange_grad(tree_.buffer());
   flat_.bring_gradients_home();
-  weight_ += weight;
+  account_.add_weight(weight);
   computing_ = true;
   if (ends_round_[position_]) queue_.begin();
 }
@@ -80,7 +72,7 @@ void GradientReducer::on_gradient(std::size_t entry) {
   }
   if (!computing_) begin_micro_batch(1);
   flat_.bring_gradient_home(entry);
-  used_[entry] = 1;
+  account_.saw(entry);
   if (!ends_round_[position_]) return;
   if (queue_.has_arrived(entry)) {
     throw_error<Error>(
@@ -116,35 +108,12 @@ void GradientReducer::finish() {
     begin_micro_batch(0);
     end_micro_batch();
   }
-  StepNotes notes{weight_, used_, std::vector<double>(
-      static_cast<std::size_t>(thread_.group().size()))};
-  notes.wait_us[static_cast<std::size_t>(thread_.group().rank())] = wait_us_;
-  thread_.post([&notes](Group& group) { notes = exchange_notes(group, notes); });
-  const auto begin = Clock::now();
-  thread_.wait_for_all();
-  wait_us_ = microseconds(Clock::now() - begin);
-  take_notes(notes);
-  lay_sum_into_gradients();
-  if (steps_++ == 0) agree_on_order();
-}
-
-void GradientReducer::take_notes(const StepNotes& notes) {
-  report_ = {};
-  const std::chrono::nanoseconds busy = thread_.busy();
-  report_.communication_us = microseconds(busy - busy_before_);
-  report_.exposed_us = wait_us_;
-  report_.weight = notes.weight;
-  busy_before_ = busy;
-  if (steps_ > 0) describe_skew(notes.wait_us, report_);
-  unused_.clear();
-  for (std::size_t i = 0; i < notes.used.size(); ++i) {
-    if (notes.used[i] != 0) continue;
-    unused_.push_back(i);
-    report_.unused.push_back(flat_.entries()[i].name);
-  }
+  account_.close(thread_);
   position_ = 0;
-  weight_ = 0;
-  std::fill(used_.begin(), used_.end(), 0.0);
+  lay_sum_into_gradients();
+  if (account_.steps() == 1) {
+    queue_.set_order(roots_order(thread_.group(), queue_.completion_order()));
+  }
 }
 
 void GradientReducer::lay_sum_into_gradients() {
@@ -154,13 +123,6 @@ void GradientReducer::lay_sum_into_gradients() {
   }
   flat_.exchange_grad(rounds_.back());
   rounds_.clear();
-}
-
-void GradientReducer::agree_on_order() {
-  std::vector<std::int64_t> order(queue_.completion_order().begin(),
-                                  queue_.completion_order().end());
-  thread_.group().broadcast(buffer_of(std::span(order)), 0);
-  queue_.set_order({order.begin(), order.end()});
 }
 
 }  // namespace trireme

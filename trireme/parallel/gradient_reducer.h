@@ -19,7 +19,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -64,9 +63,10 @@ class GradientReducer {
   // which are zeros again before the next step. Collective. Throws CommError as Group does.
   void finish();
 
-  const StepReport& report() const { return report_; }
-  // Entries that had no gradient on any rank in the last step.
-  const std::vector<std::size_t>& unused() const { return unused_; }
+  // Of the last step.
+  const StepReport& report() const { return account_.report(); }
+  // Entries that had no gradient on any rank.
+  const std::vector<std::size_t>& unused() const { return account_.unused(); }
   // Payload that this rank has sent so far.
   std::int64_t bytes_sent() { return thread_.group().bytes_sent(); }
 
@@ -76,8 +76,6 @@ class GradientReducer {
   void on_gradient(std::size_t entry);
   void launch(const std::vector<std::size_t>& buckets);
   void lay_sum_into_gradients();
-  void take_notes(const StepNotes& notes);
-  void agree_on_order();
 
   FlatParameters& flat_;
   const Exchange exchange_;
@@ -89,15 +87,9 @@ class GradientReducer {
   // Of the step under way.
   std::size_t position_ = 0;        // micro-batches that have ended
   bool computing_ = false;          // one has begun and not ended
-  std::vector<double> used_;        // by entry: 1 where it had a gradient
-  double weight_ = 0;               // of this rank
   std::vector<at::Tensor> rounds_;  // sums, on their way
 
-  StepReport report_;
-  std::vector<std::size_t> unused_;
-  std::int64_t steps_ = 0;
-  double wait_us_ = 0;  // of the last step
-  std::chrono::nanoseconds busy_before_{0};
+  StepAccount account_;
   CommunicationThread thread_;
   GradientHooks hooks_;  // last: calls into all of the above
 };

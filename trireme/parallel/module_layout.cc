@@ -94,4 +94,10 @@ ModuleLayout make_layout(const torch::nn::Module& module,
   return layout;
 }
 
+std::vector<std::string> names_of(const std::vector<FlatEntry>& entries) {
+  std::vector<std::string> names;
+  for (const FlatEntry& entry : entries) names.push_back(entry.name);
+  return names;
+}
+
 }  // namespace trireme

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "trireme/optim/flat_layout.h"
@@ -37,5 +38,7 @@ struct ModuleLayout {
 // on several devices or of several dtypes (names two of them), a unit that is not in the module.
 ModuleLayout make_layout(const torch::nn::Module& module,
                          const std::vector<const torch::nn::Module*>& units = {});
+
+std::vector<std::string> names_of(const std::vector<FlatEntry>& entries);
 
 }  // namespace trireme

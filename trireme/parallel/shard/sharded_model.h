@@ -83,8 +83,7 @@ class ShardedModel {
   ShardedModel& operator=(ShardedModel&&) noexcept;
 
   const ModuleLayout& layout() const;
-  // What an optimizer works on. decays and hidden_matrix by the entries' dims: those of two and
-  // more decay and are hidden matrices; the caller may say better.
+  // What an optimizer works on. Entries of two dims and more decay; the caller may say better.
   optim::OptimizerSpace space() const;
   // This rank's weights (masters), gradients and working copies, as the space has them.
   const std::vector<optim::PieceUpdate>& pieces() const;
