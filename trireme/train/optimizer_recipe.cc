@@ -27,14 +27,16 @@ Options torch_options(const AdamOptions& options) {
       .weight_decay(options.weight_decay);
 }
 
-optim::OptimizerConfig sharded_config(const char* name, const AdamOptions& options) {
-  optim::OptimizerConfig config;
-  config.name = name;
-  config.beta1 = options.beta1;
-  config.beta2 = options.beta2;
-  config.epsilon = options.epsilon;
-  config.weight_decay = options.weight_decay;
-  return config;
+// Over shards, Adam without decay and AdamW are one. As in torch::optim every parameter decays.
+OptimizerRecipe::MakeSharded adamw_maker(const AdamOptions& options) {
+  const optim::AdamWConfig config{.beta1 = options.beta1,
+                                  .beta2 = options.beta2,
+                                  .epsilon = options.epsilon,
+                                  .weight_decay = options.weight_decay};
+  return [config](optim::OptimizerSpace space) {
+    for (optim::OptimizerParameter& parameter : space.parameters) parameter.decays = true;
+    return optim::make_optimizer(config, space);
+  };
 }
 
 }  // namespace
@@ -42,23 +44,18 @@ optim::OptimizerConfig sharded_config(const char* name, const AdamOptions& optio
 Sgd::Sgd(const SgdOptions& options) {
   make_replicated = maker<torch::optim::SGD>(
       torch::optim::SGDOptions(options.learning_rate).momentum(options.momentum));
-  learning_rate = options.learning_rate;
-  sharded.emplace();
-  sharded->name = "sgd";
-  sharded->beta1 = options.momentum;
-  sharded->weight_decay = 0;
 }
 
 Adam::Adam(const AdamOptions& options) {
   make_replicated = maker<torch::optim::Adam>(torch_options<torch::optim::AdamOptions>(options));
   learning_rate = options.learning_rate;
-  sharded = sharded_config("adam", options);
+  if (options.weight_decay == 0) make_sharded = adamw_maker(options);
 }
 
 AdamW::AdamW(const AdamOptions& options) {
   make_replicated = maker<torch::optim::AdamW>(torch_options<torch::optim::AdamWOptions>(options));
   learning_rate = options.learning_rate;
-  sharded = sharded_config("adamw", options);
+  make_sharded = adamw_maker(options);
 }
 
 TorchOptimizer::TorchOptimizer(MakeReplicated make) { make_replicated = std::move(make); }

@@ -10,14 +10,13 @@
 //                 }), ...);
 //
 // Where each rank keeps the whole model, it is torch::optim's; under ShardedStrategy that of
-// optim/optimizer.h by the same name.
+// optim/optimizer.h which computes the same.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "trireme/optim/optimizer.h"
@@ -31,13 +30,15 @@ namespace trireme {
 struct OptimizerRecipe {
   using MakeReplicated =
       std::function<std::unique_ptr<torch::optim::Optimizer>(std::vector<at::Tensor> parameters)>;
+  using MakeSharded =
+      std::function<std::unique_ptr<optim::Optimizer>(const optim::OptimizerSpace& space)>;
 
   MakeReplicated make_replicated;
-  // Nothing: there is no such optimizer over shards.
-  std::optional<optim::OptimizerConfig> sharded = std::nullopt;
-  double learning_rate = 0;  // of the sharded one
+  MakeSharded make_sharded = nullptr;  // null: there is no such optimizer over shards
+  double learning_rate = 0;            // of the sharded one
 };
 
+// Not under ShardedStrategy.
 struct SgdOptions {
   double learning_rate = 0.01;
   double momentum = 0;
@@ -53,6 +54,7 @@ struct AdamOptions {
   double epsilon = 1e-8;
   double weight_decay = 0;  // Adam: added to the gradient; AdamW: of the weights themselves
 };
+// Under ShardedStrategy without weight decay only.
 struct Adam : OptimizerRecipe {
   explicit Adam(const AdamOptions& options = {});
 };

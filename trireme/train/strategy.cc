@@ -18,6 +18,7 @@
 #include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/mirrored_model.h"
+#include "trireme/train/zero_model.h"
 
 namespace trireme {
 namespace {
@@ -140,6 +141,23 @@ std::unique_ptr<SpreadModel> MultiWorkerMirroredStrategy::spread(torch::nn::Modu
                                                                  const OptimizerRecipe& recipe) {
   return make_mirrored_model(module, world(), recipe,
                              {.micro_batches = micro_batches(), .compression = compression_});
+}
+
+ShardedStrategy::ShardedStrategy(const ShardedOptions& options)
+    : Strategy(Common{.workers = options.workers,
+                      .threads = options.threads,
+                      .micro_batches = options.micro_batches,
+                      .seed = options.seed}),
+      stage_(options.stage) {}
+
+ShardedStrategy::ShardedStrategy(Group& group, const ShardedOptions& options)
+    : Strategy(group, Common{.micro_batches = options.micro_batches, .seed = options.seed}),
+      stage_(options.stage) {}
+
+std::unique_ptr<SpreadModel> ShardedStrategy::spread(torch::nn::Module& module,
+                                                     const OptimizerRecipe& recipe) {
+  return make_zero_model(module, world(), recipe,
+                         {.stage = stage_, .micro_batches = micro_batches()});
 }
 
 }  // namespace trireme

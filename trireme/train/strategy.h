@@ -152,4 +152,26 @@ class MultiWorkerMirroredStrategy : public Strategy {
   std::optional<CompressionOptions> compression_;
 };
 
+struct ShardedOptions {
+  int stage = 1;  // 0 to 3, see parallel/shard/sharded_model.h
+  int workers = 1;
+  int threads = 1;                 // of each; 0: the host's cores, divided among its workers
+  std::int64_t micro_batches = 0;  // of a batch; 0: 4, or what the workers can share
+  std::uint64_t seed = 0;          // of the models' initial weights
+};
+
+// Models in f32. In stage 3 the whole model is gathered for each micro-batch and freed after it.
+class ShardedStrategy : public Strategy {
+ public:
+  // On one host, or the world that a launcher has started on several.
+  explicit ShardedStrategy(const ShardedOptions& options = {});
+  ShardedStrategy(Group& group, const ShardedOptions& options);
+  // Throws ConfigError also for a recipe without an optimizer over shards.
+  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module,
+                                      const OptimizerRecipe& recipe) override;
+
+ private:
+  int stage_;
+};
+
 }  // namespace trireme
