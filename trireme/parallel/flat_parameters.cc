@@ -46,6 +46,12 @@ void check_dtype(at::ScalarType dtype) {
                           c10::toString(dtype));
 }
 
+// The entry's gradient in the buffer. To autograd no view: Optimizer::zero_grad() of LibTorch 1.13
+// detaches gradients in place, which views refuse.
+at::Tensor gradient_at(const at::Tensor& buffer, const FlatEntry& entry) {
+  return FlatParameters::view(buffer, entry).detach();
+}
+
 }  // namespace
 
 FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
@@ -65,7 +71,7 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
     home.copy_(parameter);
     parameter.mutable_grad().reset();
     parameter.set_data(home);
-    if (grad_.defined()) parameter.mutable_grad() = view(grad_, entries()[i]);
+    if (grad_.defined()) parameter.mutable_grad() = gradient_at(grad_, entries()[i]);
   }
   for (at::Tensor& parameter : layout_.frozen) parameter.set_data(parameter.to(dtype));
 }
@@ -87,7 +93,7 @@ at::Tensor FlatParameters::exchange_grad(const at::Tensor& buffer) {
                             size(), c10::toString(grad_.scalar_type()));
   }
   for (std::size_t i = 0; i < entries().size(); ++i) {
-    layout_.parameters[i].mutable_grad() = view(buffer, entries()[i]);
+    layout_.parameters[i].mutable_grad() = gradient_at(buffer, entries()[i]);
   }
   return std::exchange(grad_, buffer);
 }
@@ -96,7 +102,7 @@ void FlatParameters::bring_gradient_home(std::size_t entry) {
   at::Tensor& gradient = layout_.parameters[entry].mutable_grad();
   if (lies_in(gradient, grad_, entries()[entry])) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor home = view(grad_, entries()[entry]);
+  const at::Tensor home = gradient_at(grad_, entries()[entry]);
   if (gradient.defined()) {
     home.copy_(gradient);
   } else {
