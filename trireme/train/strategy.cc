@@ -36,11 +36,20 @@ void check_range(const char* what, std::int64_t value, std::int64_t least) {
   if (value < least) throw_error<ConfigError>("{} {}: at least {} is needed", what, value, least);
 }
 
-void check_workers(int workers, const LaunchInfo& info) {
-  if (info.launcher == Launcher::kNone || workers == 1 || workers == info.size) return;
-  throw_error<ConfigError>(
-      "the strategy asks for {} workers, but {} has already started {}: leave workers out", workers,
-      launcher_name(info.launcher), info.size);
+void check_launch(int workers, bool one_host, const LaunchInfo& info) {
+  if (info.launcher == Launcher::kNone) return;
+  const std::string launcher = launcher_name(info.launcher);
+  if (workers != 1 && workers != info.size) {
+    throw_error<ConfigError>(
+        "the strategy asks for {} workers, but {} has already started {}: leave workers out",
+        workers, launcher, info.size);
+  }
+  if (one_host && info.local_size != info.size) {
+    throw_error<ConfigError>(
+        "MirroredStrategy is for the workers of one host, and {} has started {} of {} here: use "
+        "MultiWorkerMirroredStrategy",
+        launcher, info.local_size, info.size);
+  }
 }
 
 }  // namespace
@@ -63,14 +72,13 @@ Strategy::Strategy(const Common& common) : world_(nullptr), seed_(common.seed) {
   check_range("threads", common.threads, 0);
   check_range("micro_batches", common.micro_batches, 0);
   LaunchInfo info = launch_info();
-  check_workers(common.workers, info);
+  check_launch(common.workers, common.one_host, info);
   if (info.launcher == Launcher::kNone && common.workers > 1) {
     companions_ = std::make_unique<CompanionWorkers>(common.workers);
     info = companions_->info();
   }
   follow_launcher();
   set_log_rank(info.rank, info.size);
-  one_host_ = info.local_size == info.size;
   micro_batches_ =
       common.micro_batches > 0 ? common.micro_batches : default_micro_batches(info.size);
   const int threads =
@@ -104,22 +112,13 @@ void Strategy::close() {
   if (companions_) companions_->wait();
 }
 
-void Strategy::check_one_host() const {
-  if (one_host_) return;
-  throw_error<ConfigError>(
-      "MirroredStrategy is for the workers of one host, and these are {} on several: use "
-      "MultiWorkerMirroredStrategy",
-      world_->size());
-}
-
 MirroredStrategy::MirroredStrategy(const MirroredOptions& options)
     : Strategy(Common{.workers = options.workers,
                       .threads = options.threads,
                       .micro_batches = options.micro_batches,
-                      .seed = options.seed}),
-      compression_(options.compression) {
-  check_one_host();
-}
+                      .seed = options.seed,
+                      .one_host = true}),
+      compression_(options.compression) {}
 
 MirroredStrategy::MirroredStrategy(Group& group, const MirroredOptions& options)
     : Strategy(group, Common{.micro_batches = options.micro_batches, .seed = options.seed}),

@@ -94,16 +94,16 @@ class Strategy {
     int threads = 1;  // of each; 0: the host's cores, divided among its workers
     std::int64_t micro_batches = 0;
     std::uint64_t seed = 0;
+    bool one_host = false;  // several are refused
   };
-  // Starts or joins. Throws ConfigError: workers that a launcher has started in another number,
-  // numbers out of range, workers that were told different things; what join_world() throws.
+  // Starts or joins. Throws ConfigError: workers that a launcher has started in another number or
+  // on several hosts, numbers out of range, all before any socket is opened; workers that were told
+  // different things; what join_world() throws.
   explicit Strategy(const Common& common);
   // On a group that is there; outlives this.
   Strategy(Group& group, const Common& common);
 
   std::int64_t micro_batches() const { return micro_batches_; }
-  // Throws ConfigError unless all workers run on this host.
-  void check_one_host() const;
 
  private:
   std::unique_ptr<CompanionWorkers> companions_;
@@ -111,7 +111,6 @@ class Strategy {
   Group* world_;
   std::uint64_t seed_;
   std::int64_t micro_batches_;
-  bool one_host_ = true;
 };
 
 struct MirroredOptions {
