@@ -33,7 +33,8 @@ class ReadyHook final : public torch::autograd::FunctionPostHook {
 }  // namespace
 
 struct GradientHooks::Impl {
-  // The parameter knows its accumulator weakly: it lives, with its hooks, as long as it stands here.
+  // The parameter knows its accumulator weakly: it lives, with its hooks, as long as it stands
+  // here.
   using Accumulator =
       decltype(torch::autograd::impl::grad_accumulator(std::declval<const at::Tensor&>()));
   struct Hook {
