@@ -1,8 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// ZeRO-3: a GPT of which each rank keeps its share alone. Weights come together block by block while
-// they are needed; gradients and the optimizer's state never do.
+// ZeRO-3: a GPT of which each rank keeps its share alone. Weights come together block by block
+// while they are needed; gradients and the optimizer's state never do.
 //
 // Run:  trireme launch -n 2 -- ./04_zero TEXT     (mpirun, torchrun and srun do as well; or alone)
 //
@@ -45,7 +45,8 @@ struct Batch {
 int main(int argc, char** argv) {
   std::ifstream file(argc > 1 ? argv[1] : "/usr/include/stdio.h");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
-  const std::string train = text.substr(0, text.size() * 9 / 10), held_out = text.substr(train.size());
+  const std::string train = text.substr(0, text.size() * 9 / 10);
+  const std::string held_out = text.substr(train.size());
   if (held_out.size() < 2 * kContext) return std::fprintf(stderr, "too little text\n"), 2;
 
   const auto world = trireme::init();
@@ -61,7 +62,8 @@ int main(int argc, char** argv) {
   model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     return sharded.run(block, inputs, f);
   });
-  const auto optimizer = trireme::optim::make_optimizer(trireme::optim::AdamWConfig{}, sharded.space());
+  const trireme::optim::AdamWConfig adamw;
+  const auto optimizer = trireme::optim::make_optimizer(adamw, sharded.space());
   const auto loss_of = [&](const Batch& batch) {
     return sharded.forward([&] { return model->loss(batch.inputs, batch.targets); });
   };

@@ -356,7 +356,8 @@ std::unique_ptr<GroupImpl> GroupImpl::duplicate(const std::string& purpose) {
 }
 
 void GroupImpl::abandon(const std::string& reason) {
-  if (scope_.world->control == nullptr || closed_) return;
+  const ControlPlane* control = scope_.world->control.get();
+  if (control == nullptr || closed_ || control->has_left(scope_.world->rank)) return;
   fail_world({Failure::Kind::kComm, -1,
               fmt::format("group {}: rank {} left: {}", scope_.name, scope_.world->rank, reason)});
 }

@@ -62,6 +62,10 @@ void BucketQueue::begin() {
   std::fill(arrived_.begin(), arrived_.end(), false);
   missing_ = entries_in_;
   completed_.clear();
+  // What lies between units only has no parameter to wait for.
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    if (missing_[b] == 0) completed_.push_back(b);
+  }
   next_ = 0;
 }
 

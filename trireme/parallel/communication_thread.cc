@@ -41,6 +41,11 @@ void CommunicationThread::wait(Ticket ticket) {
   if (failure_ != nullptr) std::rethrow_exception(failure_);
 }
 
+void CommunicationThread::check() const {
+  const std::lock_guard lock(mutex_);
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+}
+
 std::chrono::nanoseconds CommunicationThread::busy() const {
   const std::lock_guard lock(mutex_);
   return busy_;

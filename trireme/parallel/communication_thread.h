@@ -45,6 +45,8 @@ class CommunicationThread {
   // deadlines are those of the group's operations.
   void wait(Ticket ticket);
   void wait_for_all() { wait(posted_); }
+  // Throws what wait() would of what has failed so far. Never blocks.
+  void check() const;
 
   // Time spent in tasks, so far; exact after wait_for_all().
   std::chrono::nanoseconds busy() const;

@@ -29,6 +29,11 @@ bool lies_in(const at::Tensor& tensor, const at::Tensor& flat, const FlatEntry& 
   return tensor.numel() == 0 || tensor.data_ptr() == begin + offset_bytes;
 }
 
+// What a parameter's grad() is: no view to autograd, which an optimizer's zero_grad() may detach.
+at::Tensor gradient_view(const at::Tensor& flat, const FlatEntry& entry) {
+  return FlatParameters::view(flat, entry).detach();
+}
+
 at::Tensor zeros_of(MemoryCategory category, std::int64_t size, const at::TensorOptions& options,
                     Group* group) {
   const MemoryScope scope(category);
@@ -46,12 +51,6 @@ void check_dtype(at::ScalarType dtype) {
                           c10::toString(dtype));
 }
 
-// The entry's gradient in the buffer. To autograd no view: Optimizer::zero_grad() of LibTorch 1.13
-// detaches gradients in place, which views refuse.
-at::Tensor gradient_at(const at::Tensor& buffer, const FlatEntry& entry) {
-  return FlatParameters::view(buffer, entry).detach();
-}
-
 }  // namespace
 
 FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
@@ -59,6 +58,7 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
     : layout_(make_layout(module, options.units)) {
   check_dtype(dtype);
   const at::NoGradGuard no_grad;
+  const at::ScalarType before = layout_.parameters.front().scalar_type();
   const auto kind = layout_.parameters.front().options().dtype(dtype).requires_grad(false);
   data_ = zeros_of(MemoryCategory::kWeights, size(), kind, options.group);
   if (options.gradients) {
@@ -71,14 +71,25 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
     home.copy_(parameter);
     parameter.mutable_grad().reset();
     parameter.set_data(home);
-    if (grad_.defined()) parameter.mutable_grad() = gradient_at(grad_, entries()[i]);
+    if (grad_.defined()) parameter.mutable_grad() = gradient_view(grad_, entries()[i]);
   }
-  for (at::Tensor& parameter : layout_.frozen) parameter.set_data(parameter.to(dtype));
+  for (at::Tensor& parameter : layout_.frozen) {
+    if (parameter.scalar_type() == before) parameter.set_data(parameter.to(dtype));
+  }
 }
 
 void FlatParameters::zero_grad() {
   const at::NoGradGuard no_grad;
   grad_.zero_();
+}
+
+void FlatParameters::clear_gaps() {
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < entries().size(); ++i) {
+    const std::int64_t begin = entries()[i].offset + entries()[i].count;
+    const std::int64_t end = i + 1 < entries().size() ? entries()[i + 1].offset : size();
+    if (begin < end) grad_.narrow(0, begin, end - begin).zero_();
+  }
 }
 
 void FlatParameters::backward(const at::Tensor& loss, const at::Tensor& seed) {
@@ -93,7 +104,7 @@ at::Tensor FlatParameters::exchange_grad(const at::Tensor& buffer) {
                             size(), c10::toString(grad_.scalar_type()));
   }
   for (std::size_t i = 0; i < entries().size(); ++i) {
-    layout_.parameters[i].mutable_grad() = gradient_at(buffer, entries()[i]);
+    layout_.parameters[i].mutable_grad() = gradient_view(buffer, entries()[i]);
   }
   return std::exchange(grad_, buffer);
 }
@@ -102,7 +113,7 @@ void FlatParameters::bring_gradient_home(std::size_t entry) {
   at::Tensor& gradient = layout_.parameters[entry].mutable_grad();
   if (lies_in(gradient, grad_, entries()[entry])) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor home = gradient_at(grad_, entries()[entry]);
+  const at::Tensor home = gradient_view(grad_, entries()[entry]);
   if (gradient.defined()) {
     home.copy_(gradient);
   } else {

@@ -45,7 +45,8 @@ class FlatParameters {
   static constexpr std::int64_t kAlignment = 64;  // elements: a cache line of bf16 is 32, of f32 16
 
   // Takes the parameters that require a gradient as make_layout() lays them out, casts them (and
-  // those that require none) to dtype, f32, f64, bf16 or f16, and re-points module and gradients.
+  // those of their dtype that require none) to dtype, f32, f64, bf16 or f16, and re-points module
+  // and gradients.
   // The buffers lie where the parameters do, on one device. Throws ShapeError as make_layout()
   // does.
   FlatParameters(torch::nn::Module& module, at::ScalarType dtype, const FlatOptions& options = {});
@@ -57,6 +58,9 @@ class FlatParameters {
   // [size()]: f64 for f64, else f32. Undefined without gradients.
   at::Tensor grad() const { return grad_; }
   void zero_grad();
+  // Zeros in the gaps of grad(): an exchange that works on blocks (a codec) may have put something
+  // there, a NaN even, that no one else would ever clear.
+  void clear_gaps();
   // loss.backward(), with the gradients of ops' operations summed in place (ops::DirectGradients).
   // loss.backward() alone gives the same sums with more passes over memory, and in bf16 each
   // gradient is rounded to bf16 before it is added. seed: what the loss's gradient is; 1 when

@@ -6,6 +6,8 @@
 #include <ATen/ops/full_like.h>
 
 #include <algorithm>
+#include <cmath>
+#include <exception>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -15,9 +17,22 @@
 namespace trireme {
 namespace {
 
+// Of a bucket, at least.
 std::int64_t elements_of(std::int64_t bytes, const at::Tensor& gradients) {
+  if (bytes < 0) throw_error<ConfigError>("bucket_bytes is {}: it is 0 or more", bytes);
   return std::max<std::int64_t>(1, bytes / static_cast<std::int64_t>(gradients.element_size()));
 }
+
+// What a loss's gradient is, so that gradients are weight times what they are. Undefined for 1.
+at::Tensor seed_of(const at::Tensor& loss, double weight) {
+  if (!std::isfinite(weight) || weight < 0) {
+    throw_error<Error>("the weight of a micro-batch is {}: give a finite one of at least 0",
+                       weight);
+  }
+  return weight == 1 ? at::Tensor() : at::full_like(loss.detach(), weight);
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
 
@@ -31,7 +46,7 @@ GradientReducer::GradientReducer(FlatParameters& flat, Group& group, const Reduc
       account_(names_of(flat.entries())),
       thread_(group.duplicate("gradients")),
       hooks_(flat.layout().parameters, [this](std::size_t entry) { on_gradient(entry); }) {
-  const MicroBatchPlan plan(options.micro_batches > 0 ? options.micro_batches : group.size(),
+  const MicroBatchPlan plan(options.micro_batches == 0 ? group.size() : options.micro_batches,
                             group.size());
   std::vector<MicroBatchRange> rounds = plan.rounds(group.rank());
   // The last round first: each is added to what follows it, which is the top of the tree.
@@ -44,13 +59,40 @@ GradientReducer::GradientReducer(FlatParameters& flat, Group& group, const Reduc
   }
 }
 
+GradientReducer::~GradientReducer() {
+  if (computing_ || position_ > 0) thread_.group().abandon("it ended in the middle of a step");
+}
+
 void GradientReducer::backward(const at::Tensor& loss, double weight) {
-  begin_micro_batch(weight);
-  flat_.backward(loss, weight == 1 ? at::Tensor() : at::full_like(loss, weight));
+  const at::Tensor seed = seed_of(loss, weight);
+  begin_micro_batch(seed.defined() ? seed.max().item<double>() : 1);
+  try {
+    flat_.backward(loss, seed);
+  } catch (const CommError&) {  // which all ranks get
+    throw;
+  } catch (const std::exception& error) {
+    spoil_step(error.what());
+    throw;
+  }
   end_micro_batch();
 }
 
+void GradientReducer::spoil_step(const std::string& reason) {
+  if (!spoiled_.empty()) return;
+  spoiled_ = first_line(reason);
+  thread_.group().abandon("a backward pass ended with: " + spoiled_);
+}
+
+void GradientReducer::check_step() const {
+  if (spoiled_.empty()) return thread_.check();
+  throw_error<Error>(
+      "a backward pass of this step ended with \"{}\", half way: there is no going on from its "
+      "gradients",
+      spoiled_);
+}
+
 void GradientReducer::begin_micro_batch(double weight) {
+  check_step();
   if (computing_ || position_ == micro_batches_.size()) {
     throw_error<Error>(
         "a step has {} backward pass{} on each rank, and this is one more before "
@@ -65,6 +107,17 @@ void GradientReducer::begin_micro_batch(double weight) {
 }
 
 void GradientReducer::on_gradient(std::size_t entry) {
+  try {
+    take_gradient(entry);
+  } catch (const CommError&) {
+    throw;
+  } catch (const std::exception& error) {  // of a gradient that is added already
+    spoil_step(error.what());
+    throw;
+  }
+}
+
+void GradientReducer::take_gradient(std::size_t entry) {
   if (!computing_ && micro_batches_.size() > 1) {
     throw_error<Error>(
         "loss.backward() adds to gradients whose step has {} micro-batches on each rank: call "
@@ -72,16 +125,15 @@ void GradientReducer::on_gradient(std::size_t entry) {
         micro_batches_.size());
   }
   if (!computing_) begin_micro_batch(1);
-  flat_.bring_gradient_home(entry);
-  account_.saw(entry);
-  if (!ends_round_[position_]) return;
-  if (queue_.has_arrived(entry)) {
+  if (ends_round_[position_] && queue_.has_arrived(entry)) {
     throw_error<Error>(
         "the gradient of {} is already on its way: a second backward pass began before "
-        "finish_gradients()",
+        "finish_gradients(), or several ops::checkpoint() use it",
         flat_.entries()[entry].name);
   }
-  launch(queue_.arrive(entry));
+  flat_.bring_gradient_home(entry);
+  account_.saw(entry);
+  if (ends_round_[position_]) launch(queue_.arrive(entry));
 }
 
 void GradientReducer::launch(const std::vector<std::size_t>& buckets) {
@@ -106,6 +158,7 @@ void GradientReducer::end_micro_batch() {
 }
 
 void GradientReducer::finish() {
+  check_step();
   if (computing_) end_micro_batch();
   while (position_ < micro_batches_.size()) {
     begin_micro_batch(0);

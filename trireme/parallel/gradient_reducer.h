@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "trireme/comm/group.h"
@@ -46,17 +47,25 @@ class GradientReducer {
   // on the communication thread, bucket after bucket.
   using Exchange = std::function<void(Group&, std::size_t bucket, const at::Tensor& gradients)>;
 
-  // flat must outlive it. Throws ConfigError as MicroBatchPlan does.
+  // flat and the group must outlive it. Throws ConfigError as MicroBatchPlan does, or for options
+  // below 0.
   GradientReducer(FlatParameters& flat, Group& group, const ReducerOptions& options,
                   Exchange exchange);
+  // In the middle of a step it abandons the group, since others wait for that step.
+  ~GradientReducer();
 
   // The numbers of this rank's micro-batches in the order in which backward() takes them.
   const std::vector<std::int64_t>& micro_batches() const { return micro_batches_; }
   const std::vector<FlatSegment>& buckets() const { return queue_.buckets(); }
 
-  // The backward pass of the next micro-batch: weight x its gradients are added. Blocking; in the
-  // last micro-batch of a round the buckets leave. Where a rank has one micro-batch in a step,
-  // loss.backward() does the same. Throws Error when the step has had all its micro-batches.
+  // The backward pass of the next micro-batch: weight x its gradients are added, and the weight, as
+  // the loss's dtype holds it, to the step's. Blocking; in the last micro-batch of a round the
+  // buckets leave. Where a rank has one micro-batch in a step, loss.backward() does the same.
+  //
+  // Throws Error when the step has had all its micro-batches, or for a weight that is not finite
+  // and at least 0: before anything is added. What the pass throws passes through; half of it is
+  // added then, so it abandons the group, and every later call throws Error with its reason. What
+  // ended the communication of an earlier micro-batch is thrown as soon as it is known.
   void backward(const at::Tensor& loss, double weight = 1);
   // Ends the step: micro-batches that did not come count as zero gradients of weight 0 (a rank
   // without data). Blocks until the sums are there; they lie in the flat parameters' gradients,
@@ -71,9 +80,13 @@ class GradientReducer {
   std::int64_t bytes_sent() { return thread_.group().bytes_sent(); }
 
  private:
+  // Gradients are not to be had any more: tells the other ranks, and keeps the reason.
+  void spoil_step(const std::string& reason);
+  void check_step() const;
   void begin_micro_batch(double weight);
   void end_micro_batch();
   void on_gradient(std::size_t entry);
+  void take_gradient(std::size_t entry);
   void launch(const std::vector<std::size_t>& buckets);
   void lay_sum_into_gradients();
 
@@ -87,6 +100,7 @@ class GradientReducer {
   // Of the step under way.
   std::size_t position_ = 0;        // micro-batches that have ended
   bool computing_ = false;          // one has begun and not ended
+  std::string spoiled_;             // why there will be no sum; empty while there may
   std::vector<at::Tensor> rounds_;  // sums, on their way
 
   StepAccount account_;

@@ -7,11 +7,13 @@
 #include <fmt/ranges.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <sstream>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -22,16 +24,26 @@
 namespace trireme {
 namespace {
 
+std::string describe(const char* kind, const std::string& name, const at::Tensor& tensor) {
+  return fmt::format("{} {} {} [{}]", kind, name, c10::toString(tensor.scalar_type()),
+                     fmt::join(tensor.sizes(), ", "));
+}
+
 // One line for each parameter and buffer.
 std::vector<std::string> describe(const torch::nn::Module& module) {
   std::vector<std::string> lines;
-  const auto add = [&](const char* kind, const std::string& name, const at::Tensor& tensor) {
-    lines.push_back(fmt::format("{} {} {} [{}]{}", kind, name, c10::toString(tensor.scalar_type()),
-                                fmt::join(tensor.sizes(), ", "),
-                                tensor.requires_grad() ? "" : " without gradient"));
-  };
-  for (const auto& item : module.named_parameters()) add("parameter", item.key(), item.value());
-  for (const auto& item : module.named_buffers()) add("buffer", item.key(), item.value());
+  std::unordered_map<const c10::TensorImpl*, std::string> first_names;
+  for (const auto& item : module.named_parameters()) {
+    const at::Tensor& tensor = item.value();
+    std::string line = describe("parameter", item.key(), tensor);
+    const auto [first, is_new] = first_names.emplace(tensor.unsafeGetTensorImpl(), item.key());
+    if (!tensor.requires_grad()) line += " without gradient";
+    if (!is_new) line += " tied to " + first->second;
+    lines.push_back(std::move(line));
+  }
+  for (const auto& item : module.named_buffers()) {
+    lines.push_back(describe("buffer", item.key(), item.value()));
+  }
   return lines;
 }
 
@@ -93,15 +105,18 @@ void broadcast_tensors(Group& group, const std::vector<at::Tensor>& tensors, int
 }  // namespace
 
 void check_same_model(Group& group, const torch::nn::Module& module) {
-  const std::vector<std::string> own = describe(module);
-  const std::string roots = text_of(group, fmt::format("{}\n", fmt::join(own, "\n")), 0);
-  const std::string difference = first_difference(own, roots, group.rank());
+  check_same_lines(group, "models", describe(module));
+}
+
+void check_same_lines(Group& group, std::string_view what, const std::vector<std::string>& lines) {
+  const std::string roots = text_of(group, fmt::format("{}", fmt::join(lines, "\n")), 0);
+  const std::string difference = first_difference(lines, roots, group.rank());
   std::vector<std::int64_t> differs(static_cast<std::size_t>(group.size()));
   const std::int64_t mine = difference.empty() ? 0 : 1;
   group.all_gather(const_buffer_of(std::span(&mine, 1)), buffer_of(std::span(differs)));
   for (int rank = 0; rank < group.size(); ++rank) {
     if (differs[static_cast<std::size_t>(rank)] == 0) continue;
-    throw_error<ConfigError>("the ranks' models differ: {}; build the same model on all ranks",
+    throw_error<ConfigError>("the ranks' {} differ: {}; give all ranks the same", what,
                              text_of(group, difference, rank));
   }
 }

@@ -6,6 +6,7 @@
 #include <torch/nn/module.h>
 
 #include <unordered_map>
+#include <unordered_set>
 
 #include "trireme/base/error.h"
 #include "trireme/parallel/flat_parameters.h"
@@ -22,8 +23,9 @@ using UnitOf = std::unordered_map<const c10::TensorImpl*, std::size_t>;
 // The units of parameters, by number; what is in none is not in the map.
 UnitOf number_units(const torch::nn::Module& module,
                     const std::vector<const torch::nn::Module*>& units) {
-  std::unordered_map<const torch::nn::Module*, bool> tree;
-  for (const auto& part : module.modules()) tree[part.get()] = true;
+  // Not modules(), which wants the module itself in a shared_ptr.
+  std::unordered_set<const torch::nn::Module*> tree;
+  module.apply([&](const torch::nn::Module& part) { tree.insert(&part); });
   UnitOf unit_of;
   for (std::size_t i = 0; i < units.size(); ++i) {
     if (!tree.contains(units[i])) {

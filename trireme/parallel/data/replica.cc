@@ -4,11 +4,13 @@
 #include "trireme/parallel/data/replica.h"
 
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 #include <torch/nn/module.h>
 
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
@@ -28,6 +30,32 @@ at::ScalarType dtype_of(const torch::nn::Module& module) {
   return at::kFloat;
 }
 
+struct DescribeCodec {
+  std::string operator()(const Bf16Compression&) const { return "bf16"; }
+  std::string operator()(const Int8Compression&) const { return "int8"; }
+  std::string operator()(const TopKCompression& topk) const {
+    return fmt::format("topk fraction {} bf16_values {}", topk.fraction, topk.bf16_values);
+  }
+  std::string operator()(const LowRankCompression& lowrank) const {
+    return fmt::format("lowrank components {} rows {} seed {}", lowrank.components, lowrank.rows,
+                       lowrank.seed);
+  }
+};
+
+std::string describe(const std::optional<CompressionOptions>& compression) {
+  if (!compression) return "compression none";
+  return fmt::format("compression {} error_feedback {}",
+                     std::visit(DescribeCodec{}, compression->codec), compression->error_feedback);
+}
+
+// One line for each.
+std::vector<std::string> describe(const ReplicaOptions& options, int ranks) {
+  return {
+      fmt::format("micro_batches {}", options.micro_batches == 0 ? ranks : options.micro_batches),
+      fmt::format("bucket_bytes {}", options.bucket_bytes), describe(options.compression),
+      fmt::format("broadcast_buffers {}", options.broadcast_buffers)};
+}
+
 std::span<float> values_of(const at::Tensor& tensor) {
   return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
 }
@@ -39,7 +67,7 @@ struct Replica::Impl {
       : module(module_in),
         group(group_in.duplicate("replica")),
         options(options_in),
-        flat(agreed(module, *group), dtype_of(module), {.group = group.get()}),
+        flat(agreed(module, *group, options), dtype_of(module), {.group = group.get()}),
         reducer(flat, *group,
                 {.micro_batches = options.micro_batches, .bucket_bytes = options.bucket_bytes},
                 [this](Group& wire, std::size_t bucket, const at::Tensor& gradients) {
@@ -53,7 +81,9 @@ struct Replica::Impl {
     broadcast_model(*group, module);
   }
 
-  static torch::nn::Module& agreed(torch::nn::Module& module, Group& group) {
+  static torch::nn::Module& agreed(torch::nn::Module& module, Group& group,
+                                   const ReplicaOptions& options) {
+    check_same_lines(group, "options", describe(options, group.size()));
     check_same_model(group, module);
     return module;
   }
@@ -114,6 +144,7 @@ void Replica::backward(const at::Tensor& loss, double weight) {
 
 void Replica::finish_gradients() {
   impl_->reducer.finish();
+  if (impl_->options.compression) impl_->flat.clear_gaps();
   impl_->take_mean();
   impl_->drop_unused();
   if (impl_->options.broadcast_buffers) broadcast_module_buffers(*impl_->group, impl_->module);

@@ -66,10 +66,12 @@ class Replica {
  public:
   // The module keeps its dtype; it must not be moved, cast or get new parameters afterwards, and
   // outlives the replica, as does the group. On the CPU. Parameters and buffers become those of
-  // rank 0. Collective, blocking. Throws ConfigError: models that differ between ranks (names the
-  // first difference), micro_batches that the ranks cannot share; ShapeError as make_layout() does;
-  // CommError.
+  // rank 0. Collective, blocking. Throws ConfigError: models or options that differ between ranks
+  // (names the first difference), micro_batches that the ranks cannot share, options below 0;
+  // ShapeError as make_layout() does; CommError.
   Replica(torch::nn::Module& module, Group& group, const ReplicaOptions& options = {});
+  // Leaves a plain module behind. In the middle of a step it ends the world by Group::abandon(),
+  // since others wait for that step.
   ~Replica();
   Replica(Replica&&) noexcept;
   Replica& operator=(Replica&&) noexcept;
@@ -79,12 +81,18 @@ class Replica {
   // loss.backward(), with weight x the gradients (a mean over samples is worth their number, where
   // ranks have different numbers). Gradients are added to those that are there: zero them before
   // each step. The operations of ops/ add theirs in place. Where a rank has one micro-batch,
-  // loss.backward() alone does the same. Throws Error when the step has had all its micro-batches.
+  // loss.backward() alone does the same. A loss's dtype may round the weight; what counts in the
+  // mean is what it holds.
+  //
+  // Throws Error when the step has had all its micro-batches, or for a weight that is not finite
+  // and at least 0: nothing was added then. What the pass itself throws passes through, and spoils
+  // the step: other ranks get a CommError that names this one, and later calls here throw Error.
   void backward(const at::Tensor& loss, double weight = 1);
   // Ends the step: gradients become the mean over all micro-batches of all ranks, by weight, the
   // same bits on all ranks. Blocks until those of all ranks are there. A parameter that no rank
   // used has no gradient then, so that optimizers leave it alone, and is named in the report.
-  // Throws CommError as Group does; Error when no rank had data.
+  // Throws CommError as Group does; Error when no rank had data, on all ranks (the next step is a
+  // fresh one), or when a backward pass of this step was spoiled.
   void finish_gradients();
   // Whether any rank says true. Collective, blocking, a few bytes.
   bool any_has_data(bool this_rank);

@@ -7,6 +7,8 @@
 #include <ATen/ops/full_like.h>
 
 #include <bit>
+#include <exception>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -62,7 +64,10 @@ ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group,
   }
 }
 
-ShardedGradients::~ShardedGradients() = default;
+// Others may be waiting for what this rank will not send.
+ShardedGradients::~ShardedGradients() {
+  if (computing_ || position_ > 0) thread_.group().abandon("it ended in the middle of a step");
+}
 
 void ShardedGradients::backward(const at::Tensor& loss, double weight) {
   begin_micro_batch(weight);
@@ -75,7 +80,14 @@ void ShardedGradients::backward(const at::Tensor& loss, double weight) {
       const auto unit = units.find(parameter.unsafeGetTensorImpl());
       if (unit != units.end() && !open_[unit->second].defined()) open(unit->second);
     });
-    loss.backward(weight == 1 ? at::Tensor() : at::full_like(loss, weight));
+    try {
+      loss.backward(weight == 1 ? at::Tensor() : at::full_like(loss.detach(), weight));
+    } catch (const CommError&) {  // which all ranks get
+      throw;
+    } catch (const std::exception& error) {
+      thread_.group().abandon(std::string("a backward pass ended with: ") + error.what());
+      throw;
+    }
   }
   end_micro_batch();
 }
