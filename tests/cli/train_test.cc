@@ -149,8 +149,8 @@ TEST_F(TrainTest, MemoryIsToldByCategory) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const auto steps = metrics("run", "loss");
   ASSERT_EQ(steps.size(), 6U);
-  // Weights, in whole blocks of 4096 elements (of three units: a seventh more here), and two moments of as much; the gradient, and its sum
-  // over four micro-batches in log2(4) buffers.
+  // Weights, in whole blocks of 4096 elements (of three units: a seventh more here), and two
+  // moments of as much; the gradient, and its sum over four micro-batches in log2(4) buffers.
   const std::int64_t parameters = 4 * summary("run")["parameters"].get<std::int64_t>();
   for (std::size_t i = 1; i < steps.size(); ++i) {
     const auto bytes = [&](const std::string& key) { return steps[i].at(key).get<std::int64_t>(); };
