@@ -38,8 +38,8 @@ TEST_F(MemoryCategories, FlatParameters) {
   OneMatrix module;
   {
     const FlatParameters flat(module, at::kBFloat16);
-    EXPECT_EQ(added(kWeights), 2 * 640);
-    EXPECT_EQ(added(kGradients), 4 * 640);
+    EXPECT_EQ(added(kWeights), 2 * kShardBlock) << "a block of elements";
+    EXPECT_EQ(added(kGradients), 4 * kShardBlock);
   }
   module.weight.mutable_grad().reset();
   EXPECT_EQ(added(kGradients), 0);
