@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -27,7 +28,6 @@ namespace {
 using testing::Chain;
 using testing::gradients_of;
 using ::testing::HasSubstr;
-using testing::kTestDeadline;
 using testing::relative_difference;
 using testing::run_threads;
 
@@ -37,6 +37,8 @@ using Order = std::vector<std::size_t>;
 constexpr std::int64_t kOneBlockBytes = kShardBlock * 8;
 constexpr std::int64_t kRows = 3;  // of a micro-batch
 constexpr double kTolerance = 1e-12;
+// Of a backward pass that waits for what should be sent meanwhile; it fails then.
+constexpr std::chrono::milliseconds kHoldTime = std::chrono::seconds(20);
 
 // A reducer that sums over ranks, and keeps the order of its buckets.
 struct Summed {
@@ -122,7 +124,7 @@ void hold_until_sent(Chain& chain, GradientReducer& reducer, std::int64_t& sent_
     if (layer > 0) return x;
     const at::Tensor here = x * 1;
     here.register_hook([&](const at::Tensor&) {
-      const Deadline deadline = Deadline::after(kTestDeadline);
+      const Deadline deadline = Deadline::after(kHoldTime);
       while (reducer.bytes_sent() == sent_before && !deadline.expired()) std::this_thread::yield();
       EXPECT_GT(reducer.bytes_sent(), sent_before) << "nothing left while backward ran";
     });

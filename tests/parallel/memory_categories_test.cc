@@ -38,7 +38,7 @@ TEST_F(MemoryCategories, FlatParameters) {
   OneMatrix module;
   {
     const FlatParameters flat(module, at::kBFloat16);
-    EXPECT_EQ(added(kWeights), 2 * kShardBlock);
+    EXPECT_EQ(added(kWeights), 2 * kShardBlock) << "a block of elements";
     EXPECT_EQ(added(kGradients), 4 * kShardBlock);
   }
   module.weight.mutable_grad().reset();

@@ -16,8 +16,9 @@
 namespace trireme {
 
 void add_gradients(const at::Tensor& to, const at::Tensor& from) {
-  if (to.scalar_type() != at::kDouble || from.scalar_type() != at::kDouble)
-    return ops::add_and_clear(to, from);
+  if (to.scalar_type() != at::kDouble || from.scalar_type() != at::kDouble) {
+    return ops::add_and_clear(to, from);  // which refuses all but f32
+  }
   const at::NoGradGuard no_grad;
   to.add_(from);
   from.zero_();

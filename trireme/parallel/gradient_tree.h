@@ -29,6 +29,7 @@ namespace trireme {
 class Group;
 
 // to += from, and from = 0: both f32 or both f64, [n], contiguous. In f32 one pass over memory.
+// Throws ShapeError for other dtypes.
 void add_gradients(const at::Tensor& to, const at::Tensor& from);
 
 // Not thread-safe.
