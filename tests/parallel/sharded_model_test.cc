@@ -3,6 +3,7 @@
 
 #include "trireme/parallel/shard/sharded_model.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/types.h>
@@ -59,6 +60,8 @@ class Momentum final : public optim::Optimizer {
 struct Trained {
   at::Tensor weights;  // on rank 0
   std::vector<double> norms;
+  std::int64_t between_replicas = 0;  // bytes
+  std::int64_t elements = 0;
 };
 
 struct Layout {
@@ -67,6 +70,7 @@ struct Layout {
   nn::Recompute recompute = nn::Recompute::kNone;
   std::int64_t micro_batches = kMicroBatches;
   int prefetch = 1;
+  int shard_ranks = 0;
 };
 
 Trained train(Group& group, const std::string& family, const Layout& layout, at::ScalarType dtype) {
@@ -79,7 +83,8 @@ Trained train(Group& group, const std::string& family, const Layout& layout, at:
                         .micro_batches = layout.micro_batches,
                         .bucket_bytes = std::int64_t{16} << 10,
                         .units = model->blocks(),
-                        .prefetch = layout.prefetch});
+                        .prefetch = layout.prefetch,
+                        .shard_ranks = layout.shard_ranks});
   model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     return sharded.run(block, inputs, f);
   });
@@ -97,6 +102,8 @@ Trained train(Group& group, const std::string& family, const Layout& layout, at:
     sharded.step(optimizer, 0.1, 1.0 / static_cast<double>(layout.micro_batches));
   }
   result.weights = sharded.gather_weights();
+  result.between_replicas = sharded.bytes_sent_between_replicas();
+  result.elements = sharded.layout().size;
   return result;
 }
 
@@ -118,6 +125,44 @@ TEST(ShardedModel, EveryStageTrainsTheSameModelOnAnyNumberOfRanks) {
             }
           });
         }
+      }
+    }
+  }
+}
+
+struct Copies {
+  int ranks;
+  int shard_ranks;
+  std::int64_t micro_batches;
+};
+
+// 24 micro-batches of 4 copies on 2 ranks are two rounds: 16, and 8.
+const std::vector<Copies> kCopies = {{4, 2, 8}, {4, 1, 4}, {6, 2, 6}, {6, 2, 12}, {8, 2, 24}};
+
+TEST(ShardedModel, CopiesInHostsTrainTheSameModelAsOneRank) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const Copies& copies : kCopies) {
+      Trained expected;
+      run_threads(1, [&](Group& group) {
+        expected = train(group, "gpt2", {.micro_batches = copies.micro_batches}, dtype);
+      });
+      for (const int stage : {1, 2, 3}) {
+        run_threads(copies.ranks, [&](Group& group) {
+          const Trained result = train(group, "gpt2",
+                                       {.stage = stage,
+                                        .micro_batches = copies.micro_batches,
+                                        .shard_ranks = copies.shard_ranks},
+                                       dtype);
+          const std::string what =
+              fmt::format("stage {}, {} ranks, {} to a copy, {} micro-batches, {}, rank {}", stage,
+                          copies.ranks, copies.shard_ranks, copies.micro_batches,
+                          c10::toString(dtype), group.rank());
+          EXPECT_EQ(result.norms, expected.norms) << what;
+          EXPECT_EQ(result.weights.defined(), group.rank() == 0) << what;
+          if (group.rank() == 0) {
+            EXPECT_TRUE(result.weights.equal(expected.weights)) << what;
+          }
+        });
       }
     }
   }

@@ -14,7 +14,7 @@
 #include "trireme/data/corpus.h"
 #include "trireme/data/sampler.h"
 #include "trireme/parallel/micro_batch_plan.h"
-#include "trireme/parallel/shard/sharded_gradients.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
@@ -34,7 +34,7 @@ void check_layout(const TrainConfig& config, int workers) {
         config.parallel.dp, workers, config.parallel.dp);
   }
   if (config.parallel.shard >= 2) {
-    check_interleaved_micro_batches(config.batch.micro_batches, workers);
+    ShardPlan(workers, 0).rounds(config.batch.micro_batches, 0);
   }
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
 }

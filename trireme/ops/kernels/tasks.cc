@@ -69,6 +69,10 @@ FlushDenormals::FlushDenormals() = default;
 FlushDenormals::~FlushDenormals() = default;
 #endif
 
+// What OpenMP is told holds for the calling thread alone.
+RunTasksAlone::RunTasksAlone() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+RunTasksAlone::~RunTasksAlone() { omp_set_num_threads(before_); }
+
 int task_threads() { return omp_in_parallel() != 0 ? 1 : omp_get_max_threads(); }
 
 void run_tasks(std::int64_t count, const std::function<void(std::int64_t)>& task) {

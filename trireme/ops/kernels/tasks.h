@@ -24,6 +24,19 @@ class FlushDenormals {
   unsigned before_ = 0;
 };
 
+// While it lives, this thread runs its tasks by itself: for one that works beside the thread that
+// computes, and whose tasks would get a second pool of threads.
+class RunTasksAlone {
+ public:
+  RunTasksAlone();
+  ~RunTasksAlone();
+  RunTasksAlone(const RunTasksAlone&) = delete;
+  RunTasksAlone& operator=(const RunTasksAlone&) = delete;
+
+ private:
+  int before_ = 1;
+};
+
 // Threads that run_tasks() uses: 1 inside a task.
 int task_threads();
 

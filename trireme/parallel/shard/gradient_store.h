@@ -26,7 +26,9 @@ class GradientStore {
   // Zeros for the next step. pieces_are_zeros: those are already.
   virtual void clear(bool pieces_are_zeros) = 0;
   virtual const StepReport& report() const = 0;
+  // Payload that this rank has sent so far, and the part that went to other copies of the model.
   virtual std::int64_t bytes_sent() = 0;
+  virtual std::int64_t bytes_sent_between_replicas() = 0;
 };
 
 }  // namespace trireme

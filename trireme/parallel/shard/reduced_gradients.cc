@@ -6,32 +6,33 @@
 #include <ATen/core/grad_mode.h>
 
 #include "trireme/comm/group.h"
-#include "trireme/parallel/shard/segment_counts.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 
-ReducedGradients::ReducedGradients(FlatParameters& flat, Group& group,
+ReducedGradients::ReducedGradients(FlatParameters& flat, Group& group, const ShardPlan& plan,
                                    const ReducerOptions& options, bool scatter)
     : flat_(flat),
       scatter_(scatter),
+      groups_(group, plan, "gradients"),
       reducer_(flat, group, options,
                [this](Group& wire, std::size_t bucket, const at::Tensor& gradients) {
                  if (scatter_) return scatter_bucket(wire, bucket, gradients);
                  wire.all_reduce(buffer_of_tensor(gradients));
                }),
-      pieces_(scatter ? shard_pieces(reducer_.buckets(), group.rank(), group.size())
+      pieces_(scatter ? shard_pieces(reducer_.buckets(), plan.index_of(group.rank()),
+                                     plan.shard_ranks())
                       : shard_pieces(reducer_.buckets(), 0, 1)) {}
 
 // In place: the piece is this rank's block of the bucket.
 void ReducedGradients::scatter_bucket(Group& wire, std::size_t bucket,
                                       const at::Tensor& gradients) const {
   const FlatSegment& segment = segments()[bucket];
-  const ShardPiece piece = shard_pieces(std::span(&segment, 1), wire.rank(), wire.size()).front();
-  wire.reduce_scatter(
-      buffer_of_tensor(gradients),
-      buffer_of_tensor(gradients.narrow(0, piece.begin - segment.begin, piece.count())),
-      ReduceOp::kSum, segment_counts(segment, wire.size()));
+  const Group& group = groups_.shard(wire);
+  const ShardPiece own = shard_pieces(std::span(&segment, 1), group.rank(), group.size()).front();
+  const at::Tensor piece = gradients.narrow(0, own.begin - segment.begin, own.count());
+  groups_.scatter(wire, segment, gradients, piece);
+  groups_.add_replicas(piece);
 }
 
 std::vector<at::Tensor> ReducedGradients::pieces() {

@@ -6,7 +6,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full_like.h>
 
-#include <bit>
 #include <exception>
 #include <string>
 #include <unordered_map>
@@ -14,10 +13,10 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
+#include "trireme/ops/kernels/tasks.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/parallel/flat_parameters.h"
-#include "trireme/parallel/shard/segment_counts.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
@@ -26,32 +25,15 @@ namespace {
 // Units whose gradients may be on their way while another's are summed.
 constexpr std::size_t kMostInFlight = 2;
 
-std::vector<std::int64_t> interleaved(std::int64_t micro_batches, const Group& group) {
-  if (micro_batches == 0) micro_batches = group.size();
-  check_interleaved_micro_batches(micro_batches, group.size());
-  std::vector<std::int64_t> numbers;
-  for (std::int64_t m = group.rank(); m < micro_batches; m += group.size()) numbers.push_back(m);
-  return numbers;
-}
-
 }  // namespace
 
-void check_interleaved_micro_batches(std::int64_t micro_batches, int ranks) {
-  const bool power_of_two = std::has_single_bit(static_cast<unsigned>(ranks));
-  if (micro_batches % ranks == 0 && (micro_batches == ranks || power_of_two)) return;
-  throw_error<ConfigError>(
-      "{} ranks cannot share {} micro-batches a step in ZeRO stages 2 and 3: use a number of "
-      "ranks that is a power of two and divides them, {} micro-batches, or stage 1",
-      ranks, micro_batches, ranks);
-}
-
-ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group,
+ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group, const ShardPlan& plan,
                                    std::int64_t micro_batches, OnUnit on_unit)
     : layout_(layout),
-      pieces_(shard_pieces(layout.units, group.rank(), group.size())),
+      pieces_(shard_pieces(layout.units, plan.index_of(group.rank()), plan.shard_ranks())),
       entries_of_(layout.units.size()),
-      micro_batches_(interleaved(micro_batches, group)),
       on_unit_(std::move(on_unit)),
+      groups_(group, plan, "gradients"),
       pool_(group, at::kFloat),
       queue_(layout.entries, layout.units),
       tree_(shard_size(pieces_)),
@@ -61,6 +43,11 @@ ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group,
       hooks_(layout.parameters, [this](std::size_t entry) { on_gradient(entry); }) {
   for (std::size_t i = 0; i < layout.entries.size(); ++i) {
     entries_of_[layout.unit_of[i]].push_back(i);
+  }
+  for (const std::vector<std::int64_t>& round : plan.rounds(micro_batches, group.rank())) {
+    micro_batches_.insert(micro_batches_.end(), round.begin(), round.end());
+    ends_round_.insert(ends_round_.end(), round.size() - 1, false);
+    ends_round_.push_back(true);
   }
 }
 
@@ -100,6 +87,8 @@ void ShardedGradients::begin_micro_batch(double weight) {
         micro_batches_.size(), micro_batches_.size() == 1 ? "" : "es");
   }
   account_.add_weight(weight);
+  // The tree stays as it is while the communication thread folds a round's last leaf into it.
+  if (ends_round() || last_ended_round_) settle_last_leaf();
   leaf_ = tree_.buffer();
   queue_.begin();
   computing_ = true;
@@ -156,36 +145,48 @@ void ShardedGradients::launch(const std::vector<std::size_t>& units) {
     for (const std::size_t entry : entries_of_[unit]) {
       layout_.parameters[entry].mutable_grad().reset();
     }
-    in_flight_.push_back(
-        thread_.post([this, unit, gradients = std::exchange(open_[unit], {}),
-                      leaf = leaf_](Group& wire) { scatter(wire, unit, gradients, leaf); }));
+    in_flight_.push_back(thread_.post([this, unit, gradients = std::exchange(open_[unit], {}),
+                                       leaf = leaf_, ends_round = ends_round()](Group& wire) {
+      scatter(wire, unit, gradients, leaf);
+      if (ends_round) end_round_of(unit, leaf);
+    }));
     if (on_unit_) on_unit_(unit);
   }
 }
 
-// On the communication thread.
 void ShardedGradients::scatter(Group& wire, std::size_t unit, const at::Tensor& gradients,
                                const at::Tensor& leaf) {
   const ShardPiece& piece = pieces_[unit];
-  wire.reduce_scatter(buffer_of_tensor(gradients),
-                      buffer_of_tensor(leaf.narrow(0, piece.local_begin, piece.count())),
-                      ReduceOp::kSum, segment_counts(layout_.units[unit], wire.size()));
+  groups_.scatter(wire, layout_.units[unit], gradients,
+                  leaf.narrow(0, piece.local_begin, piece.count()));
   pool_.give_back(gradients);
+}
+
+void ShardedGradients::end_round_of(std::size_t unit, const at::Tensor& leaf) {
+  const ShardPiece& piece = pieces_[unit];
+  const ops::RunTasksAlone alone;  // the pool computes
+  groups_.add_replicas(tree_.fold(leaf, piece.local_begin, piece.local_begin + piece.count()));
 }
 
 void ShardedGradients::end_micro_batch() {
   launch(queue_.finish());
-  push_last_leaf();
+  settle_last_leaf();
   last_leaf_ = std::move(leaf_);
+  last_ended_round_ = ends_round();
   last_ticket_ = thread_.post([](Group&) {});
   ++position_;
   computing_ = false;
 }
 
-void ShardedGradients::push_last_leaf() {
+void ShardedGradients::settle_last_leaf() {
   if (!last_leaf_.defined()) return;
   thread_.wait(last_ticket_);
-  tree_.push(std::exchange(last_leaf_, {}));
+  at::Tensor leaf = std::exchange(last_leaf_, {});
+  if (std::exchange(last_ended_round_, false)) {
+    rounds_.push_back(tree_.take(std::move(leaf)));
+  } else {
+    tree_.push(std::move(leaf));
+  }
 }
 
 void ShardedGradients::finish() {
@@ -198,12 +199,23 @@ void ShardedGradients::finish() {
     account_.close(thread_);
   }
   in_flight_.clear();
-  push_last_leaf();
+  settle_last_leaf();
   position_ = 0;
-  sum_ = tree_.take();
+  sum_ = sum_of_rounds();
   if (account_.steps() == 1) {
     queue_.set_order(roots_order(thread_.group(), queue_.completion_order()));
   }
+}
+
+// The last round is added to what comes before it: the top of the tree.
+at::Tensor ShardedGradients::sum_of_rounds() {
+  for (std::size_t i = 1; i < rounds_.size(); ++i) {
+    add_gradients(rounds_[i], rounds_[i - 1]);
+    tree_.give_back(std::move(rounds_[i - 1]));
+  }
+  at::Tensor sum = std::move(rounds_.back());
+  rounds_.clear();
+  return sum;
 }
 
 std::vector<at::Tensor> ShardedGradients::pieces() {

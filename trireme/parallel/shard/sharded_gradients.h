@@ -5,8 +5,13 @@
 //
 // The gradients of a unit are summed in a buffer that is there from the first of them until all
 // have arrived and the reduce_scatter has made this rank's piece of them. Each micro-batch's pieces
-// are a leaf of the tree: rank r computes micro-batches r, N + r, 2 N + r ..., so that the N that
-// travel together are a whole subtree, and the tree over micro-batches goes on from there.
+// are a leaf of the tree: of N ranks r computes micro-batches r, N + r, 2 N + r ..., so that the N
+// that travel together are a whole subtree, and the tree over micro-batches goes on from there.
+//
+// With several copies of the model the N ranks are a shard group, which computes micro-batches side
+// by side in rounds (ShardPlan::rounds), and in a round's last micro-batch the sum over all of them
+// goes on between the copies, unit by unit too: once in a round, whatever the number of its
+// micro-batches.
 //
 //   unit 2: buffer taken | gradients | reduce_scatter -> piece, buffer free
 //   unit 1:                buffer taken | ...
@@ -28,11 +33,9 @@
 #include "trireme/parallel/module_layout.h"
 #include "trireme/parallel/shard/buffer_pool.h"
 #include "trireme/parallel/shard/gradient_store.h"
+#include "trireme/parallel/shard/shard_groups.h"
 
 namespace trireme {
-
-// Throws ConfigError unless ranks can compute micro_batches in this way.
-void check_interleaved_micro_batches(std::int64_t micro_batches, int ranks);
 
 class ShardedGradients final : public GradientStore {
  public:
@@ -40,9 +43,9 @@ class ShardedGradients final : public GradientStore {
   using OnUnit = std::function<void(std::size_t unit)>;
 
   // layout must outlive it; its parameters have their full shape when this is made, and no
-  // gradient. Throws ConfigError for micro-batches that the ranks cannot share in this way.
-  ShardedGradients(const ModuleLayout& layout, Group& group, std::int64_t micro_batches,
-                   OnUnit on_unit);
+  // gradient. Throws ConfigError as ShardPlan::rounds() does.
+  ShardedGradients(const ModuleLayout& layout, Group& group, const ShardPlan& plan,
+                   std::int64_t micro_batches, OnUnit on_unit);
   ~ShardedGradients() override;
 
   const std::vector<std::int64_t>& micro_batches() const override { return micro_batches_; }
@@ -51,17 +54,25 @@ class ShardedGradients final : public GradientStore {
   std::vector<at::Tensor> pieces() override;
   void clear(bool pieces_are_zeros) override;
   const StepReport& report() const override { return account_.report(); }
-  std::int64_t bytes_sent() override { return thread_.group().bytes_sent(); }
+  std::int64_t bytes_sent() override { return thread_.group().bytes_sent() + groups_.bytes_sent(); }
+  std::int64_t bytes_sent_between_replicas() override {
+    return groups_.bytes_sent_between_replicas();
+  }
 
  private:
   void begin_micro_batch(double weight);
   void end_micro_batch();
-  void push_last_leaf();
+  bool ends_round() const { return ends_round_[position_]; }
+  // Takes the last leaf into the tree, or out of it as a round's sum, once its pieces have arrived.
+  void settle_last_leaf();
   void on_gradient(std::size_t entry);
   // Gives the unit a buffer of zeros, and its parameters' gradients their places in it.
   void open(std::size_t unit);
   void launch(const std::vector<std::size_t>& units);
+  // On the communication thread.
   void scatter(Group& wire, std::size_t unit, const at::Tensor& gradients, const at::Tensor& leaf);
+  void end_round_of(std::size_t unit, const at::Tensor& leaf);
+  at::Tensor sum_of_rounds();
   at::Tensor view_in(const at::Tensor& buffer, std::size_t entry) const;
 
   // Constant after construction.
@@ -69,7 +80,9 @@ class ShardedGradients final : public GradientStore {
   const std::vector<ShardPiece> pieces_;
   std::vector<std::vector<std::size_t>> entries_of_;  // by unit
   std::vector<std::int64_t> micro_batches_;
+  std::vector<bool> ends_round_;  // by position in micro_batches_
   const OnUnit on_unit_;
+  const ShardGroups groups_;  // of the communication thread
 
   BufferPool pool_;
   BucketQueue queue_;  // of units
@@ -80,7 +93,9 @@ class ShardedGradients final : public GradientStore {
   std::vector<at::Tensor> open_;  // by unit: the buffer in which its gradients are summed
   at::Tensor leaf_;               // pieces of this micro-batch
   at::Tensor last_leaf_;          // of the one before, on their way
+  bool last_ended_round_ = false;
   CommunicationThread::Ticket last_ticket_ = 0;
+  std::vector<at::Tensor> rounds_;                     // sums of pieces
   std::deque<CommunicationThread::Ticket> in_flight_;  // units
   at::Tensor sum_;                                     // after finish()
 

@@ -21,6 +21,7 @@
 #include "trireme/parallel/shard/flat_weights.h"
 #include "trireme/parallel/shard/reduced_gradients.h"
 #include "trireme/parallel/shard/segment_counts.h"
+#include "trireme/parallel/shard/shard_groups.h"
 #include "trireme/parallel/shard/sharded_gradients.h"
 #include "trireme/parallel/shard/unit_weights.h"
 #include "trireme/parallel/tensor_buffer.h"
@@ -28,13 +29,19 @@
 namespace trireme {
 namespace {
 
-void check_options(const ShardOptions& options) {
+const ShardOptions& checked(const ShardOptions& options) {
   if (options.stage < 0 || options.stage > 3) {
     throw_error<ConfigError>("stage {} of ZeRO: there are 0, 1, 2 and 3", options.stage);
   }
   if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
     throw_error<ConfigError>("sharded models compute in f32 or bf16, not in {}",
                              c10::toString(options.dtype));
+  }
+  if (options.stage == 0 && options.shard_ranks != 0) {
+    throw_error<ConfigError>(
+        "shard_ranks is {}, but in stage 0 of ZeRO nothing is sharded: leave it out, or use stage "
+        "1, 2 or 3",
+        options.shard_ranks);
   }
   if (options.bucket_bytes < 1) {
     throw_error<ConfigError>("buckets of {} bytes: at least 1", options.bucket_bytes);
@@ -43,6 +50,7 @@ void check_options(const ShardOptions& options) {
     throw_error<ConfigError>("prefetch is {} and the budget of gathered weights {}: at least 0",
                              options.prefetch, options.gather_budget_bytes);
   }
+  return options;
 }
 
 }  // namespace
@@ -68,8 +76,9 @@ at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>
 
 struct ShardedModel::Impl {
   Impl(torch::nn::Module& module, Group& group_in, const ShardOptions& options_in)
-      : options(options_in), group(group_in.duplicate("sharded")) {
-    check_options(options);
+      : options(checked(options_in)),
+        group(group_in.duplicate("sharded")),
+        groups(*group, ShardPlan(group->size(), options.shard_ranks), "model") {
     check_same_model(*group, module);
     broadcast_model(*group, module);
     if (options.stage == 3) {
@@ -96,17 +105,17 @@ struct ShardedModel::Impl {
         module, options.dtype,
         FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
     if (options.stage == 2) {
-      gradients = std::make_unique<ShardedGradients>(flat->layout(), *group, options.micro_batches,
-                                                     ShardedGradients::OnUnit());
+      gradients = std::make_unique<ShardedGradients>(
+          flat->layout(), *group, groups.plan(), options.micro_batches, ShardedGradients::OnUnit());
     } else {
       gradients =
-          std::make_unique<ReducedGradients>(*flat, *group,
+          std::make_unique<ReducedGradients>(*flat, *group, groups.plan(),
                                              ReducerOptions{.micro_batches = options.micro_batches,
                                                             .bucket_bytes = options.bucket_bytes},
                                              sharded());
     }
     weights = std::make_unique<FlatWeights>(
-        *flat, std::move(masters), *group,
+        *flat, std::move(masters), shard_group(),
         WeightStoreOptions{
             .dtype = options.dtype, .sharded_optimizer = sharded(), .segments = segments});
   }
@@ -116,24 +125,27 @@ struct ShardedModel::Impl {
     unit_layout = std::make_unique<ModuleLayout>(make_layout(module, options.units));
     segments = unit_layout->units;
     auto store = std::make_unique<UnitWeights>(
-        *unit_layout, copy_pieces(*unit_layout, own_pieces()), *group,
+        *unit_layout, copy_pieces(*unit_layout, own_pieces()), shard_group(),
         WeightStoreOptions{.dtype = options.dtype,
                            .sharded_optimizer = true,
                            .segments = segments,
                            .prefetch = options.prefetch,
                            .gather_budget_bytes = options.gather_budget_bytes});
-    gradients =
-        std::make_unique<ShardedGradients>(*unit_layout, *group, options.micro_batches,
-                                           [this](std::size_t unit) { weights->release(unit); });
+    gradients = std::make_unique<ShardedGradients>(
+        *unit_layout, *group, groups.plan(), options.micro_batches,
+        [this](std::size_t unit) { weights->release(unit); });
     store->shrink();
     unit_weights = store.get();
     weights = std::move(store);
   }
 
   std::vector<ShardPiece> own_pieces() const {
-    return sharded() ? shard_pieces(segments, group->rank(), group->size())
+    return sharded() ? shard_pieces(segments, shard_group().rank(), shard_group().size())
                      : shard_pieces(segments, 0, 1);
   }
+
+  // The ranks of this rank's copy of the model.
+  Group& shard_group() const { return groups.shard(*group); }
 
   const ModuleLayout& layout() const { return unit_layout ? *unit_layout : flat->layout(); }
 
@@ -156,6 +168,7 @@ struct ShardedModel::Impl {
 
   ShardOptions options;
   std::unique_ptr<Group> group;
+  ShardGroups groups;
   std::vector<FlatSegment> segments;
   std::vector<ShardPiece> shard;
   std::unique_ptr<FlatParameters> flat;       // stages 0 to 2
@@ -181,7 +194,7 @@ optim::OptimizerSpace ShardedModel::space() const {
     space.parameters.push_back({entry, entry.shape.size() > 1});
   }
   space.segments = impl_->segments;
-  space.group = impl_->sharded() ? impl_->group.get() : nullptr;
+  space.group = impl_->sharded() ? &impl_->shard_group() : nullptr;
   return space;
 }
 
@@ -241,7 +254,7 @@ double ShardedModel::gradient_norm() {
         .copy_(optim::block_sums(impl_->pieces[i].gradients));
   }
   // Exact: all but one summand are zeros.
-  if (impl_->sharded()) impl_->group->all_reduce(buffer_of_tensor(sums));
+  if (impl_->sharded()) impl_->shard_group().all_reduce(buffer_of_tensor(sums));
   return optim::norm_of_blocks(sums);
 }
 
@@ -257,8 +270,11 @@ void ShardedModel::step(optim::Optimizer& optimizer, double learning_rate, doubl
 void ShardedModel::drop_gradients() { impl_->gradients->clear(false); }
 
 at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
-  if (!impl_->sharded()) return impl_->group->rank() == 0 ? shard : at::Tensor();
   const bool root = impl_->group->rank() == 0;
+  if (!impl_->sharded()) return root ? shard : at::Tensor();
+  // One copy is enough.
+  if (impl_->groups.plan().replica_of(impl_->group->rank()) != 0) return {};
+  Group& group = impl_->shard_group();
   const at::Tensor whole =
       root ? at::empty({layout().size}, at::TensorOptions().dtype(at::kFloat)) : at::Tensor();
   for (std::size_t i = 0; i < impl_->segments.size(); ++i) {
@@ -266,9 +282,9 @@ at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
     const std::int64_t count = segment.end - segment.begin;
     if (count == 0) continue;
     const ShardPiece& piece = impl_->shard[i];
-    impl_->group->gather(buffer_of_tensor(shard.narrow(0, piece.local_begin, piece.count())),
-                         root ? buffer_of_tensor(whole.narrow(0, segment.begin, count)) : Buffer{},
-                         0, segment_counts(segment, impl_->group->size()));
+    group.gather(buffer_of_tensor(shard.narrow(0, piece.local_begin, piece.count())),
+                 root ? buffer_of_tensor(whole.narrow(0, segment.begin, count)) : Buffer{}, 0,
+                 segment_counts(segment, group.size()));
   }
   return whole;
 }
@@ -306,8 +322,12 @@ void ShardedModel::set_weights(const at::Tensor& whole, const optim::Optimizer* 
 const StepReport& ShardedModel::report() const { return impl_->gradients->report(); }
 
 std::int64_t ShardedModel::bytes_sent() {
-  return impl_->group->bytes_sent() + impl_->gradients->bytes_sent() +
+  return impl_->group->bytes_sent() + impl_->groups.bytes_sent() + impl_->gradients->bytes_sent() +
          (impl_->unit_weights != nullptr ? impl_->unit_weights->bytes_sent() : 0);
+}
+
+std::int64_t ShardedModel::bytes_sent_between_replicas() {
+  return impl_->gradients->bytes_sent_between_replicas();
 }
 
 }  // namespace trireme

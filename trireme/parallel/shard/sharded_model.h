@@ -4,18 +4,18 @@
 // ShardedModel: a module that all ranks of a group train together, each of which keeps only a share
 // of what training needs (ZeRO; Rajbhandari et al. 2020).
 //
-//   stage  a rank keeps                      travels in a step, in elements   of N ranks, P
-//   parameters
-//     0    everything                        2 P (N-1)/N    all_reduce of gradients
-//     1    1/N of the optimizer's state      2 P (N-1)/N    reduce_scatter of gradients, all_gather
-//     of weights 2    and of the gradients              the same; for each micro-batch a
-//     reduce_scatter 3    and of the weights                3 P (N-1)/N    two all_gathers, for
-//     each micro-batch
+//   stage  a rank of N keeps              sends in a step, in elements, of P parameters
+//     0    everything                     2 P (N-1)/N   all_reduce of gradients
+//     1    1/N of the optimizer's state   2 P (N-1)/N   reduce_scatter of gradients, all_gather of
+//                                                       weights
+//     2    and of the gradients           the same, a reduce_scatter for each micro-batch
+//     3    and of the weights             3 P (N-1)/N   and two all_gathers for each micro-batch
 //
 //   const auto world = trireme::init();
 //   Net net;
-//   ShardedModel sharded(*net, *world, {.stage = 2, .units = {net->first.get(),
-//   net->second.get()}}); const auto optimizer = optim::make_optimizer(config, sharded.space());
+//   ShardedModel sharded(*net, *world,
+//                        {.stage = 2, .units = {net->first.get(), net->second.get()}});
+//   const auto optimizer = optim::make_optimizer(config, sharded.space());
 //   for (...) {
 //     for (std::int64_t m : sharded.micro_batches())
 //       sharded.backward(sharded.forward([&] { return loss(net, samples(m)); }));
@@ -31,8 +31,14 @@
 // Its weights are gathered before, while the unit ahead computes, and freed after; backward gathers
 // them again. What autograd has saved of them needs no memory meanwhile.
 //
-// The result is the same, bit for bit, for every stage and number of ranks in f32: micro-batches
-// are summed in one tree (micro_batch_plan.h), the norm over one row of blocks (flat_layout.h).
+// Hybrid: with shard_ranks S below N every S ranks side by side, those of a host say, keep a copy
+// of the model between them ("N" in the table is S then), and the N/S copies add up their gradients
+// (shard_plan.h). Between them a rank sends 2 (N/S - 1) / (N/S) x P/S elements a step and no
+// weights, all else stays inside: for a slow network between hosts. The price is memory.
+//
+// The result is the same, bit for bit, for every stage, number of ranks and of copies in f32:
+// micro-batches are summed in one tree (micro_batch_plan.h), the norm over one row of blocks
+// (flat_layout.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -69,6 +75,9 @@ struct ShardOptions {
   // as much as there is. What the model needs at the moment is gathered in any case.
   int prefetch = 1;
   std::int64_t gather_budget_bytes = 0;
+  // Ranks that keep one copy of the model between them: a power of two that divides the group's,
+  // and whose ranks should share a host. 0: all ranks.
+  int shard_ranks = 0;
 };
 
 // Movable. Not thread-safe. All ranks of the group make one alike and call its functions in the
@@ -77,9 +86,9 @@ class ShardedModel {
  public:
   // As Replica's: the module becomes rank 0's on all ranks, must not be changed afterwards, and
   // outlives this, as does the group. Collective, blocking. Throws ConfigError: a stage that is not
-  // 0 to 3; micro_batches that the ranks cannot share (stages 2 and 3: a power of two of ranks, or
-  // a micro-batch each); a budget that the largest unit exceeds; models that differ. ShapeError as
-  // make_layout() does. CommError.
+  // 0 to 3; shard_ranks as ShardPlan does, and in stage 0; micro_batches that the ranks cannot
+  // share (stages 2 and 3: ShardPlan::rounds()); a budget that the largest unit exceeds; models
+  // that differ. ShapeError as make_layout() does. CommError.
   ShardedModel(torch::nn::Module& module, Group& group, const ShardOptions& options);
   ~ShardedModel();
   ShardedModel(ShardedModel&&) noexcept;
@@ -129,8 +138,10 @@ class ShardedModel {
   void set_weights(const at::Tensor& whole, const optim::Optimizer* optimizer = nullptr);
 
   const StepReport& report() const;
-  // Payload that this rank has sent so far.
+  // Payload that this rank has sent so far, and the part of it between copies of the model: of
+  // gradients alone.
   std::int64_t bytes_sent();
+  std::int64_t bytes_sent_between_replicas();
 
  private:
   struct Impl;
