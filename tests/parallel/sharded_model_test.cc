@@ -8,21 +8,28 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "tests/support/error_text.h"
 #include "tests/support/model_fixtures.h"
 #include "tests/support/ranks.h"
+#include "tests/support/replica_models.h"
 #include "trireme/base/error.h"
 #include "trireme/optim/gradient_norm.h"
 
 namespace trireme {
 namespace {
 
+using ::testing::AllOf;
 using testing::formula_tokens;
+using ::testing::HasSubstr;
 using testing::run_threads;
 
 constexpr std::int64_t kMicroBatches = 8;
+constexpr std::int64_t kSteps = 4;
 
 // Gradient descent with momentum, whose state is this rank's alone.
 class Momentum final : public optim::Optimizer {
@@ -60,8 +67,10 @@ class Momentum final : public optim::Optimizer {
 struct Trained {
   at::Tensor weights;  // on rank 0
   std::vector<double> norms;
-  std::int64_t between_replicas = 0;  // bytes
   std::int64_t elements = 0;
+  // Bytes of all steps of all ranks: between copies of the model, and inside of them.
+  std::int64_t across = 0;
+  std::int64_t inside = 0;
 };
 
 struct Layout {
@@ -90,7 +99,8 @@ Trained train(Group& group, const std::string& family, const Layout& layout, at:
   });
   Momentum optimizer(sharded);
   Trained result;
-  for (std::int64_t step = 0; step < 4; ++step) {
+  const std::int64_t sent_before = sharded.bytes_sent();
+  for (std::int64_t step = 0; step < kSteps; ++step) {
     for (const std::int64_t m : sharded.micro_batches()) {
       const std::int64_t salt = step * layout.micro_batches + m;
       sharded.backward(sharded.forward([&] {
@@ -101,9 +111,13 @@ Trained train(Group& group, const std::string& family, const Layout& layout, at:
     result.norms.push_back(sharded.gradient_norm());
     sharded.step(optimizer, 0.1, 1.0 / static_cast<double>(layout.micro_batches));
   }
-  result.weights = sharded.gather_weights();
-  result.between_replicas = sharded.bytes_sent_between_replicas();
+  std::int64_t across = sharded.bytes_sent_between_replicas();
+  std::int64_t inside = sharded.bytes_sent() - sent_before - across;
+  for (std::int64_t* bytes : {&across, &inside}) group.all_reduce(buffer_of(std::span(bytes, 1)));
+  result.across = across;
+  result.inside = inside;
   result.elements = sharded.layout().size;
+  result.weights = sharded.gather_weights();
   return result;
 }
 
@@ -134,10 +148,13 @@ struct Copies {
   int ranks;
   int shard_ranks;
   std::int64_t micro_batches;
+  std::int64_t rounds;  // in which gradients go from copy to copy
+  int copies() const { return ranks / shard_ranks; }
 };
 
-// 24 micro-batches of 4 copies on 2 ranks are two rounds: 16, and 8.
-const std::vector<Copies> kCopies = {{4, 2, 8}, {4, 1, 4}, {6, 2, 6}, {6, 2, 12}, {8, 2, 24}};
+// Of 24 micro-batches a copy has 6, which are 4 and 2.
+const std::vector<Copies> kCopies = {
+    {4, 2, 8, 1}, {4, 1, 4, 1}, {6, 2, 6, 1}, {6, 2, 12, 1}, {8, 2, 24, 2}};
 
 TEST(ShardedModel, CopiesInHostsTrainTheSameModelAsOneRank) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
@@ -158,6 +175,9 @@ TEST(ShardedModel, CopiesInHostsTrainTheSameModelAsOneRank) {
                           copies.ranks, copies.shard_ranks, copies.micro_batches,
                           c10::toString(dtype), group.rank());
           EXPECT_EQ(result.norms, expected.norms) << what;
+          EXPECT_EQ(result.across, kSteps * copies.rounds * 2 * (copies.copies() - 1) *
+                                       result.elements * std::int64_t{sizeof(float)})
+              << "each rank 2 (R - 1) / R of its pieces: " << what;
           EXPECT_EQ(result.weights.defined(), group.rank() == 0) << what;
           if (group.rank() == 0) {
             EXPECT_TRUE(result.weights.equal(expected.weights)) << what;
@@ -165,6 +185,67 @@ TEST(ShardedModel, CopiesInHostsTrainTheSameModelAsOneRank) {
         });
       }
     }
+  }
+}
+
+// Of 4 ranks in stage 1: inside go 2 (S - 1) / S of the model, and for the norm, the micro-batches'
+// weights and the like next to nothing.
+TEST(ShardedModel, WeightsStayInsideACopy) {
+  run_threads(4, [](Group& group) {
+    const Trained result = train(group, "llama", {.stage = 1, .shard_ranks = 2}, at::kFloat);
+    const std::int64_t of_model = kSteps * 4 * result.elements * std::int64_t{sizeof(float)};
+    EXPECT_GE(result.inside, of_model);
+    EXPECT_LE(result.inside, of_model * 11 / 10) << "all_gather over all ranks is 5/4";
+  });
+}
+
+TEST(ShardedModel, RefusesCopiesThatCannotBe) {
+  run_threads(6, [](Group& group) {
+    testing::Chain chain(2, at::kFloat);
+    const auto refusal = [&](const ShardOptions& options) {
+      return testing::failure_of([&] { const ShardedModel model(chain, group, options); });
+    };
+    EXPECT_THAT(refusal({.stage = 2, .shard_ranks = 4}),
+                AllOf(HasSubstr("ConfigError"), HasSubstr("6 ranks"), HasSubstr("4 ranks each")));
+    EXPECT_THAT(refusal({.stage = 0, .shard_ranks = 2}),
+                AllOf(HasSubstr("ConfigError"), HasSubstr("stage 0"), HasSubstr("shard_ranks")));
+    EXPECT_THAT(refusal({.stage = 3, .micro_batches = 18, .shard_ranks = 2}),
+                AllOf(HasSubstr("ConfigError"), HasSubstr("18 micro-batches")));
+  });
+}
+
+// Rank 3's copy and rank 1's hold the same pieces, and rank 0 has nothing to do with rank 3.
+TEST(ShardedModel, AFailureEndsAllCopiesByName) {
+  for (const int stage : {1, 2, 3}) {
+    run_threads(4, [&](Group& group) {
+      testing::Chain chain(3, at::kFloat);
+      ShardedModel sharded(chain, group, {.stage = stage, .micro_batches = 8, .shard_ranks = 2});
+      Momentum optimizer(sharded);
+      const auto run_step = [&](bool fails) {
+        for (const std::int64_t m : sharded.micro_batches()) {
+          sharded.backward(sharded.forward([&] {
+            const at::Tensor loss = chain.loss(3 * m, 3);
+            if (fails) {
+              loss.register_hook(
+                  [](const at::Tensor&) -> at::Tensor { throw std::runtime_error("out of luck"); });
+            }
+            return loss;
+          }));
+        }
+        sharded.finish_gradients();
+        sharded.step(optimizer, 0.1);
+      };
+      run_step(false);
+      group.barrier();
+      const std::string error = testing::failure_of([&] {
+        run_step(group.rank() == 3);
+        run_step(false);
+      });
+      EXPECT_THAT(error, HasSubstr("out of luck")) << "stage " << stage;
+      if (group.rank() != 3) {
+        EXPECT_THAT(error, AllOf(HasSubstr("CommError"), HasSubstr("rank 3 left")));
+      }
+    });
   }
 }
 
