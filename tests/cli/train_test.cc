@@ -86,11 +86,27 @@ TEST_F(TrainTest, ShardsTrainTheSameModelBitForBit) {
   }
 }
 
+TEST_F(TrainTest, CopiesOfAShardedModelTrainItBitForBit) {
+  const auto optimizer = [&](const std::string& run) {
+    return read_text(path(run) + "/checkpoints/step-00000012/optimizer.safetensors");
+  };
+  train_or_fail("alone", {});
+  for (const std::string stage : {"1", "3"}) {  // time; parallel/ has the other
+    const std::string run = "stage" + stage;
+    train_or_fail(run, {"parallel.shard=" + stage, "parallel.shard_ranks=2",
+                        "parallel.bucket_bytes=20000", "--workers", "4"});
+    EXPECT_EQ(losses(run), losses("alone")) << run;
+    EXPECT_EQ(metrics(run, "validation_loss"), metrics("alone", "validation_loss")) << run;
+    EXPECT_EQ(weights(run, 12), weights("alone", 12)) << run;
+    EXPECT_EQ(optimizer(run), optimizer("alone")) << run;
+  }
+}
+
 TEST_F(TrainTest, AShardedRunGoesOnInAnyOtherLayout) {
   const std::vector<std::string> bf16 = {"train.dtype=bf16"};
   train_or_fail("whole", bf16);
-  std::vector<std::string> first = {"train.dtype=bf16", "train.steps=8", "parallel.shard=3",
-                                    "--workers", "4"};
+  std::vector<std::string> first = {"train.dtype=bf16",       "train.steps=8", "parallel.shard=3",
+                                    "parallel.shard_ranks=2", "--workers",     "4"};
   train_or_fail("parts", first);
   train_or_fail("parts", {"train.dtype=bf16", "train.steps=12", "parallel.shard=1", "--workers",
                           "2", "--resume", "compute.recompute=blocks"});
@@ -102,6 +118,10 @@ TEST_F(TrainTest, AShardedRunGoesOnInAnyOtherLayout) {
 
 TEST_F(TrainTest, RefusesLayoutsThatCannotBe) {
   expect_refused(train("run", {"parallel.shard=4"}), {"parallel.shard", "4", "0, 1, 2 or 3"});
+  expect_refused(train("run", {"parallel.shard_ranks=2", "--workers", "4"}),
+                 {"parallel.shard_ranks", "parallel.shard is 0"});
+  expect_refused(train("run", {"parallel.shard=1", "parallel.shard_ranks=3", "--workers", "4"}),
+                 {"4 ranks", "3 ranks each", "use 1, 2, 4"});
   expect_refused(train("run", {"parallel.shard=2", "batch.micro_batches=6", "--workers", "3"}),
                  {"3 ranks", "6 micro-batches", "power of two", "stage 1"});
   expect_refused(

@@ -258,6 +258,7 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
   };
   add("compute.recompute=blocks", [](TrainConfig& c) { c.compute.recompute = "blocks"; });
   add("parallel.shard=3", [](TrainConfig& c) { c.parallel.shard = 3; });
+  add("parallel.shard_ranks=0", [](TrainConfig& c) { c.parallel.shard_ranks = 0; });
   add("batch.micro_batch_size=1", [](TrainConfig& c) { c.batch.micro_batch_size = 1; });
   add("train.dtype=bf16", [](TrainConfig& c) { c.train.dtype = "bf16"; });
   add("a model of half the layers",
@@ -271,7 +272,9 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   const FlatElements flat = flat_elements(config.model);
   const std::int64_t stage = config.parallel.shard;
   const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
-  const std::int64_t all = flat.all(), share = div_up(all, job.ranks);
+  const std::int64_t shard_ranks = config.parallel.shard_ranks;
+  const std::int64_t all = flat.all();
+  const std::int64_t share = div_up(all, shard_ranks > 0 ? shard_ranks : job.ranks);
   MemorySplit memory;
   // In f32 the weights that compute are those that the optimizer updates.
   memory[kWeights] = copy_bytes == 0 ? (stage == 3 ? share : all) * kF32Bytes

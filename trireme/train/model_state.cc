@@ -80,7 +80,8 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
                 .bucket_bytes = config.parallel.bucket_bytes,
                 .units = model_->blocks(),
                 .prefetch = static_cast<int>(config.parallel.prefetch),
-                .gather_budget_bytes = config.parallel.gather_budget_bytes}),
+                .gather_budget_bytes = config.parallel.gather_budget_bytes,
+                .shard_ranks = static_cast<int>(config.parallel.shard_ranks)}),
       optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())) {
   model_->set_recompute(config.compute.recompute_mode());
   if (config.parallel.shard < 3) return;

@@ -33,9 +33,8 @@ void check_layout(const TrainConfig& config, int workers) {
         "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
         config.parallel.dp, workers, config.parallel.dp);
   }
-  if (config.parallel.shard >= 2) {
-    ShardPlan(workers, 0).rounds(config.batch.micro_batches, 0);
-  }
+  const ShardPlan shards(workers, static_cast<int>(config.parallel.shard_ranks));
+  if (config.parallel.shard >= 2) shards.rounds(config.batch.micro_batches, 0);
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
 }
 
