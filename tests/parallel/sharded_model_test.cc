@@ -152,9 +152,9 @@ struct Copies {
   int copies() const { return ranks / shard_ranks; }
 };
 
-// Of 24 micro-batches a copy has 6, which are 4 and 2.
-const std::vector<Copies> kCopies = {
-    {4, 2, 8, 1}, {4, 1, 4, 1}, {6, 2, 6, 1}, {6, 2, 12, 1}, {8, 2, 24, 2}};
+// Of 28 micro-batches a copy has 14, which are 8, 4 and 2.
+const std::vector<Copies> kCopies = {{4, 2, 8, 1},  {4, 1, 4, 1},  {6, 2, 6, 1},
+                                     {6, 2, 12, 1}, {4, 2, 28, 3}, {8, 4, 16, 1}};
 
 TEST(ShardedModel, CopiesInHostsTrainTheSameModelAsOneRank) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {

@@ -138,6 +138,23 @@ TEST(MemoryEstimateOf, RanksShareTheMicroBatches) {
   EXPECT_GT(gradients(4), gradients(16));
 }
 
+TEST(MemoryEstimateOf, RanksOfACopyShareTheModel) {
+  TrainConfig config;
+  config.model = testing::small_model_config("gpt2");
+  config.batch.micro_batches = 8;
+  config.parallel.shard = 3;
+  const MemorySplit two = estimate_memory(config, {.ranks = 2});
+  const MemorySplit eight = estimate_memory(config, {.ranks = 8});
+  config.parallel.shard_ranks = 2;
+  const MemorySplit copies = estimate_memory(config, {.ranks = 8});
+  for (const auto category : {MemoryCategory::kWeights, MemoryCategory::kOptimizer}) {
+    EXPECT_EQ(copies[category], two[category]);
+    EXPECT_EQ(copies[category], 4 * eight[category]);
+  }
+  EXPECT_EQ(copies[MemoryCategory::kGradients], 4 * eight[MemoryCategory::kGradients])
+      << "a micro-batch for each rank";
+}
+
 TEST(MemoryEstimateOf, RefusalsTellTheNumbersAndWhatIsLess) {
   TrainConfig config;
   config.model = model("gpt2", "deep");

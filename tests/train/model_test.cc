@@ -14,19 +14,26 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <numeric>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "tests/support/error_text.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/memory/caching_allocator.h"
+#include "trireme/ops/memory/memory_ledger.h"
 
 namespace trireme {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::run_threads;
 using torch::nn::Linear;
@@ -142,6 +149,106 @@ TEST(Model, ShardedTrainsTheSameInEachStage) {
     MirroredStrategy strategy(group, {});
     const Trained mirrored = train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
     EXPECT_TRUE(mirrored.predictions.allclose(expected.predictions, 1e-4, 1e-5));
+  });
+}
+
+// Another child's matrix, transposed.
+struct Tied : torch::nn::Module {
+  explicit Tied(const Linear& other) : weight(register_parameter("weight", other->weight)) {}
+  at::Tensor forward(const at::Tensor& x) { return x.matmul(weight); }
+  at::Tensor weight;
+};
+
+// LibTorch's own way to put one Sequential into another.
+struct Block : torch::nn::SequentialImpl {
+  using SequentialImpl::SequentialImpl;
+  at::Tensor forward(const at::Tensor& x) { return SequentialImpl::forward(x); }
+};
+
+// Children that are written in place, that stand in two places, that share a parameter, that have
+// none or several layers.
+Sequential make_odd_net() {
+  const Linear twice(5, 5), shared(5, 5);
+  Sequential net(
+      Linear(kFeatures, 5), torch::nn::ReLU(torch::nn::ReLUOptions().inplace(true)), twice,
+      torch::nn::Tanh(), twice, shared, torch::nn::Tanh(), std::make_shared<Tied>(shared),
+      std::make_shared<Block>(Linear(5, 3), torch::nn::Tanh(), Linear(3, 1)), torch::nn::Sigmoid());
+  const at::NoGradGuard no_grad;
+  double phase = 0;
+  for (at::Tensor& parameter : net->parameters()) {
+    parameter.copy_(formula(parameter.sizes(), phase += 1));
+  }
+  return net;
+}
+
+TEST(Model, ShardedGoesThroughASequentialChildByChild) {
+  const auto train_odd = [](Group& group, const ShardedOptions& options) {
+    ShardedStrategy strategy(group, options);
+    const auto scope = strategy.scope();
+    Model model(scope, make_odd_net());
+    model.compile(Adam({.learning_rate = 0.05}), BinaryCrossEntropy());
+    Trained result;
+    result.history = model.fit(dataset(kSamples, 1), quiet(3));
+    result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
+    result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
+    return result;
+  };
+  Trained expected;
+  run_threads(1, [&](Group& group) { expected = train_odd(group, {.stage = 0}); });
+  for (const int stage : {1, 2, 3}) {
+    for (const int shard_ranks : {0, 2}) {
+      run_threads(4, [&](Group& group) {
+        const Trained found = train_odd(group, {.stage = stage, .shard_ranks = shard_ranks});
+        expect_same(
+            found, expected,
+            fmt::format("stage {}, {} to a copy, rank {}", stage, shard_ranks, group.rank()));
+      });
+    }
+  }
+}
+
+struct TwoTensors : torch::nn::Module {
+  TwoTensors() { weight = register_parameter("weight", torch::ones({kFeatures})); }
+  std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x) { return {x * weight, x}; }
+  at::Tensor weight;
+};
+
+TEST(Model, ShardedRefusesAChildThatMakesNoTensor) {
+  run_threads(1, [](Group& group) {
+    ShardedStrategy strategy(group, {.stage = 3});
+    const auto scope = strategy.scope();
+    Model model(scope, Sequential(std::make_shared<TwoTensors>()));
+    model.compile(Adam(), MeanSquaredError());
+    EXPECT_THAT(testing::failure_of([&] { model.predict(samples(kSamples, 2).inputs, 7); }),
+                AllOf(HasSubstr("ConfigError"), HasSubstr("TwoTensors in a Sequential"),
+                      HasSubstr("use stage 2")));
+  });
+}
+
+// What a step and an evaluation gather of twelve layers of 9 blocks and one of 1.
+TEST(Model, ShardedNeverHasTheWholeModel) {
+  install_caching_allocator();
+  run_threads(1, [](Group& group) {
+    constexpr std::int64_t kLayers = 12, kWidth = 191;
+    Sequential net;
+    for (int i = 0; i < kLayers; ++i) net->push_back(Linear(kWidth, kWidth));
+    net->push_back(Linear(kWidth, 1));
+    ShardedStrategy strategy(group, {.stage = 3, .micro_batches = 1});
+    const auto scope = strategy.scope();
+    Model model(scope, net);
+    model.compile(Adam(), MeanSquaredError());
+    const Dataset data{formula({4, kWidth}, 1), formula({4, 1}, 2)};
+    constexpr std::int64_t kLayerBytes = 9 * 4096 * 4;
+    const auto peak_of = [](const std::function<void()>& action) {
+      const std::int64_t before = process_memory().report().current[MemoryCategory::kWorkspace];
+      process_memory().reset_peak();
+      action();
+      return process_memory().report().peaks[MemoryCategory::kWorkspace] - before;
+    };
+    EXPECT_LE(peak_of([&] { model.evaluate(data, 4); }), 2 * kLayerBytes + 4096 * 4)
+        << "of the layer that computes, and of the next";
+    EXPECT_LE(peak_of([&] { model.fit(data, quiet(2)); }), 6 * kLayerBytes)
+        << "and four of gradients";
   });
 }
 

@@ -147,16 +147,19 @@ ShardedStrategy::ShardedStrategy(const ShardedOptions& options)
                       .threads = options.threads,
                       .micro_batches = options.micro_batches,
                       .seed = options.seed}),
-      stage_(options.stage) {}
+      stage_(options.stage),
+      shard_ranks_(options.shard_ranks) {}
 
 ShardedStrategy::ShardedStrategy(Group& group, const ShardedOptions& options)
     : Strategy(group, Common{.micro_batches = options.micro_batches, .seed = options.seed}),
-      stage_(options.stage) {}
+      stage_(options.stage),
+      shard_ranks_(options.shard_ranks) {}
 
 std::unique_ptr<SpreadModel> ShardedStrategy::spread(torch::nn::Module& module,
                                                      const OptimizerRecipe& recipe) {
-  return make_zero_model(module, world(), recipe,
-                         {.stage = stage_, .micro_batches = micro_batches()});
+  return make_zero_model(
+      module, world(), recipe,
+      {.stage = stage_, .micro_batches = micro_batches(), .shard_ranks = shard_ranks_});
 }
 
 }  // namespace trireme

@@ -157,20 +157,28 @@ struct ShardedOptions {
   int threads = 1;                 // of each; 0: the host's cores, divided among its workers
   std::int64_t micro_batches = 0;  // of a batch; 0: 4, or what the workers can share
   std::uint64_t seed = 0;          // of the models' initial weights
+  // Workers side by side that keep one copy of the model between them, those of a host say; 0: all
+  // (docs/data_parallel.md).
+  int shard_ranks = 0;
 };
 
-// Models in f32. In stage 3 the whole model is gathered for each micro-batch and freed after it.
+// Models in f32. Stages 2 and 3 go through a Sequential child by child: stage 3 gathers the weights
+// of one, and of the next ahead, and frees them after it. A child makes a tensor of a tensor; what
+// several children share is there all the time. Any other module is gathered whole for each
+// micro-batch and freed after it.
 class ShardedStrategy : public Strategy {
  public:
   // On one host, or the world that a launcher has started on several.
   explicit ShardedStrategy(const ShardedOptions& options = {});
   ShardedStrategy(Group& group, const ShardedOptions& options);
-  // Throws ConfigError also for a recipe without an optimizer over shards.
+  // Throws ConfigError also for a recipe without an optimizer over shards, and for shard_ranks that
+  // the workers cannot form.
   std::unique_ptr<SpreadModel> spread(torch::nn::Module& module,
                                       const OptimizerRecipe& recipe) override;
 
  private:
   int stage_;
+  int shard_ranks_;
 };
 
 }  // namespace trireme

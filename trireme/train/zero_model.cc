@@ -13,6 +13,7 @@
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/tensor_buffer.h"
 #include "trireme/train/named_weights.h"
+#include "trireme/train/sequential_units.h"
 
 namespace trireme {
 namespace {
@@ -41,6 +42,7 @@ class ZeroModel : public SpreadModel {
         num_micro_batches_(options.micro_batches),
         learning_rate_(recipe.learning_rate),
         sharded_(module, group, options),
+        runner_(module, options.units, sharded_),
         optimizer_(recipe.make_sharded(sharded_.space())) {}
 
   std::int64_t num_micro_batches() const override { return num_micro_batches_; }
@@ -96,6 +98,7 @@ class ZeroModel : public SpreadModel {
   std::int64_t num_micro_batches_;
   double learning_rate_;
   ShardedModel sharded_;
+  const SequentialRunner runner_;
   std::unique_ptr<optim::Optimizer> optimizer_;
 };
 
@@ -104,7 +107,9 @@ class ZeroModel : public SpreadModel {
 std::unique_ptr<SpreadModel> make_zero_model(torch::nn::Module& module, Group& group,
                                              const OptimizerRecipe& recipe,
                                              const ShardOptions& options) {
-  return std::make_unique<ZeroModel>(module, group, recipe, options);
+  ShardOptions with_units = options;
+  with_units.units = sequential_units(module);
+  return std::make_unique<ZeroModel>(module, group, recipe, with_units);
 }
 
 }  // namespace trireme

@@ -12,7 +12,8 @@
 
 namespace trireme {
 
-// options.micro_batches: above 0; no units. Module and group outlive it. Collective, blocking.
+// options.micro_batches: above 0; no units: the children of a Sequential are (sequential_units.h),
+// another module is none. Module and group outlive it. Collective, blocking.
 // Throws ConfigError: a module that is not f32, a recipe that has no optimizer over shards; what
 // ShardedModel's constructor throws.
 std::unique_ptr<SpreadModel> make_zero_model(torch::nn::Module& module, Group& group,

@@ -27,7 +27,8 @@ struct BeforeBackward : torch::autograd::Function<BeforeBackward> {
     context->saved_data["call"] = at::IValue::make_capsule(c10::make_intrusive<Call>(std::move(f)));
     context->set_materialize_grads(false);
     variable_list outputs;
-    for (const at::Tensor& tensor : tensors) outputs.push_back(tensor.view_as(tensor));
+    // Not view_as(): what is a view to autograd could not be written in place by what follows.
+    for (const at::Tensor& tensor : tensors) outputs.push_back(tensor.detach());
     return outputs;
   }
 
