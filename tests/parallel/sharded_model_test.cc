@@ -15,6 +15,7 @@
 
 #include "tests/support/error_text.h"
 #include "tests/support/model_fixtures.h"
+#include "tests/support/placements.h"
 #include "tests/support/ranks.h"
 #include "tests/support/replica_models.h"
 #include "trireme/base/error.h"
@@ -185,6 +186,21 @@ TEST(ShardedModel, CopiesInHostsTrainTheSameModelAsOneRank) {
         });
       }
     }
+  }
+}
+
+// Shared memory inside a copy, a socket between them.
+TEST(ShardedModel, CopiesOnTwoHostsTrainTheSameModelAsOneRank) {
+  Trained expected;
+  run_threads(1, [&](Group& group) { expected = train(group, "llama", {}, at::kFloat); });
+  for (const int stage : {1, 2, 3}) {
+    testing::run_placed({"shm+gloo", {0, 0, 1, 1}}, [&](Group& group) {
+      const Trained result = train(group, "llama", {.stage = stage, .shard_ranks = 2}, at::kFloat);
+      EXPECT_EQ(result.norms, expected.norms) << "stage " << stage;
+      if (group.rank() == 0) {
+        EXPECT_TRUE(result.weights.equal(expected.weights)) << "stage " << stage;
+      }
+    });
   }
 }
 

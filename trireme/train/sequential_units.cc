@@ -60,11 +60,11 @@ std::unordered_map<const c10::TensorImpl*, int> holders_of_parameters(
 
 }  // namespace
 
-std::vector<const Module*> sequential_units(Module& module) {
-  auto* sequential = dynamic_cast<SequentialImpl*>(&module);
+std::vector<const Module*> sequential_units(const Module& module) {
+  const auto* sequential = dynamic_cast<const SequentialImpl*>(&module);
   if (sequential == nullptr) return {};
   std::vector<const Module*> children;
-  for (AnyModule& place : *sequential) {
+  for (const AnyModule& place : *sequential) {
     const Module* child = place.ptr().get();
     if (std::ranges::count(children, child) == 0) children.push_back(child);
   }

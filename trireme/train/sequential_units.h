@@ -23,7 +23,7 @@ class ShardedModel;
 
 // Children with parameters that are trained and that no other child has, each once; none of a
 // module that is no Sequential.
-std::vector<const torch::nn::Module*> sequential_units(torch::nn::Module& module);
+std::vector<const torch::nn::Module*> sequential_units(const torch::nn::Module& module);
 
 // While it lives, the Sequential's forward() computes the units by sharded.run(), and at<>() and
 // ptr() of a unit's place give what does so; the tree of modules and its names stay as they are. A
