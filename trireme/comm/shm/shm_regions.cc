@@ -89,20 +89,19 @@ ShmLocation ShmRegions::locate(const void* data, std::size_t bytes) const {
 std::shared_ptr<std::byte> ShmRegions::reach(const GroupScope& scope, int rank,
                                              const ShmLocation& location) {
   const int world_rank = scope.world_ranks[static_cast<std::size_t>(rank)];
+  const Key key{world_rank, location.region};
   const std::lock_guard lock(mutex_);
-  std::shared_ptr<SharedMemory>& memory = others_[{world_rank, location.region}];
+  const auto found = others_.find(key);
+  std::shared_ptr<SharedMemory> memory = found == others_.end() ? nullptr : found->second;
   if (memory == nullptr) {
-    try {
-      memory = std::make_shared<SharedMemory>(SharedMemory::open(
-          scope, identity_of(world_rank, location.region), kHeaderBytes + location.region_bytes,
-          fmt::format("/proc/{}/fd/{}", location.process, location.descriptor), rank));
-    } catch (...) {
-      others_.erase({world_rank, location.region});
-      throw;
-    }
+    memory = std::make_shared<SharedMemory>(SharedMemory::open(
+        scope, identity_of(world_rank, location.region), kHeaderBytes + location.region_bytes,
+        fmt::format("/proc/{}/fd/{}", location.process, location.descriptor), rank));
     memory->close_descriptor();
     memory->populate();
+    // Before this one is among them: an owner whose operation has failed may have freed it by now.
     forget_freed(world_rank);
+    others_.emplace(key, memory);
   }
   return {memory, memory->data() + kHeaderBytes + location.offset};
 }
