@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,8 @@ TEST(ShardPlan, RefusesGroupsThatTheSumHasNoNodeFor) {
   EXPECT_THAT(refusal_of([] { ShardPlan(6, 3); }), HasSubstr("use 1, 2, 6"));
   EXPECT_THAT(refusal_of([] { ShardPlan(4, 8); }), HasSubstr("4 ranks cannot"));
   EXPECT_THAT(refusal_of([] { ShardPlan(4, -2); }), HasSubstr("-2"));
+  EXPECT_THAT(refusal_of([] { ShardPlan(4, (std::int64_t{1} << 32) + 2); }),
+              HasSubstr("4294967298"));
   EXPECT_EQ(refusal_of([] { ShardPlan(6, 6); }), "none");
 }
 

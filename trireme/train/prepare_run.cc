@@ -33,7 +33,7 @@ void check_layout(const TrainConfig& config, int workers) {
         "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
         config.parallel.dp, workers, config.parallel.dp);
   }
-  const ShardPlan shards(workers, static_cast<int>(config.parallel.shard_ranks));
+  const ShardPlan shards(workers, config.parallel.shard_ranks);
   if (config.parallel.shard >= 2) shards.rounds(config.batch.micro_batches, 0);
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
 }

@@ -18,8 +18,9 @@ namespace {
 
 bool is_power_of_two(int n) { return std::has_single_bit(static_cast<unsigned>(n)); }
 
-bool fits(int ranks, int shard_ranks) {
-  return ranks % shard_ranks == 0 && (shard_ranks == ranks || is_power_of_two(shard_ranks));
+bool fits(int ranks, std::int64_t shard_ranks) {
+  return shard_ranks > 0 && ranks % shard_ranks == 0 &&
+         (shard_ranks == ranks || is_power_of_two(static_cast<int>(shard_ranks)));
 }
 
 void check_one_group(std::int64_t micro_batches, int ranks) {
@@ -32,10 +33,10 @@ void check_one_group(std::int64_t micro_batches, int ranks) {
 
 }  // namespace
 
-ShardPlan::ShardPlan(int ranks, int shard_ranks)
-    : ranks_(ranks), shard_ranks_(shard_ranks == 0 ? ranks : shard_ranks) {
+ShardPlan::ShardPlan(int ranks, std::int64_t shard_ranks)
+    : ranks_(ranks), shard_ranks_(shard_ranks == 0 ? ranks : static_cast<int>(shard_ranks)) {
   TRIREME_CHECK_LE(1, ranks, "a plan has ranks");
-  if (shard_ranks_ > 0 && fits(ranks, shard_ranks_)) return;
+  if (shard_ranks == 0 || fits(ranks, shard_ranks)) return;
   std::vector<int> fitting;
   for (int n = 1; n <= ranks; ++n) {
     if (fits(ranks, n)) fitting.push_back(n);

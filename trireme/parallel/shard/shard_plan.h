@@ -27,7 +27,7 @@ class ShardPlan {
  public:
   // shard_ranks: of a shard group, 0: all. Throws ConfigError: below 0; more than ranks or no
   // divisor of them; not all of them and no power of two.
-  ShardPlan(int ranks, int shard_ranks);
+  ShardPlan(int ranks, std::int64_t shard_ranks);
 
   int ranks() const { return ranks_; }
   int shard_ranks() const { return shard_ranks_; }
