@@ -16,6 +16,7 @@
 namespace trireme::optim {
 namespace {
 
+using testing::failure_of;
 using ::testing::HasSubstr;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
@@ -62,7 +63,7 @@ TEST(LossScale, EndsTheRunOnlyAtTheFloor) {
   EXPECT_TRUE(scale.update(1));  // begins the row anew
   for (int i = 0; i < 3; ++i) EXPECT_FALSE(scale.update(kNaN));
   EXPECT_EQ(scale.scale(), 2);
-  const std::string text = error_text<Error>([&] { scale.update(kNaN); });
+  const std::string text = failure_of([&] { scale.update(kNaN); });
   EXPECT_THAT(text, HasSubstr("loss scale of 2, 4 times in a row"));
   EXPECT_THAT(text, HasSubstr("train in bf16"));
 }
@@ -72,7 +73,7 @@ TEST(LossScale, AFixedScaleStaysAndSaysSo) {
   for (int i = 0; i < 5000; ++i) scale.update(1);
   EXPECT_FALSE(scale.update(kInfinity));
   EXPECT_EQ(scale.scale(), 512);
-  const std::string text = error_text<Error>([&] { scale.update(kInfinity); });
+  const std::string text = failure_of([&] { scale.update(kInfinity); });
   EXPECT_THAT(text, HasSubstr("lower loss_scale.initial"));
 }
 

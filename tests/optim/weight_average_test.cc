@@ -34,10 +34,10 @@ std::vector<PieceUpdate> cut(const at::Tensor& whole, const std::vector<std::int
   std::vector<PieceUpdate> pieces;
   std::int64_t begin = 0;
   for (const std::int64_t end : places) {
-    pieces.push_back({.weights = whole.narrow(0, begin, end - begin)});
+    pieces.push_back({whole.narrow(0, begin, end - begin), {}, {}});
     begin = end;
   }
-  pieces.push_back({.weights = whole.narrow(0, begin, whole.numel() - begin)});
+  pieces.push_back({whole.narrow(0, begin, whole.numel() - begin), {}, {}});
   return pieces;
 }
 

@@ -67,7 +67,7 @@ LossScale::LossScale(const LossScaleConfig& config) : config_(config) {
 }
 
 at::Tensor LossScale::scaled(const at::Tensor& loss) const {
-  return loss.to(at::kFloat) * state_.scale;
+  return loss.to(at::kFloat).mul(state_.scale);
 }
 
 bool LossScale::update(double norm) {
