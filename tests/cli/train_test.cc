@@ -239,6 +239,35 @@ TEST_F(TrainTest, ResumeIsExactOnAnotherNumberOfWorkers) {
   EXPECT_EQ(weights("parts", 12), weights("whole", 12));
 }
 
+// A guard that finds about every second step bad: what it remembers is part of the checkpoint.
+TEST_F(TrainTest, ResumeKeepsWhatTheGuardRemembers) {
+  const std::vector<std::string> guard = {"guard.spike_factor=1", "guard.spike_window=2",
+                                          "guard.max_consecutive=12", "schedule.decay=constant"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), guard.begin(), guard.end());
+    return more;
+  };
+  const ProgramResult whole = train("whole", guard);
+  ASSERT_EQ(whole.exit_code, 0) << whole.err;
+  EXPECT_NE(whole.err.find("skipped: the gradient norm spikes"), std::string::npos) << whole.err;
+  const std::int64_t skipped = metrics("whole", "loss").back()["skipped_spikes"];
+  EXPECT_GE(skipped, 2);
+  EXPECT_LE(skipped, 10);
+  EXPECT_EQ(summary("whole")["skipped_spikes"], skipped);
+  train_or_fail("parts", with({"train.steps=7"}));
+  train_or_fail("parts", with({"train.steps=12", "--resume", "--workers", "2"}));
+  const auto verdicts = [&](const std::string& out) {
+    std::vector<std::pair<bool, std::int64_t>> result;
+    for (const auto& step : metrics(out, "loss")) {
+      result.emplace_back(step["skipped"], step["skipped_spikes"]);
+    }
+    return result;
+  };
+  EXPECT_EQ(verdicts("parts"), verdicts("whole"));
+  EXPECT_EQ(losses("parts"), losses("whole"));
+  EXPECT_EQ(weights("parts", 12), weights("whole", 12));
+}
+
 TEST_F(TrainTest, ResumeGoesOnPastTheOldEnd) {
   train_or_fail("run", {"schedule.decay=constant"});
   train_or_fail("run", {"schedule.decay=constant", "--resume", "train.steps=15"});

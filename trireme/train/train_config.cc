@@ -192,6 +192,7 @@ void TrainConfig::visit(ConfigFields& f) {
   f.section("train", train, "the loop");
   f.section("optimizer", optimizer, "AdamW");
   f.section("schedule", schedule, "learning rate");
+  f.section("guard", guard, "steps that are passed over");
   f.section("evaluation", evaluation, "loss on the validation split");
   f.section("checkpoint", checkpoint, "what is kept");
   f.section("parallel", parallel, "the mesh and how ranks talk");
@@ -209,6 +210,7 @@ void TrainConfig::validate() const {
   train.validate();
   optimizer.validate();
   schedule.validate();
+  guard.validate();
   evaluation.validate();
   checkpoint.validate();
   parallel.validate();
@@ -234,6 +236,7 @@ Settings result_settings(const TrainConfig& config) {
   collector.section("train", copy.train, "");
   collector.section("optimizer", copy.optimizer, "");
   collector.section("schedule", copy.schedule, "");
+  collector.section("guard", copy.guard, "");
   return collector.settings;
 }
 

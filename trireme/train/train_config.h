@@ -18,6 +18,7 @@
 #include "trireme/nn/model_config.h"
 #include "trireme/nn/recompute.h"
 #include "trireme/optim/adamw.h"
+#include "trireme/optim/gradient_guard.h"
 #include "trireme/optim/schedule.h"
 
 namespace trireme {
@@ -105,6 +106,7 @@ struct TrainConfig {
   StepConfig train;
   optim::AdamWConfig optimizer;
   optim::ScheduleConfig schedule;
+  optim::GuardConfig guard;
   EvaluationConfig evaluation;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
