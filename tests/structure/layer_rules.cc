@@ -192,7 +192,7 @@ LayerRules LayerRules::of_trireme() {
       {"nn", {{"ops"}, true}},
       {"optim", {{"ops", "comm"}, true}},
       {"parallel",
-       {{"comm", "ops", "nn", "plan"},
+       {{"comm", "ops", "nn", "optim", "plan"},
         true,
         {"data", "shard", "tensor", "context", "expert", "pipeline"}}},
       {"ps", {{"comm", "optim"}, true}},

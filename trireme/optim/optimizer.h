@@ -3,7 +3,7 @@
 
 // Optimizer: one update of the weights that this rank holds, whatever share of the model that is.
 //
-//   const auto optimizer = optim::make_optimizer(config, space);  // "adamw", "muon", ...
+//   const auto optimizer = optim::make_optimizer({.name = "lion"}, space);
 //   optimizer->step({.pieces = pieces, .learning_rate = 3e-4, .gradient_scale = 1.0 / 8});
 //
 // Weights and gradients are f32 and flat (flat_layout.h). A rank updates the pieces of its shard
@@ -25,29 +25,14 @@
 #include <string>
 #include <vector>
 
-#include "trireme/base/config.h"
 #include "trireme/optim/flat_layout.h"
+#include "trireme/optim/optimizer_config.h"
 
 namespace trireme {
 class Group;
 }
 
 namespace trireme::optim {
-
-struct OptimizerConfig {
-  std::string name = "adamw";  // sgd, adam, adamw, lamb, lion, adafactor, muon
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double epsilon = 1e-8;
-  double weight_decay = 0.1;
-  std::string state = "f32";  // or "8bit": moments in blocks of 256 codes of a byte
-  // Of the bf16 working copy. Rounded to nearest, changes below half a bf16 step are not seen by
-  // the next forward pass: a model learns visibly slower (docs/compute.md).
-  bool stochastic_rounding = true;
-
-  void visit(ConfigFields& f);
-  void validate() const;  // throws ConfigError with the value and its range
-};
 
 // A parameter in the flat buffer, as an optimizer sees it.
 struct OptimizerParameter {
@@ -59,16 +44,18 @@ struct OptimizerParameter {
 
 // What an optimizer works on.
 struct OptimizerSpace {
-  std::vector<OptimizerParameter> parameters;  // of the whole buffer, ascending
-  std::vector<FlatSegment> segments;           // the whole buffer
-  Group* group = nullptr;  // among whose ranks the segments are cut (shard_pieces()); null: not cut
+  std::vector<OptimizerParameter> parameters = {};  // of the whole buffer, ascending
+  std::vector<FlatSegment> segments = {};           // the whole buffer
+  // Among whose ranks the segments are cut (shard_pieces()). Null: they are not, each is a piece,
+  // and the last may end anywhere.
+  Group* group = nullptr;
   c10::Device device = at::kCPU;
 };
 
 // The buffers of one piece: flat, contiguous, on the device of the space.
 struct PieceUpdate {
-  at::Tensor weights;            // f32 [count]
-  at::Tensor gradients;          // f32 [count]
+  at::Tensor weights = {};       // f32 [count]
+  at::Tensor gradients = {};     // f32 [count]
   at::Tensor working_copy = {};  // undefined, or bf16 [count]: receives the rounded weights
 };
 
@@ -77,16 +64,21 @@ struct OptimizerUpdate {
   double learning_rate = 0;
   double gradient_scale = 1;     // gradients are multiplied by it first: clipping, averaging
   bool clear_gradients = false;  // leave zeros, for the sums of the next step
+  // Undefined, or one f32 on the device of the space: multiplies gradient_scale. What clips by a
+  // norm that is not on the host (gradient_norm.h).
+  at::Tensor gradient_factor = {};
 };
 
-// A part of the state, as checkpoints keep it. Written in place on load.
+// A part of the state, as checkpoints keep it.
 struct OptimizerState {
   std::string name;   // "first_moment", "row_mean", ...
-  at::Tensor values;  // elementwise: f32 [shard_size], in the order of the pieces; 8-bit state: as
-                      // it is, u8 codes [shard_size] and f32 scales [shard_size / 256]
-  // Not elementwise: the name of the parameter that it belongs to; this rank keeps it. Empty
+  at::Tensor values;  // f32: [elements of pieces], or whatever belongs to the parameter
+  // Elementwise: the elements of the flat buffer that it is for, the rank's shard or a part of it
+  // (muon keeps a second moment of what is no hidden matrix). Empty otherwise.
+  std::vector<ShardPiece> pieces = {};
+  // Not elementwise: the name of the parameter that it belongs to; this rank alone keeps it. Empty
   // otherwise.
-  std::string parameter;
+  std::string parameter = {};
 };
 
 class Optimizer {
@@ -96,18 +88,27 @@ class Optimizer {
   // One update. Counts the step. Collective over the group for lamb, adafactor and muon. Blocks on
   // the CPU; on a CUDA device the work is queued. Throws ShapeError.
   virtual void step(const OptimizerUpdate& update) = 0;
-  // The working copies of weights as the last step wrote them: after loading a checkpoint. Gradients
-  // are not looked at.
+  // The working copies of weights as the last step wrote them: after loading a checkpoint.
+  // Gradients are not looked at. Throws ShapeError.
   virtual void round(std::span<const PieceUpdate> pieces) const = 0;
+  // F32 state as it is, in place; 8-bit state as f32 values in memory of their own, from which
+  // set_state() makes the same codes.
   virtual std::vector<OptimizerState> state() = 0;
+  // Takes what state() gave, with other values: const auto all = state(), fill all[i].values,
+  // set_state(all). Throws ShapeError unless names, parameters and sizes are those of state().
+  virtual void set_state(std::span<const OptimizerState> state) = 0;
   virtual std::int64_t steps() const = 0;
   virtual void set_steps(std::int64_t steps) = 0;
 };
 
 // Moves no bytes; the group must outlive the optimizer. All ranks give the same config and space.
-// Throws ConfigError: unknown name, an option that the method does not have (8-bit lamb); ShapeError
-// for a device without kernels for it.
+// Throws ConfigError as OptimizerConfig::validate() does; ShapeError for a device without kernels
+// for the method: on CUDA devices there is adamw with f32 state.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config,
                                           const OptimizerSpace& space);
+
+// What the state will take, of all ranks of the group together. Pure. Throws ConfigError as
+// OptimizerConfig::validate() does.
+std::int64_t optimizer_state_bytes(const OptimizerConfig& config, const OptimizerSpace& space);
 
 }  // namespace trireme::optim

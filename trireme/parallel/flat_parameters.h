@@ -16,22 +16,15 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
-#include <string>
 #include <vector>
+
+#include "trireme/optim/flat_layout.h"
 
 namespace torch::nn {
 class Module;
 }
 
 namespace trireme {
-
-// Where one parameter lies in the flat buffers.
-struct FlatEntry {
-  std::string name;
-  std::vector<std::int64_t> shape;
-  std::int64_t offset = 0;  // elements, a multiple of kAlignment
-  std::int64_t count = 0;   // elements; the gap up to the next entry is zero and stays zero
-};
 
 // Not thread-safe. The module must not be moved or cast afterwards (.to() breaks the views;
 // check_views() finds it).

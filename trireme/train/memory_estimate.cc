@@ -14,6 +14,7 @@
 #include "trireme/ops/kernels/matrix_kernels.h"
 #include "trireme/ops/kernels/norm_kernels.h"
 #include "trireme/ops/loss.h"
+#include "trireme/optim/optimizer.h"
 #include "trireme/parallel/data/micro_batch_plan.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/topology/host.h"
@@ -28,23 +29,36 @@ constexpr std::int64_t kF32Bytes = 4, kI64Bytes = 8;
 
 std::int64_t div_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Elements of the flat buffers: each parameter begins at a multiple of their alignment.
-std::int64_t flat_elements(const nn::ModelConfig& c) {
-  const auto sum = [](std::initializer_list<std::int64_t> parameters) {
-    std::int64_t elements = 0;
-    for (const std::int64_t count : parameters) {
-      elements += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
-    }
-    return elements;
+// The model's parameters in a flat buffer; not in the model's order, nor with its names.
+optim::OptimizerSpace flat_space(const nn::ModelConfig& c) {
+  optim::OptimizerSpace space;
+  std::int64_t at = 0;
+  const auto add = [&](std::vector<std::int64_t> shape, bool hidden = false) {
+    const std::int64_t count = shape[0] * (shape.size() > 1 ? shape[1] : 1);
+    space.parameters.push_back({{"", shape, at, count}, shape.size() > 1, hidden});
+    at += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
   };
   const std::int64_t C = c.width, F = c.mlp_width, KD = c.kv_heads * c.head_width();
-  const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * sum({C});
-  const std::int64_t gate_or_biases = c.is_gpt2() ? sum({C, KD, KD, C, F, C}) : sum({F * C});
-  const std::int64_t block =
-      2 * norm + sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + gate_or_biases;
-  const std::int64_t embeddings =
-      (c.tied() ? 1 : 2) * sum({c.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
-  return embeddings + c.layers * block + norm;
+  const auto add_norm = [&] {
+    add({C});
+    if (c.is_gpt2()) add({C});
+  };
+  for (int i = 0; i < (c.tied() ? 1 : 2); ++i) add({c.vocab_size, C});
+  if (c.is_gpt2()) add({c.context, C});
+  for (std::int64_t layer = 0; layer < c.layers; ++layer) {
+    add_norm();
+    add_norm();
+    for (const std::int64_t rows : {C, KD, KD, C, F}) add({rows, C}, /*hidden=*/true);
+    add({C, F}, /*hidden=*/true);
+    if (c.is_gpt2()) {
+      for (const std::int64_t bias : {C, KD, KD, C, F, C}) add({bias});
+    } else {
+      add({F, C}, /*hidden=*/true);
+    }
+  }
+  add_norm();
+  space.segments = {{0, at}};
+  return space;
 }
 
 // Buffers of gradients that a rank comes to have: the steps of TrainStep and GradientTree, with
@@ -254,12 +268,13 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
 }  // namespace
 
 MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
-  const std::int64_t flat = flat_elements(config.model);
+  const optim::OptimizerSpace space = flat_space(config.model);
+  const std::int64_t flat = space.segments.front().end;
   const MicroBatchPlan plan(config.batch.micro_batches, job.ranks);
   MemorySplit memory;
   memory[kWeights] = flat * (kF32Bytes + (config.train.dtype == "bf16" ? 2 : 0));
   memory[kGradients] = flat * kF32Bytes * GradientBuffers::count(plan);
-  memory[kOptimizer] = 2 * flat * kF32Bytes;
+  memory[kOptimizer] = optim::optimizer_state_bytes(config.optimizer, space);
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
   return memory;

@@ -8,11 +8,13 @@
 
 #include <charconv>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
+#include "trireme/nn/parameter_role.h"
 #include "trireme/ops/memory/memory_ledger.h"
 
 namespace trireme {
@@ -20,27 +22,57 @@ namespace {
 
 using NamedView = std::pair<std::string, TensorView>;
 
-constexpr char kFirstMoment[] = "first_moment.";
-constexpr char kSecondMoment[] = "second_moment.";
-
-// Matrices and embeddings decay; norm weights and biases do not.
-std::vector<optim::DecayRange> decay_ranges(const std::vector<FlatEntry>& entries) {
-  std::vector<optim::DecayRange> ranges;
-  for (const FlatEntry& entry : entries) {
-    if (entry.shape.size() >= 2) ranges.push_back({entry.offset, entry.offset + entry.count});
+// All of the flat buffer is this rank's.
+optim::OptimizerSpace optimizer_space(const torch::nn::Module& model, const FlatParameters& flat) {
+  optim::OptimizerSpace space;
+  std::unordered_map<std::string, nn::ParameterRole> roles;
+  for (const nn::RoledParameter& parameter : nn::parameters_with_roles(model)) {
+    roles.emplace(parameter.name, parameter.role);
   }
-  return ranges;
+  for (const FlatEntry& entry : flat.entries()) {
+    const nn::ParameterRole role = roles.at(entry.name);
+    space.parameters.push_back({entry, nn::decays(role), nn::is_hidden_matrix(role)});
+  }
+  space.segments = {{0, flat.size()}};
+  return space;
 }
 
-// One view for each entry of a flat f32 tensor.
-void append_views(const at::Tensor& flat, const std::vector<FlatEntry>& entries,
-                  const std::string& prefix, std::vector<NamedView>& views) {
-  const float* data = flat.data_ptr<float>();
-  for (const FlatEntry& entry : entries) {
-    const std::span<const float> part(data + entry.offset, static_cast<std::size_t>(entry.count));
-    views.emplace_back(prefix + entry.name,
-                       TensorView{DType::kF32, entry.shape, std::as_bytes(part)});
+// One tensor of the optimizer's file: of a parameter, in its shape where it has as many elements.
+struct StateTensor {
+  std::string name;
+  FlatEntry entry;  // its offset is that in values
+  at::Tensor values;
+};
+
+// Of a part of the state: "first_moment.<name of the parameter>" for each of its parameters.
+void append_tensors(const optim::OptimizerState& state, const std::vector<FlatEntry>& entries,
+                    std::vector<StateTensor>& tensors) {
+  if (!state.parameter.empty()) {
+    const FlatEntry whole{state.parameter, state.values.sizes().vec(), 0, state.values.numel()};
+    tensors.push_back({state.name + "." + state.parameter, whole, state.values});
+    return;
   }
+  for (const FlatEntry& entry : entries) {
+    for (const ShardPiece& piece : state.pieces) {
+      if (entry.offset < piece.begin || entry.offset >= piece.end) continue;
+      FlatEntry here = entry;
+      here.offset += piece.local_begin - piece.begin;
+      tensors.push_back({state.name + "." + entry.name, here, state.values});
+    }
+  }
+}
+
+std::vector<StateTensor> tensors_of(const std::vector<optim::OptimizerState>& states,
+                                    const std::vector<FlatEntry>& entries) {
+  std::vector<StateTensor> tensors;
+  for (const optim::OptimizerState& state : states) append_tensors(state, entries, tensors);
+  return tensors;
+}
+
+NamedView view_of_entry(const std::string& name, const FlatEntry& entry, const at::Tensor& flat) {
+  const std::span<const float> part(flat.data_ptr<float>() + entry.offset,
+                                    static_cast<std::size_t>(entry.count));
+  return {name, TensorView{DType::kF32, entry.shape, std::as_bytes(part)}};
 }
 
 void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& name,
@@ -53,14 +85,6 @@ void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, cons
         fmt::join(entry.shape, ", "));
   }
   std::memcpy(flat + entry.offset, tensor.bytes.data(), tensor.bytes.size());
-}
-
-// Fills a flat f32 tensor from the tensors of that prefix.
-void copy_flat(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& prefix,
-               const std::vector<FlatEntry>& entries, const at::Tensor& flat) {
-  for (const FlatEntry& entry : entries) {
-    copy_tensor(file, checkpoint, prefix + entry.name, entry, flat.data_ptr<float>());
-  }
 }
 
 void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoint,
@@ -82,12 +106,12 @@ nn::Transformer initialized_model(const nn::ModelConfig& config,
 
 }  // namespace
 
-ModelState::ModelState(const nn::ModelConfig& config, const optim::AdamWConfig& optimizer,
+ModelState::ModelState(const nn::ModelConfig& config, const optim::OptimizerConfig& optimizer,
                        at::ScalarType dtype, std::optional<std::uint64_t> seed)
     : model_(initialized_model(config, seed)),
       weights_(FlatParameters(*model_, at::kFloat).data()),
       flat_(*model_, dtype),
-      optimizer_(optimizer, flat_.size(), decay_ranges(flat_.entries())) {
+      optimizer_(optim::make_optimizer(optimizer, optimizer_space(*model_, flat_))) {
   if (dtype == at::kFloat) {
     weights_ = flat_.data();
   } else {
@@ -99,40 +123,53 @@ void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& en
                   const at::Tensor& weights) {
   const SafetensorsFile model = checkpoint.tensors(kModelFile);
   check_tensor_count(model, checkpoint, kModelFile, entries.size());
-  copy_flat(model, checkpoint, "", entries, weights);
+  for (const FlatEntry& entry : entries) {
+    copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
+  }
 }
 
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   load_weights(checkpoint, flat_.entries(), weights_);
   if (working_copy_.defined()) working_copy_.copy_(weights_);
-  if (!with_optimizer) return;
-  const SafetensorsFile moments = checkpoint.tensors(kOptimizerFile);
-  check_tensor_count(moments, checkpoint, kOptimizerFile, 2 * flat_.entries().size());
-  copy_flat(moments, checkpoint, kFirstMoment, flat_.entries(), optimizer_.first_moment());
-  copy_flat(moments, checkpoint, kSecondMoment, flat_.entries(), optimizer_.second_moment());
-  optimizer_.set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
-  if (working_copy_.defined()) optimizer_.round(weights_, working_copy_);
+  if (with_optimizer) load_optimizer(checkpoint);
+}
+
+void ModelState::load_optimizer(const Checkpoint& checkpoint) {
+  const std::vector<optim::OptimizerState> states = optimizer_->state();
+  const std::vector<StateTensor> tensors = tensors_of(states, flat_.entries());
+  const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
+  check_tensor_count(file, checkpoint, kOptimizerFile, tensors.size());
+  for (const StateTensor& tensor : tensors) {
+    copy_tensor(file, checkpoint, tensor.name, tensor.entry, tensor.values.data_ptr<float>());
+  }
+  optimizer_->set_state(states);
+  optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
+  const optim::PieceUpdate all{.weights = weights_, .working_copy = working_copy_};
+  optimizer_->round({&all, 1});
 }
 
 void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
-  std::vector<NamedView> model;
-  append_views(weights_, flat_.entries(), "", model);
+  std::vector<NamedView> model, moments;
+  for (const FlatEntry& entry : flat_.entries()) {
+    model.push_back(view_of_entry(entry.name, entry, weights_));
+  }
   writer.add_tensors(kModelFile, model);
-  std::vector<NamedView> moments;
-  append_views(optimizer_.first_moment(), flat_.entries(), kFirstMoment, moments);
-  append_views(optimizer_.second_moment(), flat_.entries(), kSecondMoment, moments);
+  const std::vector<StateTensor> tensors = tensors_of(optimizer_->state(), flat_.entries());
+  for (const StateTensor& tensor : tensors) {
+    moments.push_back(view_of_entry(tensor.name, tensor.entry, tensor.values));
+  }
   writer.add_tensors(kOptimizerFile, moments);
   writer.add_file(kModelConfigFile, config_to_yaml(model_->config()));
-  state[kOptimizerStepsKey] = fmt::format("{}", optimizer_.steps());
+  state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
 }
 
 void ModelState::update(const at::Tensor& gradients, double learning_rate, double scale) {
-  optimizer_.step({.weights = weights_,
-                   .gradients = gradients,
-                   .learning_rate = learning_rate,
-                   .gradient_scale = scale,
-                   .working_copy = working_copy_,
-                   .clear_gradients = true});
+  const optim::PieceUpdate all{
+      .weights = weights_, .gradients = gradients, .working_copy = working_copy_};
+  optimizer_->step({.pieces = {&all, 1},
+                    .learning_rate = learning_rate,
+                    .gradient_scale = scale,
+                    .clear_gradients = true});
 }
 
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {

@@ -15,13 +15,14 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/nn/transformer.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/optimizer.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/train/train_config.h"
 
@@ -31,7 +32,7 @@ class ModelState {
  public:
   // config resolved. dtype: f32 or bf16. Weights by nn::initialize(seed); without a seed they are
   // whatever memory holds, for a load() that follows.
-  ModelState(const nn::ModelConfig& config, const optim::AdamWConfig& optimizer,
+  ModelState(const nn::ModelConfig& config, const optim::OptimizerConfig& optimizer,
              at::ScalarType dtype, std::optional<std::uint64_t> seed);
 
   // Weights, and optimizer state when with_optimizer. Throws CheckpointError on another shape
@@ -40,7 +41,7 @@ class ModelState {
   // Adds the model's files to the writer and what load() needs beside them to state.
   void save(CheckpointWriter& writer, CheckpointState& state) const;
 
-  // One AdamW step on gradients (f32 flat) times scale; leaves zeros in them.
+  // One step on gradients (f32 flat) times scale; leaves zeros in them.
   void update(const at::Tensor& gradients, double learning_rate, double scale);
 
   nn::Transformer& model() { return model_; }
@@ -48,11 +49,13 @@ class ModelState {
   const at::Tensor& weights() const { return weights_; }  // f32 [flat().size()]
 
  private:
+  void load_optimizer(const Checkpoint& checkpoint);
+
   nn::Transformer model_;
   at::Tensor weights_;
   FlatParameters flat_;
   at::Tensor working_copy_;  // flat_.data() in bf16; undefined in f32
-  optim::AdamW optimizer_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
 };
 
 // File names inside a checkpoint, and keys of its state.

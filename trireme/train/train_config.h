@@ -17,7 +17,7 @@
 #include "trireme/base/config.h"
 #include "trireme/nn/model_config.h"
 #include "trireme/nn/recompute.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/optimizer_config.h"
 #include "trireme/optim/schedule.h"
 
 namespace trireme {
@@ -99,7 +99,7 @@ struct TrainConfig {
   nn::ModelConfig model;
   BatchConfig batch;
   StepConfig train;
-  optim::AdamWConfig optimizer;
+  optim::OptimizerConfig optimizer;
   optim::ScheduleConfig schedule;
   EvaluationConfig evaluation;
   CheckpointConfig checkpoint;

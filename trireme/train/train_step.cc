@@ -12,6 +12,7 @@
 #include "trireme/ops/flat_sums.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/step_parts.h"
+#include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
