@@ -53,9 +53,18 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                     "3", "--limit-seconds", "0.001", "--json"}));
   ASSERT_EQ(all.size(), 1U);
   const nlohmann::json& step = all[0];
-  EXPECT_THAT(keys_of(step), ElementsAreArray({"batch",
+  EXPECT_THAT(keys_of(step), ElementsAreArray({"accumulate",
+                                               "batch",
+                                               "bytes_sent",
                                                "commit",
+                                               "communication_ms",
+                                               "communication_ms_p10",
+                                               "communication_ms_p90",
                                                "dtype",
+                                               "exposed_ms",
+                                               "exposed_ms_p10",
+                                               "exposed_ms_p90",
+                                               "exposed_share",
                                                "flops_in_parts",
                                                "flops_per_step",
                                                "gflops_per_s",
@@ -73,8 +82,11 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                                "parts",
                                                "peak_bytes",
                                                "products",
+                                               "ranks",
                                                "seq",
+                                               "shard",
                                                "share_of_limit",
+                                               "state_bytes_per_parameter",
                                                "step_ms",
                                                "step_ms_p10",
                                                "step_ms_p90",
@@ -138,6 +150,28 @@ TEST(BenchStepOutput, SweepsOverTokensOrSequences) {
   EXPECT_EQ(std::count(by_batch.out.begin(), by_batch.out.end(), '\n'), 2 + 1 + 5);
 }
 
+// Of a model of whole blocks, so that what ranks keep and send is what the ZeRO paper's formulas
+// say: 16 bytes for each parameter, of which the stages share 8, 12 and 16.
+TEST(BenchStepWorkers, ShareStateAndTrafficAsTheStagesSay) {
+  const std::vector<double> shared = {0, 8, 12, 16};
+  double loss = 0;
+  for (int stage = 0; stage <= 3; ++stage) {
+    const auto all = rows(
+        bench_step({"--batch", "1", "--seq", "8", "--steps", "2", "--workers", "2", "--accumulate",
+                    "1", "--no-limit", "--json", "--shard", std::to_string(stage)}));
+    ASSERT_EQ(all.size(), 1U) << "rank 0 alone prints";
+    const nlohmann::json& step = all[0];
+    if (stage == 0) loss = step["loss"];
+    EXPECT_EQ(step["loss"].get<double>(), loss);
+    EXPECT_EQ(step["ranks"], 2);
+    // A tiny model: blocks of 4096 elements and gaps are a fifth of it.
+    const double whole = 16, expected = whole - shared[static_cast<std::size_t>(stage)] / 2;
+    EXPECT_NEAR(step["state_bytes_per_parameter"].get<double>(), expected, 0.2 * expected);
+    const double sent = step["bytes_sent"].get<double>() / step["parameters"].get<double>();
+    EXPECT_NEAR(sent, stage < 3 ? 4 : 6, 1.3) << "stage " << stage;
+  }
+}
+
 TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({}, "gpt5"), {"gpt5", "gpt2-124m", "tiny"});
   expect_refused(bench_step({"--dtype", "f16"}), {"f16", "f32", "bf16"});
@@ -146,6 +180,8 @@ TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({"--batch", "1000000000"}), {"GB", "--batch"});
   expect_refused(bench_step({"--seq", "-3"}), {"--seq", "-3"});
   expect_refused(bench_step({"--steps", "0"}), {"--steps", "0"});
+  expect_refused(bench_step({"--shard", "4"}), {"--shard", "4"});
+  expect_refused(bench_step({"--accumulate", "0"}), {"--accumulate", "0"});
   expect_refused(bench_step({"--sweep", "width"}), {"width", "seq", "batch"});
   expect_refused(run_program({kTrireme, "bench", "step", "--threads", "0"}), {"--threads", "0"});
 }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <latch>
 #include <span>
 #include <string>
 #include <tuple>
@@ -158,6 +159,88 @@ TEST_P(GroupTest, CountsBytesThatLeave) {
       },
       engine());
   EXPECT_EQ(sent.load(), 2 * (size() - 1) * kCount * 4);
+}
+
+// Each in an order of its own: one rank starts the copies' operations the other way round.
+TEST_P(GroupTest, DuplicatesHaveTheSameRanksAndAnOrderOfTheirOwn) {
+  run_threads(
+      size(),
+      [&](Group& group) {
+        const auto first = group.duplicate("copy");
+        const auto second = group.duplicate("copy");
+        const auto nested = first->duplicate("copy");
+        EXPECT_EQ(first->name(), "copy");
+        EXPECT_EQ(second->name(), "copy#2");
+        EXPECT_EQ(nested->name(), "copy");
+        EXPECT_EQ(group.duplicate("copy")->name(), "copy#3");
+        std::vector<std::vector<std::int64_t>> data(4);
+        std::vector<Group*> groups{&group, first.get(), second.get(), nested.get()};
+        if (group.rank() == size() - 1) std::swap(groups[1], groups[3]);
+        std::vector<Work> works;
+        for (Group* one : groups) {
+          EXPECT_EQ(one->rank(), group.rank());
+          EXPECT_EQ(one->world_ranks(), group.world_ranks());
+          auto& own = data[works.size()];
+          const std::int64_t factor = one == first.get() ? 10 : one == second.get() ? 100 : 1;
+          own.assign(7, factor * (group.rank() + 1));
+          works.push_back(one->start_all_reduce(buffer_of(std::span(own))));
+        }
+        for (Work& work : works) work.wait();
+        for (std::size_t i = 0; i < groups.size(); ++i) {
+          const std::int64_t factor = groups[i] == first.get()    ? 10
+                                      : groups[i] == second.get() ? 100
+                                                                  : 1;
+          EXPECT_EQ(data[i][6], factor * size() * (size() + 1) / 2) << groups[i]->name();
+        }
+      },
+      engine());
+}
+
+// From a part, with an operation of another group under way: that and all others end by it.
+TEST_P(GroupTest, AbandonEndsTheWorldByTheNameOfWhoLeft) {
+  std::latch all_have_parts(size());
+  run_threads(
+      size(),
+      [&](Group& group) {
+        const auto part = group.duplicate("part");
+        all_have_parts.arrive_and_wait();
+        const int leaver = size() / 2;
+        if (size() == 1) {
+          part->abandon("had enough");
+          part->barrier();
+          return group.barrier();
+        }
+        if (group.rank() == leaver) {
+          part->abandon("had enough");
+          part->abandon("said twice");
+        }
+        for (Group* one : {&group, part.get()}) {
+          try {
+            one->barrier();
+            ADD_FAILURE() << "rank " << group.rank() << " passed a barrier of " << one->name();
+          } catch (const CommError& error) {
+            const std::string expected =
+                "group part: rank " + std::to_string(leaver) + " left: had enough";
+            EXPECT_NE(std::string(error.what()).find(expected), std::string::npos) << error.what();
+          }
+        }
+      },
+      engine());
+}
+
+TEST(GroupAbandon, AfterTheGoodbyeDisturbsNoOne) {
+  run_threads(3, [](Group& group) {
+    const auto part = group.duplicate("part");
+    part->barrier();
+    if (group.rank() == 2) {
+      group.close();
+      part->abandon("too late");
+      group.abandon("too late");
+      return;
+    }
+    const auto rest = group.split("rest", {0, 1});
+    for (int i = 0; i < 20; ++i) rest->barrier();
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, GroupTest,

@@ -7,10 +7,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <string>
 #include <vector>
 
+#include "tests/support/mpirun.h"
 #include "tests/support/program.h"
 #include "trireme/base/error.h"
 #include "trireme/comm/mpi/mpi_support.h"
@@ -26,29 +26,12 @@ using testing::Program;
 using testing::ProgramResult;
 
 constexpr const char* kProgram = TRIREME_BINARY_DIR "/tests/mpi_ranks";
-// Above the deadlines inside the program.
-constexpr std::chrono::seconds kPatience{100};
-
-// More ranks than cores, by root in a container too, and nothing beyond this machine.
-Program::Environment environment() {
-  return {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
-          {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-          {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
-          {"OMPI_MCA_hwloc_base_binding_policy", "none"},
-          {"OMPI_MCA_oob_tcp_if_include", "lo"},
-          {"OMPI_MCA_btl_tcp_if_include", "lo"},
-          // MPI itself is never built for a sanitizer, and what it leaves behind is not ours.
-          {"TSAN_OPTIONS", "ignore_noninstrumented_modules=1"},
-          {"ASAN_OPTIONS", "detect_leaks=0"}};
-}
 
 ProgramResult run_ranks(int n, const std::vector<std::string>& arguments,
                         const Program::Environment& more = {}) {
-  std::vector<std::string> command{TRIREME_MPIEXEC, "-n", std::to_string(n), kProgram};
+  std::vector<std::string> command{kProgram};
   command.insert(command.end(), arguments.begin(), arguments.end());
-  Program::Environment variables = environment();
-  variables.insert(variables.end(), more.begin(), more.end());
-  return Program(command, variables).wait(kPatience);
+  return testing::run_under_mpirun(n, command, more);
 }
 
 // Seconds until mpirun kills the other ranks when it has seen one end, for them to speak.

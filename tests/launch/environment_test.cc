@@ -150,6 +150,7 @@ TEST(Environment, OurLauncher) {
 TEST(Environment, OurLauncherRefuses) {
   for (const auto& [name, value] : kOurs) {
     if (name == "TRIREME_RANK" || name == "TRIREME_LAUNCHER_PID") continue;
+    if (name == "TRIREME_SECRET") continue;
     expect_refused(without(kOurs, {name}), {name, "not set"});
   }
   expect_refused(with(kOurs, {{"TRIREME_RANK", "5"}}), {"TRIREME_RANK=5", "TRIREME_WORLD_SIZE=5"});
@@ -157,7 +158,15 @@ TEST(Environment, OurLauncherRefuses) {
   expect_refused(with(kOurs, {{"TRIREME_LOCAL_SIZE", "6"}}),
                  {"TRIREME_LOCAL_SIZE=6", "TRIREME_WORLD_SIZE=5"});
   expect_refused(with(kOurs, {{"TRIREME_LISTEN_FD", "9"}}), {"TRIREME_LISTEN_FD=9", "RANK=2"});
-  expect_refused(with(kOurs, {{"TRIREME_SECRET", ""}}), {"TRIREME_SECRET"});
+  const Variables far = with(kOurs, {{"TRIREME_ADDRESS", "host0"}});
+  EXPECT_EQ(read(far).address, "host0");
+  expect_refused(with(far, {{"TRIREME_SECRET", ""}}), {"TRIREME_SECRET"});
+  expect_refused(without(far, {"TRIREME_SECRET"}), {"TRIREME_SECRET", "not set"});
+}
+
+TEST(Environment, OurLaunchersOfOneMachineNeedNoSecret) {
+  EXPECT_EQ(read(without(kOurs, {"TRIREME_SECRET"})).secret, "");
+  EXPECT_EQ(read(with(kOurs, {{"TRIREME_SECRET", ""}})).secret, "");
 }
 
 TEST(Environment, NumbersAreStrict) {

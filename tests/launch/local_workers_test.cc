@@ -118,7 +118,7 @@ TEST(LocalWorkers, HaveNoInputAndNoStrayDescriptors) {
                            "echo ${TRIREME_LISTEN_FD-none} >&9;"
                            "readlink /proc/$$/fd/0 > $FOLDER/input.$TRIREME_RANK;"
                            "exec ls -v -m /proc/self/fd > $FOLDER/fds.$TRIREME_RANK");
-  EXPECT_THAT(launcher.lines(3), UnorderedElementsAre("3", "none", "none"));
+  EXPECT_THAT(launcher.lines(3), UnorderedElementsAre("4", "none", "none"));
   EXPECT_EQ(launcher.wait(), 0) << launcher.log();
   EXPECT_EQ(content(launcher.folder() + "/fds.0"), "0, 1, 2, 3, 4, 8, 9\n");
   EXPECT_EQ(content(launcher.folder() + "/fds.1"), "0, 1, 2, 3, 8, 9\n");
@@ -175,7 +175,8 @@ TEST(LocalWorkers, GivenPort) {
   {
     LauncherProcess launcher(2, "echo started >&9", options);
     EXPECT_EQ(launcher.wait(), LauncherProcess::kThrew);
-    EXPECT_THAT(launcher.log(), HasSubstr("port " + std::to_string(port) + " is in use"));
+    EXPECT_THAT(launcher.log(),
+                HasSubstr("port " + std::to_string(port) + " of 127.0.0.1 is in use"));
     EXPECT_EQ(launcher.rest(), "");
   }
   close(taken);
@@ -193,6 +194,10 @@ TEST(LocalWorkers, RefusesBadOptions) {
   EXPECT_THROW(run_local_workers(options), ConfigError);
   options.workers = 1;
   options.port = 65536;
+  EXPECT_THROW(run_local_workers(options), ConfigError);
+  options.port = 0;
+  options.prefix = true;
+  options.log_folder = "/tmp";
   EXPECT_THROW(run_local_workers(options), ConfigError);
 }
 

@@ -47,7 +47,7 @@ TEST(FlatParameters, LaysParametersOutInOrderWithTiedOnesOnce) {
   EXPECT_EQ(flat.entries()[2].name, "wide");
   EXPECT_EQ(flat.entries()[2].offset, 128);
   EXPECT_EQ(flat.entries()[2].count, 130);
-  EXPECT_EQ(flat.size(), 128 + 192);
+  EXPECT_EQ(flat.size(), kShardBlock);
   EXPECT_TRUE(
       FlatParameters::view(flat.data(), flat.entries()[0]).equal(torch::arange(15.0).view({3, 5})));
   EXPECT_EQ(flat.data().sum().item<double>(), 105.0 + 303.0 + 130 * 200.0 + 129 * 65.0);
@@ -157,6 +157,41 @@ TEST(FlatParameters, AgreesWithTheModelOnNamesAndOrder) {
   EXPECT_EQ(count, model->config().num_parameters());
 }
 
+TEST(FlatParameters, ClearsWhatLiesInTheGaps) {
+  Tied module;
+  FlatParameters flat(module, at::kFloat);
+  flat.grad().fill_(3.0);
+  flat.clear_gaps();
+  EXPECT_EQ(flat.grad().sum().item<double>(), 3.0 * (15 + 3 + 130));
+  for (const at::Tensor& parameter : module.parameters()) {
+    EXPECT_TRUE(parameter.grad().eq(3.0).all().item<bool>());
+  }
+}
+
+// LibTorch 1.13 detaches gradients in place, which it refuses to do with views.
+TEST(FlatParameters, OptimizersMayDetachGradients) {
+  Tied module;
+  FlatParameters flat(module, at::kFloat);
+  const auto detach_all = [&] {
+    for (const at::Tensor& parameter : module.parameters()) parameter.grad().detach_();
+  };
+  detach_all();
+  flat.exchange_grad(torch::zeros({flat.size()}));
+  detach_all();
+  module.bias.mutable_grad().reset();
+  flat.bring_gradients_home();
+  detach_all();
+}
+
+TEST(FlatParameters, FrozenParametersOfOtherDtypesKeepThem) {
+  Tied module;
+  const at::Tensor same = module.register_parameter("same", torch::ones({3}), false);
+  const at::Tensor other = module.register_parameter("other", torch::ones({3}, at::kChar), false);
+  FlatParameters flat(module, at::kBFloat16);
+  EXPECT_EQ(same.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(other.scalar_type(), at::kChar);
+}
+
 TEST(FlatParameters, FindsBrokenViewsByName) {
   Tied cast;
   FlatParameters flat_cast(cast, at::kFloat);
@@ -176,7 +211,7 @@ TEST(FlatParameters, RefusesWhatItCannotHold) {
   torch::nn::Module empty;
   EXPECT_THROW(FlatParameters(empty, at::kFloat), ShapeError);
   Tied module;
-  EXPECT_THROW(FlatParameters(module, at::kDouble), ShapeError);
+  EXPECT_THROW(FlatParameters(module, at::kLong), ShapeError);
 }
 
 }  // namespace

@@ -12,8 +12,8 @@
 #include "trireme/comm/world.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/memory/memory_ledger.h"
-#include "trireme/parallel/data/gradient_tree.h"
 #include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/gradient_tree.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
@@ -38,8 +38,8 @@ TEST_F(MemoryCategories, FlatParameters) {
   OneMatrix module;
   {
     const FlatParameters flat(module, at::kBFloat16);
-    EXPECT_EQ(added(kWeights), 2 * 640);
-    EXPECT_EQ(added(kGradients), 4 * 640);
+    EXPECT_EQ(added(kWeights), 2 * kShardBlock) << "a block of elements";
+    EXPECT_EQ(added(kGradients), 4 * kShardBlock);
   }
   module.weight.mutable_grad().reset();
   EXPECT_EQ(added(kGradients), 0);

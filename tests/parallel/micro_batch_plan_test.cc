@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/micro_batch_plan.h"
 
 #include <ATen/ops/empty.h>
 #include <gmock/gmock.h>
@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "trireme/base/error.h"
-#include "trireme/parallel/data/gradient_tree.h"
+#include "trireme/parallel/gradient_tree.h"
 
 namespace trireme {
 namespace {

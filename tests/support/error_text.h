@@ -4,6 +4,7 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <string>
 
 #include "trireme/base/error.h"
@@ -25,6 +26,16 @@ inline std::string error_text(const std::exception& error) {
     type = "ShapeError";
   }
   return type + ": " + error.what();
+}
+
+// error_text() of what the action throws, else "no error".
+inline std::string failure_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    return error_text(error);
+  }
+  return "no error";
 }
 
 }  // namespace trireme::testing

@@ -183,6 +183,8 @@ class RankProcess {
 
   // In a child: tells the test something, see wait_to_hear().
   static void say(const std::string& word) { write_all(child_end(), word + "\n"); }
+  // In a child that becomes another program: where that writes its result.
+  static int result_fd() { return child_end(); }
 
  private:
   static int& child_end() {

@@ -57,16 +57,15 @@ inline TrainingSteps run_training_steps(const TrainConfig& config, int threads) 
     const TokenShards shards = random_shards(folder.path().string(), config.model.vocab_size);
     const MemorySplit before = process_memory().report().current;
     process_memory().reset_peak();
-    ModelState state(config.model, config.optimizer,
-                     config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, 7);
     const std::unique_ptr<Group> alone = join_world({});
+    ModelState state(config, *alone, 7);
     TrainStep step(config, shards, *alone, state);
     for (std::int64_t i = 0; i < config.train.steps; ++i) {
       result.losses.push_back(step.run(i, false).loss);
     }
     result.at_peak = difference(process_memory().report().at_peak, before);
-    result.weights = state.weights().clone();
-    result.flat_elements = state.flat().size();
+    result.weights = state.sharded().gather_weights().clone();
+    result.flat_elements = state.sharded().layout().size;
   }).join();
   return result;
 }

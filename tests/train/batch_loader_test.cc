@@ -67,7 +67,13 @@ TEST_F(BatchLoading, AnEvaluationKeepsDocumentsApart) {
   for (const at::Tensor& parameter : model->parameters()) parameter.mul_(5);
   const std::unique_ptr<Group> alone = join_world({});
   const auto loss = [&](std::optional<TokenId> separator) {
-    return Evaluator(shards, 6, {.separator = separator}).run(*model, *alone).loss;
+    return Evaluator(shards, 6, {.separator = separator})
+        .run(
+            [&](const MicroBatch& batch) {
+              return model->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+            },
+            *alone)
+        .loss;
   };
   const MicroBatch all = loader(shards, 7).load(0, 4);
   const auto expected =

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "trireme/cli/commands.h"
 #include "trireme/data/tokenizer_bench.h"
@@ -63,12 +65,12 @@ void add_tokenizer(CLI::App& bench, Action& action) {
 
 }  // namespace
 
-void add_bench_command(CLI::App& app, Action& action) {
+void add_bench_command(CLI::App& app, Action& action, std::vector<std::string> command_line) {
   CLI::App* bench = app.add_subcommand("bench", "how fast the parts are on this machine");
   bench->require_subcommand(1);
   bench->footer("Example:  trireme bench comm --op all_reduce --ranks 2");
   add_bench_comm(*bench, action);
-  add_bench_step(*bench, action);
+  add_bench_step(*bench, action, std::move(command_line));
   add_bench_ops(*bench, action);
   add_tokenizer(*bench, action);
 }

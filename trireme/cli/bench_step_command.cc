@@ -4,16 +4,21 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "trireme/base/error.h"
 #include "trireme/cli/commands.h"
 #include "trireme/cli/temporary_folder.h"
 #include "trireme/comm/bench/comm_bench.h"
+#include "trireme/launch/init.h"
+#include "trireme/launch/local_workers.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/topology/host.h"
@@ -25,7 +30,8 @@ namespace {
 struct BenchStepArguments {
   StepBenchOptions options;
   std::string sweep;
-  int threads = 0;
+  int threads = 0;  // of each worker; 0: its share of the cores
+  int workers = 0;  // to start
   bool json = false;
 };
 
@@ -56,26 +62,41 @@ std::string text_of(const BenchStepArguments& arguments, const StepBenchReport& 
   return arguments.sweep.empty() ? to_table(report) : to_sweep_row(report);
 }
 
-int run_bench_step(const BenchStepArguments& arguments) {
+int run_bench_step(const BenchStepArguments& arguments, std::vector<std::string> command) {
   const std::vector<StepBenchOptions> runs = runs_of(arguments);
-  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
+  const LaunchInfo info = launch_info();
+  if (info.launcher == Launcher::kNone && arguments.workers > 1) {
+    command.front() = std::filesystem::read_symlink("/proc/self/exe").string();
+    return run_local_workers({.workers = arguments.workers, .command = std::move(command)});
+  }
+  follow_launcher();
+  set_compute_threads({.threads = arguments.threads > 0
+                                      ? arguments.threads
+                                      : std::max(1, usable_cores() / info.local_size),
+                       .local_rank = info.local_rank,
+                       .local_size = info.local_size});
   keep_memory_pages();
   install_caching_allocator();
-  if (!arguments.json) {
+  const std::unique_ptr<Group> world = init();
+  const bool prints = world->rank() == 0;
+  if (!arguments.json && prints) {
     std::printf("%s\n\n", bench_machine().c_str());
     if (!arguments.sweep.empty()) std::fputs(sweep_header().c_str(), stdout);
   }
   for (const StepBenchOptions& options : runs) {
     const TemporaryFolder folder("trireme-bench");
-    std::fputs(text_of(arguments, bench_step(options, folder.path())).c_str(), stdout);
+    const StepBenchReport report = bench_step(options, folder.path(), *world);
+    if (!prints) continue;
+    std::fputs(text_of(arguments, report).c_str(), stdout);
     std::fflush(stdout);
   }
+  world->close();
   return 0;
 }
 
 }  // namespace
 
-void add_bench_step(CLI::App& bench, Action& action) {
+void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> command_line) {
   auto arguments = std::make_shared<BenchStepArguments>();
   StepBenchOptions& options = arguments->options;
   CLI::App* command =
@@ -83,14 +104,22 @@ void add_bench_step(CLI::App& bench, Action& action) {
   command
       ->add_option("--model", options.model, "gpt2-124m, gpt2-350m, llama-160m, tiny, tiny-llama")
       ->capture_default_str();
-  command->add_option("--batch", options.batch, "sequences of a step")->capture_default_str();
+  command->add_option("--batch", options.batch, "sequences of a micro-batch")
+      ->capture_default_str();
   command->add_option("--seq", options.tokens, "tokens of a sequence")->capture_default_str();
   command->add_option("--dtype", options.dtype, "f32 or bf16")->capture_default_str();
   command->add_option("--steps", options.steps, "timed steps")->capture_default_str();
   command->add_option("--warm-up", options.warm_up_steps, "steps before those")
       ->capture_default_str();
-  command->add_option("--threads", arguments->threads, "default: all cores")
+  command
+      ->add_option("--threads", arguments->threads,
+                   "of each worker (default: its share of the cores)")
       ->check(CLI::PositiveNumber);
+  command->add_option("--workers", arguments->workers, "to start, which train together")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--accumulate", options.accumulate, "micro-batches of each worker in a step")
+      ->capture_default_str();
+  command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
   command->add_option("--sweep", arguments->sweep,
                       "seq: 64 to 1024 tokens a sequence; batch: 1 to 16 sequences");
   command->add_flag("--limit,!--no-limit", options.measure_limit,
@@ -104,8 +133,9 @@ void add_bench_step(CLI::App& bench, Action& action) {
       "Of limit: what the step's matrix products and the optimizer's memory traffic take at the\n"
       "best rates measured in the same run, over the median step; docs/compute.md.\n"
       "Example:  trireme bench step --model gpt2-124m --dtype bf16 --batch 4 --seq 256");
-  command->callback(
-      [arguments, &action] { action = [arguments] { return run_bench_step(*arguments); }; });
+  command->callback([arguments, &action, command_line = std::move(command_line)] {
+    action = [arguments, command_line] { return run_bench_step(*arguments, command_line); };
+  });
 }
 
 }  // namespace trireme::cli

@@ -21,14 +21,16 @@ using Action = std::function<int()>;
 // before parsing is done.
 // command_line: argv, for the workers that it starts.
 void add_train_command(CLI::App& app, Action& action, std::vector<std::string> command_line);
+// program: what stood after -- on the command line.
+void add_launch_command(CLI::App& app, Action& action, std::vector<std::string> program);
 void add_tokenize_command(CLI::App& app, Action& action);
 void add_generate_command(CLI::App& app, Action& action);
 void add_eval_command(CLI::App& app, Action& action);
 void add_doctor_command(CLI::App& app, Action& action);
-void add_bench_command(CLI::App& app, Action& action);
+void add_bench_command(CLI::App& app, Action& action, std::vector<std::string> command_line);
 // Of bench.
 void add_bench_comm(CLI::App& bench, Action& action);
-void add_bench_step(CLI::App& bench, Action& action);
+void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> command_line);
 void add_bench_ops(CLI::App& bench, Action& action);
 
 // Parses, runs, reports. Returns the exit status: 0 done, 2 the user's mistake, 1 anything else;

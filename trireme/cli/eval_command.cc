@@ -62,7 +62,11 @@ int run_eval(const EvalArguments& arguments) {
                              .max_micro_batches = std::numeric_limits<std::int32_t>::max(),
                              .separator = document_separator(config, saved.tokenizer)});
   const std::unique_ptr<Group> alone = join_world({});
-  const Evaluation evaluation = evaluator.run(*saved.model, *alone);
+  const Evaluation evaluation = evaluator.run(
+      [&](const MicroBatch& batch) {
+        return saved.model->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+      },
+      *alone);
   const double tokens_per_byte =
       static_cast<double>(report.train_tokens) / static_cast<double>(report.bytes);
   const Fields fields = {{"checkpoint", saved.path},

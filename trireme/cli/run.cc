@@ -12,6 +12,7 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trireme/base/config.h"
@@ -38,6 +39,13 @@ void check_command(const CLI::App& app, const std::string& word) {
                            fmt::join(known, ", "));
 }
 
+// How many words of the command line are ours: what launch starts stands after --, and has its own
+// options.
+int count_own_words(int argc, char** argv) {
+  if (argc < 2 || std::string_view(argv[1]) != "launch") return argc;
+  return static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
+}
+
 }  // namespace
 
 int run(int argc, char** argv) {
@@ -47,15 +55,19 @@ int run(int argc, char** argv) {
   app.footer(
       "Start with:  trireme train examples/tiny.yaml data.text=FOLDER out=runs/first --workers 2");
   Action action;
-  add_train_command(app, action, std::vector<std::string>(argv, argv + argc));
+  const std::vector<std::string> command_line(argv, argv + argc);
+  const int own = count_own_words(argc, argv);
+  add_train_command(app, action, command_line);
+  add_launch_command(app, action,
+                     std::vector<std::string>(argv + std::min(own + 1, argc), argv + argc));
   add_tokenize_command(app, action);
   add_generate_command(app, action);
   add_eval_command(app, action);
   add_doctor_command(app, action);
-  add_bench_command(app, action);
+  add_bench_command(app, action, command_line);
   try {
     if (argc > 1) check_command(app, argv[1]);
-    app.parse(argc, argv);
+    app.parse(own, argv);
     return action();
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version

@@ -39,7 +39,11 @@ struct TrainArguments {
   std::vector<std::string> overrides;
   int workers = 0;  // 0: parallel.dp, or one
   bool resume = false;
+  // A worker of --workers, whose launcher has prepared the run.
+  bool prepared = false;
 };
+
+constexpr const char* kPreparedFlag = "--prepared";
 
 std::chrono::milliseconds to_milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3));
@@ -55,6 +59,9 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   options.engine = config.parallel.engine;
   options.network_interface = config.parallel.network_interface;
   options.fingerprint = result_settings(config);
+  options.fingerprint.emplace_back("parallel.shard", std::to_string(config.parallel.shard));
+  options.fingerprint.emplace_back("parallel.bucket_bytes",
+                                   std::to_string(config.parallel.bucket_bytes));
   options.fingerprint.emplace_back("numerics", numerics_fingerprint());
   options.join_timeout = to_milliseconds(config.parallel.join_timeout_seconds);
   options.timeout = to_milliseconds(config.parallel.timeout_seconds);
@@ -73,14 +80,13 @@ void start_compute(const TrainConfig& config, const LaunchInfo& info, int thread
     log_warn("{}", advice);
 }
 
-// One rank of the job, prepared already or, when nothing of ours launched it, prepared here by rank
-// 0.
+// One rank of the job, prepared already or, unless --workers started it, prepared here by rank 0.
 int run_rank(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
   follow_launcher();
   set_log_rank(info.rank, info.size);
   const int threads = threads_of_worker(config, info.local_size);
   std::unique_ptr<RunFolderLock> lock;
-  if (info.launcher != Launcher::kTrireme && info.rank == 0) {
+  if (!arguments.prepared && info.rank == 0) {
     lock = prepare_run(config, {.resume = arguments.resume,
                                 .workers = info.size,
                                 .local_workers = info.local_size,
@@ -104,8 +110,12 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
   const TrainConfig config =
       load_train_config(ConfigTree::load(arguments.config, arguments.overrides));
   const LaunchInfo info = launch_info();
+  if (arguments.prepared && info.launcher != Launcher::kTrireme) {
+    throw_error<ConfigError>("{} is what --workers says to the workers that it starts",
+                             kPreparedFlag);
+  }
   if (info.launcher != Launcher::kNone) {
-    if (arguments.workers != 0 && info.launcher != Launcher::kTrireme) {
+    if (arguments.workers != 0 && !arguments.prepared) {
       throw_error<ConfigError>(
           "--workers {} starts workers, but {} has already started {}: leave --workers out",
           arguments.workers, launcher_name(info.launcher), info.size);
@@ -122,6 +132,7 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
                                          .threads = threads_of_worker(config, workers)});
   std::vector<std::string> worker = command;
   worker.front() = std::filesystem::read_symlink("/proc/self/exe").string();
+  worker.insert(worker.begin() + 2, kPreparedFlag);  // right after "train"
   return run_local_workers({.workers = workers, .command = std::move(worker)});
 }
 
@@ -138,10 +149,11 @@ void add_train_command(CLI::App& app, Action& action, std::vector<std::string> c
                    "worker processes to start on this host (default: parallel.dp, or 1)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--resume", arguments->resume, "go on with the run in the folder 'out'");
+  command->add_flag(kPreparedFlag, arguments->prepared)->group("");
   command->footer(
       "Example:  trireme train examples/tiny.yaml data.text=/usr/include out=runs/first --workers "
       "2\n"
-      "Under torchrun, srun or mpirun, leave --workers out.");
+      "Under trireme launch, torchrun, srun or mpirun, leave --workers out.");
   command->callback([arguments, &action, command_line = std::move(command_line)] {
     action = [arguments, command_line] { return run_train(*arguments, command_line); };
   });

@@ -184,6 +184,10 @@ std::unique_ptr<Group> Group::split(const std::string& name, const std::vector<i
   return std::make_unique<Group>(impl_->split(name, ranks));
 }
 
+std::unique_ptr<Group> Group::duplicate(const std::string& purpose) {
+  return std::make_unique<Group>(impl_->duplicate(purpose));
+}
+
 std::unique_ptr<Group> Group::split_by_color(const std::string& name, int color) {
   const std::vector<int> colors = impl_->tell_all("color/" + name, color);
   if (color < 0) return nullptr;
@@ -212,6 +216,7 @@ std::int64_t Group::bytes_sent() const { return impl_->carriers().bytes_sent(); 
 std::int64_t Group::bytes_sent_between_hosts() const {
   return impl_->carriers().bytes_sent_between_hosts();
 }
+void Group::abandon(const std::string& reason) { impl_->abandon(reason); }
 void Group::close() { impl_->close(); }
 
 }  // namespace trireme

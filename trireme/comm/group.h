@@ -197,10 +197,20 @@ class Group {
   std::unique_ptr<Group> split(const Mesh& mesh, std::string_view axis);
   std::unique_ptr<Group> split(const Mesh& mesh, const std::vector<std::string>& axes);
 
+  // A group of the same ranks with an order of operations of its own, for whoever communicates on
+  // another thread meanwhile. Named purpose, or purpose#2 and so on where that is taken.
+  // Collective, moves no bytes.
+  std::unique_ptr<Group> duplicate(const std::string& purpose);
+
   // Bytes that this rank has sent to other ranks since construction, payload only, and those of
-  // them that went to ranks on other hosts.
+  // them that went to ranks on other hosts. Any thread.
   std::int64_t bytes_sent() const;
   std::int64_t bytes_sent_between_hosts() const;
+
+  // Ends the world for all ranks, who throw a CommError with the reason: for one who will not come
+  // to operations that others may wait in. No effect on a world of one, or that has ended, or after
+  // close(). Any thread.
+  void abandon(const std::string& reason);
 
   // Waits for pending work, then leaves. Idempotent. Other ranks see a clean goodbye, not a lost
   // peer; one that still waits for this rank gets a CommError. Closing the world closes its parts.

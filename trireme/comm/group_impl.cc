@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -343,6 +344,22 @@ std::unique_ptr<GroupImpl> GroupImpl::split(const std::string& name,
   }
   part.id = subgroup_id(scope_.id, name, part.world_ranks);
   return std::make_unique<GroupImpl>(std::move(part), timeout_);
+}
+
+std::unique_ptr<GroupImpl> GroupImpl::duplicate(const std::string& purpose) {
+  std::vector<int> all(static_cast<std::size_t>(scope_.size()));
+  std::iota(all.begin(), all.end(), 0);
+  std::string name = purpose;
+  for (int copy = 2; split_names_.contains(name); ++copy)
+    name = fmt::format("{}#{}", purpose, copy);
+  return split(name, all);
+}
+
+void GroupImpl::abandon(const std::string& reason) {
+  const ControlPlane* control = scope_.world->control.get();
+  if (control == nullptr || closed_ || control->has_left(scope_.world->rank)) return;
+  fail_world({Failure::Kind::kComm, -1,
+              fmt::format("group {}: rank {} left: {}", scope_.name, scope_.world->rank, reason)});
 }
 
 void GroupImpl::close() {

@@ -75,6 +75,8 @@ class GroupImpl {
   // Every rank's value, by rank, through the control plane. topic is new within the group.
   std::vector<int> tell_all(const std::string& topic, int value);
   std::unique_ptr<GroupImpl> split(const std::string& name, const std::vector<int>& ranks);
+  std::unique_ptr<GroupImpl> duplicate(const std::string& purpose);
+  void abandon(const std::string& reason);
   void close();
 
  private:

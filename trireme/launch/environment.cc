@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "trireme/base/error.h"
+#include "trireme/comm/meeting/socket.h"
 #include "trireme/launch/slurm_lists.h"
 
 namespace trireme {
@@ -114,7 +115,9 @@ LaunchInfo read_trireme(const Variables& variables) {
   constexpr std::string_view kBecause = "trireme's launcher sets it for every rank";
   info.address = variables.required_text("TRIREME_ADDRESS", kBecause);
   info.port = variables.required_number("TRIREME_PORT", 1, kHighestPort, kBecause);
-  info.secret = variables.required_text("TRIREME_SECRET", kBecause);
+  // Launchers of one machine may share none.
+  info.secret = is_loopback(info.address) ? variables.text("TRIREME_SECRET").value_or("")
+                                          : variables.required_text("TRIREME_SECRET", kBecause);
   info.listen_fd = variables.number("TRIREME_LISTEN_FD", 0, kMost).value_or(-1);
   if (info.listen_fd >= 0 && info.rank != 0) {
     throw_error<ConfigError>("TRIREME_LISTEN_FD={} is for rank 0, but TRIREME_RANK={}",

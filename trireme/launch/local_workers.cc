@@ -1,9 +1,10 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The launcher is one thread that sleeps in sigtimedwait: everything that can happen reaches it as
-// a signal (SIGCHLD: a worker ended; SIGINT, SIGTERM, SIGHUP: we are asked to end; SIGTSTP: the
-// user pressed Ctrl-Z) or as a deadline. It moves through the stages below and never back.
+// The launcher is one thread that sleeps in poll: everything that can happen reaches it as a signal
+// (SIGCHLD: a worker ended; SIGINT, SIGTERM, SIGHUP: we are asked to end; SIGPIPE: nobody reads
+// what we print; SIGTSTP: the user pressed Ctrl-Z), as a deadline or, where lines get a prefix, as
+// output of a worker. It moves through the stages below and never back.
 //
 //   running     --a worker fails-->           ending, for at most grace
 //   running     --SIGINT, SIGTERM, SIGHUP-->  ending, for at most interrupt_grace
@@ -17,8 +18,10 @@
 #include "trireme/launch/local_workers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fmt/ranges.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -29,73 +32,53 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "trireme/base/deadline.h"
 #include "trireme/base/error.h"
+#include "trireme/base/file_descriptor.h"
 #include "trireme/base/log.h"
+#include "trireme/comm/meeting/socket.h"
 #include "trireme/launch/environment.h"
+#include "trireme/launch/signal_inbox.h"
+#include "trireme/launch/worker_output.h"
 #include "trireme/launch/worker_process.h"
 
 namespace trireme {
 namespace {
 
+using detail::SignalInbox;
 using detail::WorkerEnd;
 
 constexpr int kUserMistake = 2;
+constexpr int kHighestPort = 65535;
 
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  ~FileDescriptor() { reset(); }
-  int get() const { return fd_; }
-  void reset() {
-    if (fd_ >= 0) close(std::exchange(fd_, -1));
+int port_of(const FileDescriptor& fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    throw_error<Error>("getsockname: {}", strerror(errno));
   }
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
+                                             : reinterpret_cast<sockaddr_in&>(address).sin_port);
+}
 
- private:
-  int fd_;
-};
-
-sockaddr_in loopback(int port) {
+// A free port that others are kept from while the socket lives. It does not listen: whoever wants
+// to listen there with SO_REUSEADDR, as PyTorch's store does, can.
+FileDescriptor reserve_port() {
+  FileDescriptor fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  return address;
-}
-
-// Listens before any worker exists: the port cannot be lost to somebody else, and the ranks that
-// come before rank 0 is ready wait in the queue instead of being refused.
-int listen_on_loopback(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) throw_error<Error>("cannot open a socket for the workers: {}", strerror(errno));
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const sockaddr_in address = loopback(port);
-  if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      listen(fd, SOMAXCONN) != 0) {
-    const int error = errno;
-    close(fd);
-    if (error == EADDRINUSE) {
-      throw_error<ConfigError>(
-          "port {} is in use on 127.0.0.1; give another one, or 0 for any that is free", port);
-    }
-    throw_error<ConfigError>("cannot listen on 127.0.0.1:{}: {}", port, strerror(error));
+  if (!fd || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+      bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    throw_error<Error>("cannot reserve a port for the workers: {}", strerror(errno));
   }
   return fd;
-}
-
-int port_of(int fd) {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    throw_error<Error>("getsockname: {}", strerror(errno));
-  }
-  return ntohs(address.sin_port);
 }
 
 std::string random_secret() {
@@ -105,51 +88,6 @@ std::string random_secret() {
   }
   return fmt::format("{:02x}", fmt::join(bytes, ""));
 }
-
-// Blocks the launcher's signals while it lives, so that sigtimedwait receives them, and puts the
-// thread back as it was. SIGHUP stays ignored under nohup. A request that comes while the last
-// worker ends was for the job: it must not strike the caller afterwards.
-class SignalInbox {
- public:
-  SignalInbox() {
-    sigemptyset(&set_);
-    for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGTSTP}) sigaddset(&set_, signal);
-    struct sigaction hangup {};
-    sigaction(SIGHUP, nullptr, &hangup);
-    if (hangup.sa_handler != SIG_IGN) sigaddset(&set_, SIGHUP);
-    // An ignored SIGCHLD would reap the workers behind our back.
-    struct sigaction standard {};
-    standard.sa_handler = SIG_DFL;
-    sigaction(SIGCHLD, &standard, &old_child_action_);
-    pthread_sigmask(SIG_BLOCK, &set_, &old_mask_);
-  }
-  SignalInbox(const SignalInbox&) = delete;
-  SignalInbox& operator=(const SignalInbox&) = delete;
-  ~SignalInbox() {
-    while (receive(std::chrono::milliseconds(0)) != 0) {
-    }
-    sigaction(SIGCHLD, &old_child_action_, nullptr);
-    pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
-  }
-
-  // The next signal, or 0 when none came within the time. Without a time it waits for one.
-  int receive(std::optional<std::chrono::milliseconds> time) const {
-    int signal = -1;
-    if (time) {
-      const auto seconds = std::chrono::floor<std::chrono::seconds>(*time);
-      const timespec limit{seconds.count(), std::chrono::nanoseconds(*time - seconds).count()};
-      signal = sigtimedwait(&set_, nullptr, &limit);
-    } else {
-      signal = sigwaitinfo(&set_, nullptr);
-    }
-    return std::max(signal, 0);
-  }
-
- private:
-  sigset_t set_{};
-  sigset_t old_mask_{};
-  struct sigaction old_child_action_ {};
-};
 
 struct Worker {
   int rank;
@@ -166,10 +104,23 @@ std::string describe(const Worker& worker, const WorkerEnd& end) {
                      hint);
 }
 
-// The workers of this job, from their start to the last one's end.
+JobShare share_of(const LocalWorkersOptions& options) {
+  if (options.share) return *options.share;
+  return {.world_size = options.workers, .address = "127.0.0.1", .secret = random_secret()};
+}
+
+FileDescriptor open_log(const std::string& folder, int rank, const char* extension) {
+  const std::string path = fmt::format("{}/rank-{}.{}", folder, rank, extension);
+  FileDescriptor fd(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  if (!fd) throw_error<ConfigError>("cannot write {}: {}", path, strerror(errno));
+  return fd;
+}
+
+// This launcher's workers, from their start to the last one's end.
 class Fleet {
  public:
-  explicit Fleet(const LocalWorkersOptions& options) : options_(options) {}
+  explicit Fleet(const LocalWorkersOptions& options)
+      : options_(options), share_(share_of(options)), port_(options.port) {}
   Fleet(const Fleet&) = delete;
   Fleet& operator=(const Fleet&) = delete;
   // Workers are left only when an exception passes.
@@ -184,7 +135,9 @@ class Fleet {
  private:
   enum class Stage { kRunning, kEnding, kTerminated, kKilled };
 
-  detail::WorkerStart start_of(int rank, int port, const std::string& secret) const;
+  void start_worker(int local_rank, FileDescriptor listener, int torch_port);
+  detail::WorkerStart start_of(int local_rank, int torch_port) const;
+  void wait_for_event(const SignalInbox& inbox);
   void reap_ended();
   void note_failures(std::vector<std::pair<Worker, WorkerEnd>> failures);
   void on_signal(int signal);
@@ -195,7 +148,13 @@ class Fleet {
   void send(int signal) const;
   std::string running_ranks() const;
 
+  // Constant after construction, but for the port, which start() chooses where none was given.
   const LocalWorkersOptions& options_;
+  JobShare share_;
+  int port_;
+
+  FileDescriptor torch_port_;  // reserved
+  detail::LinePrinter lines_;
   std::vector<Worker> running_;  // by rank
   Stage stage_ = Stage::kRunning;
   std::optional<Deadline> deadline_;  // of the stage
@@ -203,47 +162,95 @@ class Fleet {
   int result_ = 0;
 };
 
-detail::WorkerStart Fleet::start_of(int rank, int port, const std::string& secret) const {
-  const std::string size = std::to_string(options_.workers);
+detail::WorkerStart Fleet::start_of(int local_rank, int torch_port) const {
+  const std::string rank = std::to_string(share_.first_rank + local_rank);
+  const std::string size = std::to_string(share_.world_size);
+  const std::string local = std::to_string(local_rank);
+  const std::string local_size = std::to_string(options_.workers);
   detail::WorkerStart start;
   start.command = options_.command;
-  start.environment = {{"TRIREME_RANK", std::to_string(rank)},
+  start.environment = {{"TRIREME_RANK", rank},
                        {"TRIREME_WORLD_SIZE", size},
-                       {"TRIREME_LOCAL_RANK", std::to_string(rank)},
-                       {"TRIREME_LOCAL_SIZE", size},
-                       {"TRIREME_ADDRESS", "127.0.0.1"},
-                       {"TRIREME_PORT", std::to_string(port)},
-                       {"TRIREME_SECRET", secret},
-                       {"TRIREME_LAUNCHER_PID", std::to_string(getpid())}};
+                       {"TRIREME_LOCAL_RANK", local},
+                       {"TRIREME_LOCAL_SIZE", local_size},
+                       {"TRIREME_ADDRESS", share_.address},
+                       {"TRIREME_PORT", std::to_string(port_)},
+                       {"TRIREME_SECRET", share_.secret},
+                       {"TRIREME_LAUNCHER_PID", std::to_string(getpid())},
+                       {"RANK", rank},
+                       {"WORLD_SIZE", size},
+                       {"LOCAL_RANK", local},
+                       {"LOCAL_WORLD_SIZE", local_size},
+                       {"MASTER_ADDR", share_.address},
+                       {"MASTER_PORT", std::to_string(torch_port)}};
   return start;
 }
 
-// Rank 0 starts first and takes the listening socket with it: when it dies, nobody keeps its port
-// answering.
-void Fleet::start() {
-  FileDescriptor listener(listen_on_loopback(options_.port));
-  const int port = port_of(listener.get());
-  const std::string secret = random_secret();
-  for (int rank = 0; rank < options_.workers; ++rank) {
-    detail::WorkerStart start = start_of(rank, port, secret);
-    if (rank == 0) {
-      start.listen_fd = listener.get();
-      start.environment.emplace_back("TRIREME_LISTEN_FD", std::to_string(listener.get()));
-    }
-    running_.push_back({rank, detail::start_worker(start)});
-    listener.reset();
+// The listener is rank 0's; the others are given none.
+void Fleet::start_worker(int local_rank, FileDescriptor listener, int torch_port) {
+  const int rank = share_.first_rank + local_rank;
+  detail::WorkerStart start = start_of(local_rank, torch_port);
+  start.listen_fd = listener.get();
+  if (listener) {
+    start.environment.emplace_back("TRIREME_LISTEN_FD", std::to_string(listener.get()));
   }
-  log_debug("started {} workers, rendezvous at 127.0.0.1:{}", options_.workers, port);
+  FileDescriptor out;
+  FileDescriptor err;
+  if (options_.prefix) {
+    const std::string prefix = fmt::format("[{}] ", rank);
+    out = lines_.add(prefix, STDOUT_FILENO);
+    err = lines_.add(prefix, STDERR_FILENO);
+  } else if (!options_.log_folder.empty()) {
+    out = open_log(options_.log_folder, rank, "out");
+    err = open_log(options_.log_folder, rank, "err");
+  }
+  start.out_fd = out.get();
+  start.err_fd = err.get();
+  running_.push_back({rank, detail::start_worker(start)});
+}
+
+// The port of the rendezvous is bound before any worker exists: it cannot be lost to somebody else,
+// and the ranks that come before rank 0 is ready wait in the queue instead of being refused. Rank 0
+// starts first and takes the socket with it: when it dies, nobody keeps its port answering.
+//
+// What reads torchrun's variables has its own rendezvous, so it needs another port. Several
+// launchers agree on the next one.
+void Fleet::start() {
+  FileDescriptor listener;
+  if (share_.first_rank == 0) {
+    listener = listen_on(share_.address, port_);
+    port_ = port_of(listener);
+  }
+  int torch_port = port_ < kHighestPort ? port_ + 1 : port_ - 1;
+  if (!options_.share) {
+    torch_port_ = reserve_port();
+    torch_port = port_of(torch_port_);
+  }
+  for (int local_rank = 0; local_rank < options_.workers; ++local_rank) {
+    start_worker(local_rank, std::exchange(listener, {}), torch_port);
+  }
+  log_debug("started {} workers, rendezvous at {}", options_.workers,
+            endpoint_text(share_.address, port_));
 }
 
 int Fleet::supervise(const SignalInbox& inbox) {
-  for (reap_ended(); !running_.empty(); reap_ended()) {
-    std::optional<std::chrono::milliseconds> time;
-    if (deadline_) time = deadline_->remaining();
-    on_signal(inbox.receive(time));
-    if (deadline_ && deadline_->expired()) on_deadline();
-  }
+  for (reap_ended(); !running_.empty(); reap_ended()) wait_for_event(inbox);
+  // Whoever reads our output may be slow. One Ctrl-C more does not wait for it, nor does one that
+  // has killed the workers.
+  if (stage_ != Stage::kKilled) interrupted_ = false;
+  deadline_.reset();
+  for (lines_.end(); lines_.pending() && !interrupted_;) wait_for_event(inbox);
   return result_;
+}
+
+void Fleet::wait_for_event(const SignalInbox& inbox) {
+  std::vector<pollfd> ready{{inbox.fd(), POLLIN, 0}};
+  lines_.append_waits(ready);
+  poll(ready.data(), ready.size(),
+       deadline_ ? static_cast<int>(deadline_->remaining().count()) : -1);
+  lines_.move();
+  while (const int signal = inbox.receive()) on_signal(signal);
+  if (deadline_ && deadline_->expired()) on_deadline();
 }
 
 void Fleet::reap_ended() {
@@ -278,16 +285,18 @@ void Fleet::note_failures(std::vector<std::pair<Worker, WorkerEnd>> failures) {
 }
 
 void Fleet::on_signal(int signal) {
-  if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP) on_interrupt(signal);
   if (signal == SIGTSTP) suspend();
+  for (const int request : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    if (signal == request) on_interrupt(signal);
+  }
 }
 
 void Fleet::on_interrupt(int signal) {
   if (!interrupted_) {
     interrupted_ = true;
     log_info("{}: passed on to the workers; Ctrl-C kills them at once", strsignal(signal));
-    // To a worker a lost terminal is a request to end like any other.
-    send(signal == SIGHUP ? SIGTERM : signal);
+    // To a worker a lost terminal, or a lost reader of its lines, is a request to end like another.
+    send(signal == SIGINT ? SIGINT : SIGTERM);
     if (stage_ == Stage::kRunning) enter(Stage::kEnding, options_.interrupt_grace);
   } else if (signal == SIGINT && stage_ != Stage::kKilled) {
     log_warn("second interrupt: killing worker {}", running_ranks());
@@ -333,6 +342,22 @@ std::string Fleet::running_ranks() const {
   return fmt::format("{}", fmt::join(ranks, ", "));
 }
 
+void validate_share(const JobShare& share, const LocalWorkersOptions& options) {
+  if (share.first_rank < 0 || share.first_rank > share.world_size - options.workers) {
+    throw_error<ConfigError>("{} workers from rank {} are not in a world of {}", options.workers,
+                             share.first_rank, share.world_size);
+  }
+  if (options.port == 0) {
+    throw_error<ConfigError>("a job of several launchers needs a port that all of them know");
+  }
+  if (share.secret.empty() && !is_loopback(share.address)) {
+    throw_error<ConfigError>(
+        "ranks that meet at {} need a secret: give every host the same TRIREME_SECRET, such as "
+        "what `openssl rand -hex 32` prints",
+        endpoint_text(share.address, options.port));
+  }
+}
+
 void validate(const LocalWorkersOptions& options) {
   if (options.workers < 1) {
     throw_error<ConfigError>("{} workers: at least one is needed", options.workers);
@@ -340,15 +365,27 @@ void validate(const LocalWorkersOptions& options) {
   if (options.command.empty() || options.command.front().empty()) {
     throw_error<ConfigError>("no command given for the workers");
   }
-  if (options.port < 0 || options.port > 65535) {
-    throw_error<ConfigError>("port {} is not in [0, 65535]", options.port);
+  if (options.port < 0 || options.port > kHighestPort) {
+    throw_error<ConfigError>("port {} is not in [0, {}]", options.port, kHighestPort);
   }
+  if (options.prefix && !options.log_folder.empty()) {
+    throw_error<ConfigError>("lines with a prefix go to the terminal, and not to the folder {}",
+                             options.log_folder);
+  }
+  if (options.share) validate_share(*options.share, options);
+}
+
+void make_folder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw_error<ConfigError>("cannot make the folder {}: {}", folder, error.message());
 }
 
 }  // namespace
 
 int run_local_workers(const LocalWorkersOptions& options) {
   validate(options);
+  if (!options.log_folder.empty()) make_folder(options.log_folder);
   const SignalInbox inbox;
   Fleet fleet(options);
   fleet.start();

@@ -22,11 +22,13 @@
 namespace trireme::detail {
 namespace {
 
-// What a launcher above us may have said about this process, not about its workers.
-constexpr std::string_view kIdentity[] = {
-    "TRIREME_RANK",       "TRIREME_WORLD_SIZE", "TRIREME_LOCAL_RANK",
-    "TRIREME_LOCAL_SIZE", "TRIREME_ADDRESS",    "TRIREME_PORT",
-    "TRIREME_LISTEN_FD",  "TRIREME_SECRET",     "TRIREME_LAUNCHER_PID"};
+// What a launcher above us may have said about this process, not about its workers. The last would
+// tell PyTorch that a torchrun serves its store.
+constexpr std::string_view kIdentity[] = {"TRIREME_RANK",         "TRIREME_WORLD_SIZE",
+                                          "TRIREME_LOCAL_RANK",   "TRIREME_LOCAL_SIZE",
+                                          "TRIREME_ADDRESS",      "TRIREME_PORT",
+                                          "TRIREME_LISTEN_FD",    "TRIREME_SECRET",
+                                          "TRIREME_LAUNCHER_PID", "TORCHELASTIC_USE_AGENT_STORE"};
 
 std::vector<std::string> worker_environment(const WorkerStart& start) {
   std::vector<std::string> entries;
@@ -71,6 +73,8 @@ struct ChildPlan {
   char* const* argv;
   char* const* envp;
   int listen_fd;
+  int out_fd;
+  int err_fd;
   int error_pipe;  // closes at exec; before that it carries errno
   pid_t launcher;
 };
@@ -89,10 +93,13 @@ void prepare_child_signals() {
   sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
+bool take_as(int fd, int number) { return fd < 0 || dup2(fd, number) >= 0; }
+
 [[noreturn]] void become_worker(const ChildPlan& plan) {
   const int null_fd = open("/dev/null", O_RDONLY);
   const bool ready = setpgid(0, 0) == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && null_fd >= 0 &&
-                     dup2(null_fd, STDIN_FILENO) >= 0 &&
+                     dup2(null_fd, STDIN_FILENO) >= 0 && take_as(plan.out_fd, STDOUT_FILENO) &&
+                     take_as(plan.err_fd, STDERR_FILENO) &&
                      (plan.listen_fd < 0 || fcntl(plan.listen_fd, F_SETFD, 0) == 0);
   if (ready) {
     if (null_fd > STDERR_FILENO) close(null_fd);
@@ -130,7 +137,8 @@ pid_t start_worker(const WorkerStart& start) {
   if (pipe2(ends, O_CLOEXEC) != 0) {
     throw_error<Error>("cannot start a worker: pipe: {}", strerror(errno));
   }
-  const ChildPlan plan{path.c_str(), argv.data(), envp.data(), start.listen_fd, ends[1], getpid()};
+  const ChildPlan plan{path.c_str(), argv.data(),  envp.data(), start.listen_fd,
+                       start.out_fd, start.err_fd, ends[1],     getpid()};
   const pid_t pid = fork();
   const int fork_error = errno;
   if (pid == 0) become_worker(plan);

@@ -18,6 +18,9 @@ struct WorkerStart {
   // Laid over the caller's environment, from which every other TRIREME_ identity is removed.
   std::vector<std::pair<std::string, std::string>> environment;
   int listen_fd = -1;  // passed on under its number; -1: none
+  // What its outputs are; -1: the caller's own.
+  int out_fd = -1;
+  int err_fd = -1;
 };
 
 // How a worker ended.

@@ -83,16 +83,32 @@ void TransformerImpl::set_recompute(Recompute recompute) {
   }
 }
 
-ResidualStream TransformerImpl::checkpointed_block(std::size_t layer, const ResidualStream& stream,
-                                                   const TokenContext& context) {
+std::vector<const torch::nn::Module*> TransformerImpl::blocks() const {
+  std::vector<const torch::nn::Module*> result;
+  for (const Block& block : blocks_) result.push_back(block.get());
+  return result;
+}
+
+ResidualStream TransformerImpl::run_block(std::size_t layer, ResidualStream stream,
+                                          const TokenContext& context) {
+  const bool checkpointed =
+      recompute_ == Recompute::kBlocks && context.cache == nullptr && at::GradMode::is_enabled();
+  if (!checkpointed && !block_runner_) {
+    return blocks_[layer]->forward(std::move(stream), context, layer);
+  }
   std::vector<at::Tensor> inputs{stream.x_BTC};
   if (stream.change_BTC.defined()) inputs.push_back(stream.change_BTC);
-  const auto segment = [block = blocks_[layer].ptr(), context](const std::vector<at::Tensor>& in) {
+  const auto segment = [block = blocks_[layer].ptr(), context,
+                        layer](const std::vector<at::Tensor>& in) {
     const ResidualStream before{in[0], in.size() > 1 ? in[1] : at::Tensor()};
-    const ResidualStream after = block->forward(before, context, 0);
+    const ResidualStream after = block->forward(before, context, layer);
     return std::vector<at::Tensor>{after.x_BTC, after.change_BTC};
   };
-  const std::vector<at::Tensor> outputs = ops::checkpoint(segment, inputs);
+  const auto compute = [&](const std::vector<at::Tensor>& in) {
+    return checkpointed ? ops::checkpoint(segment, in) : segment(in);
+  };
+  const std::vector<at::Tensor> outputs =
+      block_runner_ ? block_runner_(*blocks_[layer], inputs, compute) : compute(inputs);
   return {outputs[0], outputs[1]};
 }
 
@@ -106,11 +122,8 @@ ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
     context.rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
                                        config_.rope_theta, stream.x_BTC.options());
   }
-  const bool checkpointed =
-      recompute_ == Recompute::kBlocks && cache == nullptr && at::GradMode::is_enabled();
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    stream = checkpointed ? checkpointed_block(layer, stream, context)
-                          : blocks_[layer]->forward(std::move(stream), context, layer);
+    stream = run_block(layer, std::move(stream), context);
   }
   return stream;
 }

@@ -18,6 +18,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "trireme/nn/attention.h"
@@ -50,6 +52,13 @@ class BlockImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Block);
 
+// Computes a block: f(inputs), where the block's parameters are used, and what it returns.
+using BlockComputation =
+    std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
+using BlockRunner = std::function<std::vector<at::Tensor>(const torch::nn::Module& block,
+                                                          const std::vector<at::Tensor>& inputs,
+                                                          const BlockComputation& f)>;
+
 class TransformerImpl : public torch::nn::Module {
  public:
   // Builds the parameters uninitialised (f32).
@@ -71,18 +80,24 @@ class TransformerImpl : public torch::nn::Module {
   // Of the passes that begin from now on, where gradients are enabled; kNone until it is called.
   void set_recompute(Recompute recompute);
 
+  // The blocks, in the order in which they compute.
+  std::vector<const torch::nn::Module*> blocks() const;
+  // What stands around each block: it may bring the block's parameters and take them away again,
+  // before and after f. Empty: nothing.
+  void set_block_runner(BlockRunner runner) { block_runner_ = std::move(runner); }
+
   const ModelConfig& config() const { return config_; }
 
  private:
   // Embeddings and all blocks, up to the final norm.
   ResidualStream trunk(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT,
                        KvCache* cache);
-  ResidualStream checkpointed_block(std::size_t layer, const ResidualStream& stream,
-                                    const TokenContext& context);
+  ResidualStream run_block(std::size_t layer, ResidualStream stream, const TokenContext& context);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
 
   ModelConfig config_;
   Recompute recompute_ = Recompute::kNone;
+  BlockRunner block_runner_;
   Embedding token_embedding_{nullptr};
   Embedding position_embedding_{nullptr};  // empty with rotary positions
   std::vector<Block> blocks_;

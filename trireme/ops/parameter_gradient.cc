@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <memory>
+#include <utility>
 
 #include "trireme/base/error.h"
 #include "trireme/ops/device_kernels.h"
@@ -20,16 +21,21 @@ namespace {
 // caller's. A kind of our own, beyond those that LibTorch names.
 constexpr auto kDirectGradients = static_cast<c10::DebugInfoKind>(0xD6);
 
-std::shared_ptr<c10::DebugInfoBase> mark() {
-  static const auto one = std::make_shared<c10::DebugInfoBase>();
-  return one;
-}
+struct Mark final : c10::DebugInfoBase {
+  explicit Mark(DirectGradients::Home home_in) : home(std::move(home_in)) {}
+  const DirectGradients::Home home;
+};
 
-bool sums_directly() { return c10::ThreadLocalDebugInfo::get(kDirectGradients) != nullptr; }
+// Null where gradients take the usual way.
+const Mark* mark() {
+  return static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(kDirectGradients));
+}
 
 }  // namespace
 
-DirectGradients::DirectGradients() : guard_(kDirectGradients, mark()) {}
+DirectGradients::DirectGradients() : DirectGradients(Home()) {}
+DirectGradients::DirectGradients(Home home)
+    : guard_(kDirectGradients, std::make_shared<Mark>(std::move(home))) {}
 DirectGradients::~DirectGradients() = default;
 
 namespace detail {
@@ -43,11 +49,13 @@ void check_first_derivative() {
 }
 
 at::Tensor direct_gradient(const at::Tensor& parameter) {
+  const Mark* direct = mark();
   // With a graph of the backward pass itself, gradients are values like others.
-  if (!sums_directly() || at::GradMode::is_enabled() || !parameter.is_leaf() ||
+  if (direct == nullptr || at::GradMode::is_enabled() || !parameter.is_leaf() ||
       !parameter.requires_grad()) {
     return {};
   }
+  if (!parameter.grad().defined() && direct->home) direct->home(parameter);
   const at::Tensor& gradient = parameter.grad();
   const bool fits = gradient.defined() && gradient.scalar_type() == at::kFloat &&
                     has_kernels(gradient, parameter) && gradient.is_contiguous() &&

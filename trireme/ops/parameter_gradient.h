@@ -15,6 +15,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
+#include <functional>
+
 #include "trireme/ops/kernels/element.h"
 
 namespace trireme::ops {
@@ -25,9 +27,16 @@ namespace trireme::ops {
 // other gradient takes the usual way. Hooks after a parameter's accumulation still run; those of
 // Tensor::register_hook(), before it, get nothing to see. Do not use torch::autograd::grad()
 // meanwhile: it wants gradients returned. May nest.
+//
+// A home gives a parameter without a gradient the tensor in which it is to be summed, by setting
+// its grad(), when the first of it comes: for gradients whose memory is there only while it is
+// needed. What it does not know it leaves alone.
 class DirectGradients {
  public:
+  using Home = std::function<void(const at::Tensor& parameter)>;
+
   DirectGradients();
+  explicit DirectGradients(Home home);
   ~DirectGradients();
   DirectGradients(const DirectGradients&) = delete;
   DirectGradients& operator=(const DirectGradients&) = delete;

@@ -19,15 +19,17 @@
 #include "trireme/ops/cuda/device_scope.h"
 #include "trireme/ops/tensor_view.h"
 #include "trireme/optim/cuda/kernels.h"
+#include "trireme/optim/flat_layout.h"
 #include "trireme/optim/kernels.h"
 
 namespace trireme::optim {
 namespace {
 
 using detail::kNormBlock;
+static_assert(kNormBlock == kShardBlock, "shards are cut at leaves of the norm's tree");
 
 // The sum of squares of each block: f64, on the CPU and on a CUDA device with the same bits.
-at::Tensor block_sums(const at::Tensor& flat) {
+at::Tensor sums_of_blocks(const at::Tensor& flat) {
   const std::int64_t size = flat.numel();
   const std::int64_t blocks = (size + kNormBlock - 1) / kNormBlock;
   const at::Tensor sums = at::zeros({std::max<std::int64_t>(blocks, 1)},
@@ -84,7 +86,7 @@ void check_norm(const at::Tensor& flat) {
 
 double global_norm(const at::Tensor& flat) {
   check_norm(flat);
-  return flat.is_cpu() ? std::sqrt(tree_sum(block_sums(flat)))
+  return flat.is_cpu() ? std::sqrt(tree_sum(sums_of_blocks(flat)))
                        : global_norm_on_device(flat).item<double>();
 }
 
@@ -92,8 +94,16 @@ at::Tensor global_norm_on_device(const at::Tensor& flat) {
   check_norm(flat);
   // LibTorch's root is rounded correctly on a device; on the CPU that depends on its build.
   if (flat.is_cpu()) return at::full({}, global_norm(flat), at::kDouble);
-  return tree_sum_on_device(block_sums(flat)).sqrt();
+  return tree_sum_on_device(sums_of_blocks(flat)).sqrt();
 }
+
+at::Tensor block_sums(const at::Tensor& flat) {
+  check_norm(flat);
+  if (!flat.is_cpu()) throw_error<ShapeError>("the sums of blocks are made on the CPU");
+  return sums_of_blocks(flat);
+}
+
+double norm_of_blocks(const at::Tensor& sums) { return std::sqrt(tree_sum(sums)); }
 
 double clip_scale(double norm, double max_norm) {
   return max_norm > 0.0 && norm > max_norm ? max_norm / norm : 1.0;

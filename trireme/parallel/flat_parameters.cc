@@ -7,21 +7,16 @@
 #include <ATen/ops/zeros.h>
 #include <torch/nn/module.h>
 
-#include <unordered_set>
 #include <utility>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/parameter_gradient.h"
+#include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 namespace {
-
-std::int64_t align(std::int64_t elements) {
-  constexpr std::int64_t kUnit = FlatParameters::kAlignment;
-  return (elements + kUnit - 1) / kUnit * kUnit;
-}
 
 // Whether tensor is the view of entry in flat.
 bool lies_in(const at::Tensor& tensor, const at::Tensor& flat, const FlatEntry& entry) {
@@ -34,85 +29,113 @@ bool lies_in(const at::Tensor& tensor, const at::Tensor& flat, const FlatEntry& 
   return tensor.numel() == 0 || tensor.data_ptr() == begin + offset_bytes;
 }
 
-at::Tensor zeros_of(MemoryCategory category, std::int64_t size, const at::TensorOptions& options) {
+// What a parameter's grad() is: no view to autograd, which an optimizer's zero_grad() may detach.
+at::Tensor gradient_view(const at::Tensor& flat, const FlatEntry& entry) {
+  return FlatParameters::view(flat, entry).detach();
+}
+
+at::Tensor zeros_of(MemoryCategory category, std::int64_t size, const at::TensorOptions& options,
+                    Group* group) {
   const MemoryScope scope(category);
+  if (group != nullptr && options.device().is_cpu()) {
+    return shared_zeros(*group, {size}, c10::typeMetaToScalarType(options.dtype()));
+  }
   return at::zeros({size}, options);
+}
+
+void check_dtype(at::ScalarType dtype) {
+  if (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf) {
+    return;
+  }
+  throw_error<ShapeError>("parameters are kept in f32, f64, bf16 or f16, not in {}",
+                          c10::toString(dtype));
 }
 
 }  // namespace
 
-FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype) {
-  if (dtype != at::kFloat && dtype != at::kBFloat16) {
-    throw_error<ShapeError>("parameters are kept in f32 or bf16, not in {}", c10::toString(dtype));
-  }
+FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
+                               const FlatOptions& options)
+    : layout_(make_layout(module, options.units)) {
+  check_dtype(dtype);
   const at::NoGradGuard no_grad;
-  std::unordered_set<const c10::TensorImpl*> seen;
-  std::int64_t offset = 0;
-  for (const auto& item : module.named_parameters()) {
-    const at::Tensor& parameter = item.value();
-    if (!seen.insert(parameter.unsafeGetTensorImpl()).second) {
-      continue;
-    }
-    entries_.push_back({item.key(), parameter.sizes().vec(), offset, parameter.numel()});
-    parameters_.push_back(parameter);
-    offset += align(parameter.numel());
+  const at::ScalarType before = layout_.parameters.front().scalar_type();
+  const auto kind = layout_.parameters.front().options().dtype(dtype).requires_grad(false);
+  data_ = zeros_of(MemoryCategory::kWeights, size(), kind, options.group);
+  if (options.gradients) {
+    grad_ = zeros_of(MemoryCategory::kGradients, size(),
+                     kind.dtype(dtype == at::kDouble ? at::kDouble : at::kFloat), options.group);
   }
-  if (offset == 0) {
-    throw_error<ShapeError>("the module has no parameters to train");
+  for (std::size_t i = 0; i < entries().size(); ++i) {
+    at::Tensor& parameter = layout_.parameters[i];
+    const at::Tensor home = view(data_, entries()[i]);
+    home.copy_(parameter);
+    parameter.mutable_grad().reset();
+    parameter.set_data(home);
+    if (grad_.defined()) parameter.mutable_grad() = gradient_view(grad_, entries()[i]);
   }
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    if (parameters_[i].device() != parameters_[0].device()) {
-      throw_error<ShapeError>("parameters lie on one device: {} is on {}, {} on {}",
-                              entries_[0].name, parameters_[0].device().str(), entries_[i].name,
-                              parameters_[i].device().str());
-    }
-  }
-  const auto options = parameters_.front().options().dtype(dtype).requires_grad(false);
-  data_ = zeros_of(MemoryCategory::kWeights, offset, options);
-  grad_ = zeros_of(MemoryCategory::kGradients, offset, options.dtype(at::kFloat));
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    const at::Tensor home = view(data_, entries_[i]);
-    home.copy_(parameters_[i]);
-    parameters_[i].mutable_grad().reset();
-    parameters_[i].set_data(home);
-    parameters_[i].mutable_grad() = view(grad_, entries_[i]);
+  for (at::Tensor& parameter : layout_.frozen) {
+    if (parameter.scalar_type() == before) parameter.set_data(parameter.to(dtype));
   }
 }
-
-std::int64_t FlatParameters::size() const { return data_.numel(); }
 
 void FlatParameters::zero_grad() {
   const at::NoGradGuard no_grad;
   grad_.zero_();
 }
 
-void FlatParameters::backward(const at::Tensor& loss) {
+void FlatParameters::clear_gaps() {
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < entries().size(); ++i) {
+    const std::int64_t begin = entries()[i].offset + entries()[i].count;
+    const std::int64_t end = i + 1 < entries().size() ? entries()[i + 1].offset : size();
+    if (begin < end) grad_.narrow(0, begin, end - begin).zero_();
+  }
+}
+
+void FlatParameters::backward(const at::Tensor& loss, const at::Tensor& seed) {
   const ops::DirectGradients direct;
-  loss.backward();
+  loss.backward(seed);
 }
 
 at::Tensor FlatParameters::exchange_grad(const at::Tensor& buffer) {
-  if (!buffer.defined() || buffer.scalar_type() != at::kFloat || buffer.numel() != size() ||
-      !buffer.is_contiguous() || buffer.device() != grad_.device()) {
-    throw_error<ShapeError>("gradients of {} elements need a contiguous f32 buffer of that size",
-                            size());
+  if (!buffer.defined() || buffer.scalar_type() != grad_.scalar_type() ||
+      buffer.numel() != size() || !buffer.is_contiguous() || buffer.device() != grad_.device()) {
+    throw_error<ShapeError>("gradients of {} elements need a contiguous {} buffer of that size",
+                            size(), c10::toString(grad_.scalar_type()));
   }
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    parameters_[i].mutable_grad() = view(buffer, entries_[i]);
+  for (std::size_t i = 0; i < entries().size(); ++i) {
+    layout_.parameters[i].mutable_grad() = gradient_view(buffer, entries()[i]);
   }
   return std::exchange(grad_, buffer);
 }
 
+void FlatParameters::bring_gradient_home(std::size_t entry) {
+  at::Tensor& gradient = layout_.parameters[entry].mutable_grad();
+  if (lies_in(gradient, grad_, entries()[entry])) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor home = gradient_view(grad_, entries()[entry]);
+  if (gradient.defined()) {
+    home.copy_(gradient);
+  } else {
+    home.zero_();
+  }
+  gradient = home;
+}
+
+void FlatParameters::bring_gradients_home() {
+  for (std::size_t i = 0; i < entries().size(); ++i) bring_gradient_home(i);
+}
+
 void FlatParameters::check_views() const {
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    TRIREME_ASSERT(lies_in(parameters_[i], data_, entries_[i]),
+  for (std::size_t i = 0; i < entries().size(); ++i) {
+    TRIREME_ASSERT(lies_in(layout_.parameters[i], data_, entries()[i]),
                    "parameter {} left the flat buffer: the module was moved or cast after "
                    "FlatParameters was made",
-                   entries_[i].name);
-    TRIREME_ASSERT(lies_in(parameters_[i].grad(), grad_, entries_[i]),
+                   entries()[i].name);
+    TRIREME_ASSERT(!grad_.defined() || lies_in(layout_.parameters[i].grad(), grad_, entries()[i]),
                    "the gradient of {} left the flat buffer: it was reset outside of "
                    "FlatParameters::zero_grad()",
-                   entries_[i].name);
+                   entries()[i].name);
   }
 }
 

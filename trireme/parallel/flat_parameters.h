@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "trireme/optim/flat_layout.h"
+#include "trireme/parallel/module_layout.h"
 
 namespace torch::nn {
 class Module;
@@ -26,29 +27,53 @@ class Module;
 
 namespace trireme {
 
+class Group;
+
+struct FlatOptions {
+  std::vector<const torch::nn::Module*> units =
+      {};  // subtrees that lie together; see make_layout()
+  // False: no buffer for gradients, and parameters without one.
+  bool gradients = true;
+  // With a group, the buffers lie where its collectives use them.
+  Group* group = nullptr;
+};
+
 // Not thread-safe. The module must not be moved or cast afterwards (.to() breaks the views;
 // check_views() finds it).
 class FlatParameters {
  public:
   static constexpr std::int64_t kAlignment = 64;  // elements: a cache line of bf16 is 32, of f32 16
 
-  // Takes the parameters in registration order, tied ones once, casts to dtype (f32 or bf16) and
-  // re-points module and gradients. The buffers lie where the parameters do, on one device. Throws
-  // ShapeError for a module without parameters, or with some on another device.
-  FlatParameters(torch::nn::Module& module, at::ScalarType dtype);
+  // Takes the parameters that require a gradient as make_layout() lays them out, casts them (and
+  // those of their dtype that require none) to dtype, f32, f64, bf16 or f16, and re-points module
+  // and gradients.
+  // The buffers lie where the parameters do, on one device. Throws ShapeError as make_layout()
+  // does.
+  FlatParameters(torch::nn::Module& module, at::ScalarType dtype, const FlatOptions& options = {});
 
-  std::int64_t size() const;  // elements including gaps
-  const std::vector<FlatEntry>& entries() const { return entries_; }
+  std::int64_t size() const { return layout_.size; }  // elements including gaps
+  const ModuleLayout& layout() const { return layout_; }
+  const std::vector<FlatEntry>& entries() const { return layout_.entries; }
   at::Tensor data() const { return data_; }  // [size()], dtype
-  at::Tensor grad() const { return grad_; }  // [size()], f32 whatever the dtype
+  // [size()]: f64 for f64, else f32. Undefined without gradients.
+  at::Tensor grad() const { return grad_; }
   void zero_grad();
+  // Zeros in the gaps of grad(): an exchange that works on blocks (a codec) may have put something
+  // there, a NaN even, that no one else would ever clear.
+  void clear_gaps();
   // loss.backward(), with the gradients of ops' operations summed in place (ops::DirectGradients).
   // loss.backward() alone gives the same sums with more passes over memory, and in bf16 each
-  // gradient is rounded to bf16 before it is added.
-  void backward(const at::Tensor& loss);
-  // The gradients lie in `buffer` from here on, f32 [size()] contiguous; returns the tensor where
-  // they lay. Nothing is copied or cleared. Throws ShapeError.
+  // gradient is rounded to bf16 before it is added. seed: what the loss's gradient is; 1 when
+  // undefined.
+  void backward(const at::Tensor& loss, const at::Tensor& seed = {});
+  // The gradients lie in `buffer` from here on, contiguous, of the dtype and size of grad();
+  // returns the tensor where they lay. Nothing is copied or cleared. Throws ShapeError.
   at::Tensor exchange_grad(const at::Tensor& buffer);
+  // Where the gradient of a parameter is no longer its view of the buffer, it becomes that again: a
+  // gradient that was reset (zero_grad(set_to_none)) is zeros, one that autograd laid elsewhere is
+  // copied. For one entry, or for all.
+  void bring_gradient_home(std::size_t entry);
+  void bring_gradients_home();
   // Throws InternalError when a parameter or gradient of the module no longer lies in the buffers,
   // naming it.
   void check_views() const;
@@ -56,8 +81,7 @@ class FlatParameters {
   static at::Tensor view(const at::Tensor& flat, const FlatEntry& entry);
 
  private:
-  std::vector<FlatEntry> entries_;
-  std::vector<at::Tensor> parameters_;
+  ModuleLayout layout_;
   at::Tensor data_;
   at::Tensor grad_;
 };

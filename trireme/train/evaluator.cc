@@ -47,17 +47,18 @@ Evaluator::Evaluator(const TokenShards& shards, std::int64_t context,
                         options.micro_batch_size * options.max_micro_batches)),
       unigram_entropy_(target_entropy(shards, sampler_, context, samples_)) {}
 
-Evaluation Evaluator::run(nn::TransformerImpl& model, Group& group) const {
+Evaluation Evaluator::run(const Loss& loss, Group& group) const {
   const c10::NoGradGuard no_grad;
   const std::int64_t size = options_.micro_batch_size;
   const std::int64_t micro_batches = (samples_ + size - 1) / size;
   // Summed loss by micro-batch, zero where another rank computes it.
   std::vector<double> losses(static_cast<std::size_t>(micro_batches), 0.0);
-  for (std::int64_t m = group.rank(); m < micro_batches; m += group.size()) {
+  for (std::int64_t round = 0; round < micro_batches; round += group.size()) {
+    // Who has none left computes the last once more.
+    const std::int64_t m = std::min(round + group.rank(), micro_batches - 1);
     const std::int64_t count = std::min(size, samples_ - m * size);
-    const MicroBatch batch = loader_.load(m * size, count);
-    const double mean =
-        model.loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT).item<double>();
+    const double mean = loss(loader_.load(m * size, count)).item<double>();
+    if (m != round + group.rank()) continue;
     losses[static_cast<std::size_t>(m)] = mean * static_cast<double>(count * context_);
   }
   group.all_reduce(buffer_of(std::span(losses)));  // exact: all but one summand are zero

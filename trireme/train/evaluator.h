@@ -6,13 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "trireme/comm/group.h"
 #include "trireme/data/sampler.h"
 #include "trireme/data/token_shards.h"
 #include "trireme/data/tokenizer.h"
-#include "trireme/nn/transformer.h"
 #include "trireme/train/batch_loader.h"
 
 namespace trireme {
@@ -37,9 +37,13 @@ class Evaluator {
   // shards must outlive it. Throws DataError when not one sample fits.
   Evaluator(const TokenShards& shards, std::int64_t context, const EvaluatorOptions& options);
 
+  // Mean loss of a micro-batch. Called without gradients, as often on each rank, so that it may
+  // communicate.
+  using Loss = std::function<at::Tensor(const MicroBatch&)>;
+
   // Collective over the group, blocking: the micro-batches are shared out, the result is the same
   // on all ranks and does not depend on their number.
-  Evaluation run(nn::TransformerImpl& model, Group& group) const;
+  Evaluation run(const Loss& loss, Group& group) const;
 
  private:
   std::int64_t context_;

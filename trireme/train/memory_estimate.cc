@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <vector>
 
@@ -14,9 +15,8 @@
 #include "trireme/ops/kernels/matrix_kernels.h"
 #include "trireme/ops/kernels/norm_kernels.h"
 #include "trireme/ops/loss.h"
-#include "trireme/optim/optimizer.h"
-#include "trireme/parallel/data/micro_batch_plan.h"
 #include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/topology/host.h"
 
 namespace trireme {
@@ -29,36 +29,32 @@ constexpr std::int64_t kF32Bytes = 4, kI64Bytes = 8;
 
 std::int64_t div_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// The model's parameters in a flat buffer; not in the model's order, nor with its names.
-optim::OptimizerSpace flat_space(const nn::ModelConfig& c) {
-  optim::OptimizerSpace space;
-  std::int64_t at = 0;
-  const auto add = [&](std::vector<std::int64_t> shape, bool hidden = false) {
-    const std::int64_t count = shape[0] * (shape.size() > 1 ? shape[1] : 1);
-    space.parameters.push_back({{"", shape, at, count}, shape.size() > 1, hidden});
-    at += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
+// Elements of the flat buffers: each parameter begins at a multiple of their alignment, each unit
+// at a block.
+struct FlatElements {
+  std::int64_t rest = 0;   // what belongs to no block of the model
+  std::int64_t block = 0;  // of the model
+  std::int64_t layers = 0;
+  std::int64_t all() const { return rest + layers * block; }
+};
+
+FlatElements flat_elements(const nn::ModelConfig& c) {
+  const auto sum = [](std::initializer_list<std::int64_t> parameters) {
+    std::int64_t elements = 0;
+    for (const std::int64_t count : parameters) {
+      elements += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
+    }
+    return elements;
   };
   const std::int64_t C = c.width, F = c.mlp_width, KD = c.kv_heads * c.head_width();
-  const auto add_norm = [&] {
-    add({C});
-    if (c.is_gpt2()) add({C});
-  };
-  for (int i = 0; i < (c.tied() ? 1 : 2); ++i) add({c.vocab_size, C});
-  if (c.is_gpt2()) add({c.context, C});
-  for (std::int64_t layer = 0; layer < c.layers; ++layer) {
-    add_norm();
-    add_norm();
-    for (const std::int64_t rows : {C, KD, KD, C, F}) add({rows, C}, /*hidden=*/true);
-    add({C, F}, /*hidden=*/true);
-    if (c.is_gpt2()) {
-      for (const std::int64_t bias : {C, KD, KD, C, F, C}) add({bias});
-    } else {
-      add({F, C}, /*hidden=*/true);
-    }
-  }
-  add_norm();
-  space.segments = {{0, at}};
-  return space;
+  const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * sum({C});
+  const std::int64_t gate_or_biases = c.is_gpt2() ? sum({C, KD, KD, C, F, C}) : sum({F * C});
+  const std::int64_t block =
+      2 * norm + sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + gate_or_biases;
+  const std::int64_t embeddings =
+      (c.tied() ? 1 : 2) * sum({c.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
+  const auto whole = [](std::int64_t n) { return div_up(n, kShardBlock) * kShardBlock; };
+  return {whole(embeddings + norm), whole(block), c.layers};
 }
 
 // Buffers of gradients that a rank comes to have: the steps of TrainStep and GradientTree, with
@@ -84,15 +80,12 @@ class GradientBuffers {
         ++free_;
       }
     }
-    heights_.clear();
-    if (holds_total_) ++free_;  // of the rounds before, added to this one's sum
-    holds_total_ = true;
+    heights_.clear();  // the sum is on its way until the step ends
   }
 
   std::int64_t made_ = 0;
   std::int64_t free_ = 0;
   std::vector<int> heights_;
-  bool holds_total_ = false;
 };
 
 // Bytes of the tensors of a step by what they hold; "of all rows" where nothing else is said.
@@ -232,6 +225,12 @@ class ThreadScratch {
   std::int64_t left_ = 0, right_ = 0, tiles_ = 0;
 };
 
+// Sums of gradients that a rank comes to have of the pieces of a step's micro-batches.
+std::int64_t shard_sums(const TrainConfig& config, const JobShape& job) {
+  const auto mine = static_cast<std::uint64_t>(config.batch.micro_batches / job.ranks);
+  return mine == 1 ? 1 : std::bit_width(mine - 1) + 2;
+}
+
 // In GB from one on, else in MB.
 struct Unit {
   double bytes;
@@ -258,6 +257,7 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
     }
   };
   add("compute.recompute=blocks", [](TrainConfig& c) { c.compute.recompute = "blocks"; });
+  add("parallel.shard=3", [](TrainConfig& c) { c.parallel.shard = 3; });
   add("batch.micro_batch_size=1", [](TrainConfig& c) { c.batch.micro_batch_size = 1; });
   add("train.dtype=bf16", [](TrainConfig& c) { c.train.dtype = "bf16"; });
   add("a model of half the layers",
@@ -268,15 +268,27 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
 }  // namespace
 
 MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
-  const optim::OptimizerSpace space = flat_space(config.model);
-  const std::int64_t flat = space.segments.front().end;
-  const MicroBatchPlan plan(config.batch.micro_batches, job.ranks);
+  const FlatElements flat = flat_elements(config.model);
+  const std::int64_t stage = config.parallel.shard;
+  const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
+  const std::int64_t all = flat.all(), share = div_up(all, job.ranks);
   MemorySplit memory;
-  memory[kWeights] = flat * (kF32Bytes + (config.train.dtype == "bf16" ? 2 : 0));
-  memory[kGradients] = flat * kF32Bytes * GradientBuffers::count(plan);
-  memory[kOptimizer] = optim::optimizer_state_bytes(config.optimizer, space);
+  // In f32 the weights that compute are those that the optimizer updates.
+  memory[kWeights] = copy_bytes == 0 ? (stage == 3 ? share : all) * kF32Bytes
+                                     : (stage == 0 ? all : share) * kF32Bytes +
+                                           (stage == 3 ? share : all) * copy_bytes;
+  memory[kGradients] = kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
+                                                          config.batch.micro_batches, job.ranks))
+                                              : share * shard_sums(config, job));
+  memory[kOptimizer] = 2 * (stage == 0 ? all : share) * kF32Bytes;
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
+  // Gradients that are summed or on their way, and weights that are gathered.
+  if (stage >= 2) memory[kWorkspace] += kF32Bytes * (flat.rest + 4 * flat.block);
+  if (stage == 3) {
+    memory[kWorkspace] += (copy_bytes == 0 ? kF32Bytes : copy_bytes) *
+                          (flat.rest + (2 + config.parallel.prefetch) * flat.block);
+  }
   return memory;
 }
 
@@ -299,6 +311,17 @@ void check_memory(const TrainConfig& config, const JobShape& job, std::int64_t a
       "less with {}; or start fewer workers on this host",
       describe_memory(memory), job.local_ranks, in_words(needed), in_words(available_bytes),
       smaller_settings(config, job));
+}
+
+void check_gather_budget(const TrainConfig& config) {
+  const std::int64_t budget = config.parallel.gather_budget_bytes;
+  const FlatElements flat = flat_elements(config.model);
+  const std::int64_t least = (flat.rest + flat.block) * (config.train.dtype == "bf16" ? 2 : 4);
+  if (config.parallel.shard < 3 || budget == 0 || budget >= least) return;
+  throw_error<ConfigError>(
+      "parallel.gather_budget_bytes is {}, but the embeddings and one block take {}: raise it, or "
+      "leave it out",
+      budget, least);
 }
 
 std::int64_t memory_for_training() {

@@ -38,6 +38,9 @@ std::string describe_memory(const MemorySplit& memory);
 // unknown), with the numbers and what would take less.
 void check_memory(const TrainConfig& config, const JobShape& job, std::int64_t available_bytes);
 
+// Throws ConfigError when parallel.gather_budget_bytes is less than a step needs at some moment.
+void check_gather_budget(const TrainConfig& config);
+
 // What this host, and the control group of this process, have for the job. 0: unknown.
 std::int64_t memory_for_training();
 

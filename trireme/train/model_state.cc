@@ -3,18 +3,17 @@
 
 #include "trireme/train/model_state.h"
 
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <charconv>
 #include <cstring>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
-#include "trireme/nn/parameter_role.h"
 #include "trireme/ops/memory/memory_ledger.h"
 
 namespace trireme {
@@ -22,57 +21,15 @@ namespace {
 
 using NamedView = std::pair<std::string, TensorView>;
 
-// All of the flat buffer is this rank's.
-optim::OptimizerSpace optimizer_space(const torch::nn::Module& model, const FlatParameters& flat) {
-  optim::OptimizerSpace space;
-  std::unordered_map<std::string, nn::ParameterRole> roles;
-  for (const nn::RoledParameter& parameter : nn::parameters_with_roles(model)) {
-    roles.emplace(parameter.name, parameter.role);
-  }
-  for (const FlatEntry& entry : flat.entries()) {
-    const nn::ParameterRole role = roles.at(entry.name);
-    space.parameters.push_back({entry, nn::decays(role), nn::is_hidden_matrix(role)});
-  }
-  space.segments = {{0, flat.size()}};
-  return space;
-}
-
-// One tensor of the optimizer's file: of a parameter, in its shape where it has as many elements.
-struct StateTensor {
-  std::string name;
-  FlatEntry entry;  // its offset is that in values
-  at::Tensor values;
-};
-
-// Of a part of the state: "first_moment.<name of the parameter>" for each of its parameters.
-void append_tensors(const optim::OptimizerState& state, const std::vector<FlatEntry>& entries,
-                    std::vector<StateTensor>& tensors) {
-  if (!state.parameter.empty()) {
-    const FlatEntry whole{state.parameter, state.values.sizes().vec(), 0, state.values.numel()};
-    tensors.push_back({state.name + "." + state.parameter, whole, state.values});
-    return;
-  }
+// One view for each entry of a flat f32 tensor.
+void append_views(const at::Tensor& flat, const std::vector<FlatEntry>& entries,
+                  const std::string& prefix, std::vector<NamedView>& views) {
+  const float* data = flat.data_ptr<float>();
   for (const FlatEntry& entry : entries) {
-    for (const ShardPiece& piece : state.pieces) {
-      if (entry.offset < piece.begin || entry.offset >= piece.end) continue;
-      FlatEntry here = entry;
-      here.offset += piece.local_begin - piece.begin;
-      tensors.push_back({state.name + "." + entry.name, here, state.values});
-    }
+    const std::span<const float> part(data + entry.offset, static_cast<std::size_t>(entry.count));
+    views.emplace_back(prefix + entry.name,
+                       TensorView{DType::kF32, entry.shape, std::as_bytes(part)});
   }
-}
-
-std::vector<StateTensor> tensors_of(const std::vector<optim::OptimizerState>& states,
-                                    const std::vector<FlatEntry>& entries) {
-  std::vector<StateTensor> tensors;
-  for (const optim::OptimizerState& state : states) append_tensors(state, entries, tensors);
-  return tensors;
-}
-
-NamedView view_of_entry(const std::string& name, const FlatEntry& entry, const at::Tensor& flat) {
-  const std::span<const float> part(flat.data_ptr<float>() + entry.offset,
-                                    static_cast<std::size_t>(entry.count));
-  return {name, TensorView{DType::kF32, entry.shape, std::as_bytes(part)}};
 }
 
 void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& name,
@@ -85,6 +42,14 @@ void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, cons
         fmt::join(entry.shape, ", "));
   }
   std::memcpy(flat + entry.offset, tensor.bytes.data(), tensor.bytes.size());
+}
+
+// Fills a flat f32 tensor from the tensors of that prefix.
+void copy_flat(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& prefix,
+               const std::vector<FlatEntry>& entries, const at::Tensor& flat) {
+  for (const FlatEntry& entry : entries) {
+    copy_tensor(file, checkpoint, prefix + entry.name, entry, flat.data_ptr<float>());
+  }
 }
 
 void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoint,
@@ -106,70 +71,67 @@ nn::Transformer initialized_model(const nn::ModelConfig& config,
 
 }  // namespace
 
-ModelState::ModelState(const nn::ModelConfig& config, const optim::OptimizerConfig& optimizer,
-                       at::ScalarType dtype, std::optional<std::uint64_t> seed)
-    : model_(initialized_model(config, seed)),
-      weights_(FlatParameters(*model_, at::kFloat).data()),
-      flat_(*model_, dtype),
-      optimizer_(optim::make_optimizer(optimizer, optimizer_space(*model_, flat_))) {
-  if (dtype == at::kFloat) {
-    weights_ = flat_.data();
-  } else {
-    working_copy_ = flat_.data();
-  }
+ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed)
+    : model_(initialized_model(config.model, seed)),
+      sharded_(*model_, group,
+               {.stage = static_cast<int>(config.parallel.shard),
+                .dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
+                .micro_batches = config.batch.micro_batches,
+                .bucket_bytes = config.parallel.bucket_bytes,
+                .units = model_->blocks(),
+                .prefetch = static_cast<int>(config.parallel.prefetch),
+                .gather_budget_bytes = config.parallel.gather_budget_bytes}),
+      optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())) {
+  model_->set_recompute(config.compute.recompute_mode());
+  if (config.parallel.shard < 3) return;
+  model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
+    return sharded_.run(block, inputs, f);
+  });
 }
 
 void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
                   const at::Tensor& weights) {
   const SafetensorsFile model = checkpoint.tensors(kModelFile);
   check_tensor_count(model, checkpoint, kModelFile, entries.size());
-  for (const FlatEntry& entry : entries) {
-    copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
-  }
+  copy_flat(model, checkpoint, "", entries, weights);
 }
 
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
-  load_weights(checkpoint, flat_.entries(), weights_);
-  if (working_copy_.defined()) working_copy_.copy_(weights_);
-  if (with_optimizer) load_optimizer(checkpoint);
-}
-
-void ModelState::load_optimizer(const Checkpoint& checkpoint) {
-  const std::vector<optim::OptimizerState> states = optimizer_->state();
-  const std::vector<StateTensor> tensors = tensors_of(states, flat_.entries());
-  const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
-  check_tensor_count(file, checkpoint, kOptimizerFile, tensors.size());
-  for (const StateTensor& tensor : tensors) {
-    copy_tensor(file, checkpoint, tensor.name, tensor.entry, tensor.values.data_ptr<float>());
-  }
-  optimizer_->set_state(states);
+  const ModuleLayout& layout = sharded_.layout();
+  const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
+  load_weights(checkpoint, layout.entries, whole);
+  if (!with_optimizer) return sharded_.set_weights(whole);
   optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
-  const optim::PieceUpdate all{.weights = weights_, .working_copy = working_copy_};
-  optimizer_->round({&all, 1});
+  sharded_.set_weights(whole, optimizer_.get());
+  const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
+  const std::vector<optim::OptimizerState> state = optimizer_->state();
+  check_tensor_count(file, checkpoint, kOptimizerFile, state.size() * layout.entries.size());
+  for (const optim::OptimizerState& part : state) {
+    copy_flat(file, checkpoint, part.name + ".", layout.entries, whole);
+    sharded_.scatter_shard(whole, part.values);
+  }
 }
 
-void ModelState::save(CheckpointWriter& writer, CheckpointState& state) const {
-  std::vector<NamedView> model, moments;
-  for (const FlatEntry& entry : flat_.entries()) {
-    model.push_back(view_of_entry(entry.name, entry, weights_));
+void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
+  const std::vector<FlatEntry>& entries = sharded_.layout().entries;
+  {
+    const at::Tensor weights = sharded_.gather_weights();
+    if (writer != nullptr) {
+      std::vector<NamedView> views;
+      append_views(weights, entries, "", views);
+      writer->add_tensors(kModelFile, views);
+    }
   }
-  writer.add_tensors(kModelFile, model);
-  const std::vector<StateTensor> tensors = tensors_of(optimizer_->state(), flat_.entries());
-  for (const StateTensor& tensor : tensors) {
-    moments.push_back(view_of_entry(tensor.name, tensor.entry, tensor.values));
+  std::vector<NamedView> views;
+  std::vector<at::Tensor> parts;  // what views look at
+  for (const optim::OptimizerState& part : optimizer_->state()) {
+    parts.push_back(sharded_.gather_shard(part.values));
+    if (writer != nullptr) append_views(parts.back(), entries, part.name + ".", views);
   }
-  writer.add_tensors(kOptimizerFile, moments);
-  writer.add_file(kModelConfigFile, config_to_yaml(model_->config()));
   state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
-}
-
-void ModelState::update(const at::Tensor& gradients, double learning_rate, double scale) {
-  const optim::PieceUpdate all{
-      .weights = weights_, .gradients = gradients, .working_copy = working_copy_};
-  optimizer_->step({.pieces = {&all, 1},
-                    .learning_rate = learning_rate,
-                    .gradient_scale = scale,
-                    .clear_gradients = true});
+  if (writer == nullptr) return;
+  writer->add_tensors(kOptimizerFile, views);
+  writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
 }
 
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {

@@ -1,18 +1,16 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// ModelState: the weights of a run and all that an update needs, and how they go to and from
-// checkpoints.
+// ModelState: the weights of a run and all that an update needs, shared among its ranks
+// (parallel/shard/sharded_model.h), and how they go to and from checkpoints.
 //
-// In f32 the model's flat parameters are the weights. In bf16 the weights are f32 masters, and the
-// model computes in a rounded copy of them.
+//   ModelState state(config, group, seed);
+//   state.sharded().backward(state.sharded().forward([&] { return state.model()->loss(...); }));
 //
-//   ModelState state(config.model, config.optimizer, at::kBFloat16, seed);
-//   state.update(gradient_sum, learning_rate, scale);
+// A checkpoint holds whole tensors, whatever the number of ranks and the stage of ZeRO.
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <memory>
@@ -21,40 +19,36 @@
 #include <vector>
 
 #include "trireme/checkpoint/checkpoint.h"
+#include "trireme/comm/group.h"
 #include "trireme/nn/transformer.h"
 #include "trireme/optim/optimizer.h"
-#include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/shard/sharded_model.h"
 #include "trireme/train/train_config.h"
 
 namespace trireme {
 
+// Not thread-safe. All ranks make one alike.
 class ModelState {
  public:
-  // config resolved. dtype: f32 or bf16. Weights by nn::initialize(seed); without a seed they are
-  // whatever memory holds, for a load() that follows.
-  ModelState(const nn::ModelConfig& config, const optim::OptimizerConfig& optimizer,
-             at::ScalarType dtype, std::optional<std::uint64_t> seed);
+  // config.model resolved. Weights by nn::initialize(seed); without a seed they are whatever memory
+  // holds, for a load() that follows. Collective. Throws as ShardedModel does.
+  ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed);
 
-  // Weights, and optimizer state when with_optimizer. Throws CheckpointError on another shape
-  // (which tensor, both shapes), a missing or a surplus tensor.
+  // Weights, and optimizer state when with_optimizer. Collective; each rank reads the checkpoint.
+  // Throws CheckpointError on another shape (which tensor, both shapes), a missing or a surplus
+  // tensor.
   void load(const Checkpoint& checkpoint, bool with_optimizer);
-  // Adds the model's files to the writer and what load() needs beside them to state.
-  void save(CheckpointWriter& writer, CheckpointState& state) const;
-
-  // One step on gradients (f32 flat) times scale; leaves zeros in them.
-  void update(const at::Tensor& gradients, double learning_rate, double scale);
+  // Rank 0 adds the model's files to its writer, which others leave null, and what load() needs
+  // beside them to state. Collective: the shards come together on rank 0.
+  void save(CheckpointWriter* writer, CheckpointState& state);
 
   nn::Transformer& model() { return model_; }
-  FlatParameters& flat() { return flat_; }
-  const at::Tensor& weights() const { return weights_; }  // f32 [flat().size()]
+  ShardedModel& sharded() { return sharded_; }
+  optim::Optimizer& optimizer() { return *optimizer_; }
 
  private:
-  void load_optimizer(const Checkpoint& checkpoint);
-
   nn::Transformer model_;
-  at::Tensor weights_;
-  FlatParameters flat_;
-  at::Tensor working_copy_;  // flat_.data() in bf16; undefined in f32
+  ShardedModel sharded_;
   std::unique_ptr<optim::Optimizer> optimizer_;
 };
 

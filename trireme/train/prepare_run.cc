@@ -13,7 +13,8 @@
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/data/corpus.h"
 #include "trireme/data/sampler.h"
-#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/parallel/shard/sharded_gradients.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
@@ -32,10 +33,14 @@ void check_layout(const TrainConfig& config, int workers) {
         "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
         config.parallel.dp, workers, config.parallel.dp);
   }
+  if (config.parallel.shard >= 2) {
+    check_interleaved_micro_batches(config.batch.micro_batches, workers);
+  }
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
 }
 
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {
+  check_gather_budget(resolved);
   check_memory(
       resolved,
       {.ranks = options.workers, .threads = options.threads, .local_ranks = options.local_workers},

@@ -71,6 +71,10 @@ void RunLog::step(std::int64_t step, const StepStats& stats, double seconds) {
                    {"share_of_limit", share_of_limit(rate)},
                    {"memory_current_bytes", memory.current.total()}};
   append_peak(fields, memory);
+  fields.insert(fields.end(), {{"communication_us", stats.exchange.communication_us},
+                               {"exposed_us", stats.exchange.exposed_us},
+                               {"waited_for_rank", std::int64_t{stats.exchange.waited_for_rank}},
+                               {"skew_us", stats.exchange.skew_us}});
   metrics_.append(fields);
   events_.append(step, fields);
   if (steps_ == 2) {  // the first also has what only the start needs

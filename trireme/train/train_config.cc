@@ -138,6 +138,14 @@ void CheckpointConfig::validate() const {
 
 void ParallelConfig::visit(ConfigFields& f) {
   f.field("dp", dp, "data-parallel ranks; 0: as many as there are workers");
+  f.field(
+      "shard", shard,
+      "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
+      "weights");
+  f.field("bucket_bytes", bucket_bytes, "gradients that travel together, at least");
+  f.field("prefetch", prefetch, "shard 3: blocks whose weights are gathered ahead");
+  f.field("gather_budget_bytes", gather_budget_bytes,
+          "shard 3: most that gathered weights may take at once; 0: as much as there is");
   f.field("engine", engine, "what carries bytes between ranks",
           {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"});
   f.field("network_interface", network_interface,
@@ -148,6 +156,12 @@ void ParallelConfig::visit(ConfigFields& f) {
 
 void ParallelConfig::validate() const {
   require_at_least("parallel.dp", dp, 0);
+  if (shard < 0 || shard > 3) {
+    throw_error<ConfigError>("parallel.shard is {}: 0, 1, 2 or 3, a stage of ZeRO", shard);
+  }
+  require_at_least("parallel.bucket_bytes", bucket_bytes, 1);
+  require_at_least("parallel.prefetch", prefetch, 0);
+  require_at_least("parallel.gather_budget_bytes", gather_budget_bytes, 0);
   require_positive("parallel.timeout_seconds", timeout_seconds);
   require_positive("parallel.join_timeout_seconds", join_timeout_seconds);
 }

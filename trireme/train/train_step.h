@@ -3,7 +3,7 @@
 
 // One optimizer update: every rank computes its micro-batches, the gradients are summed, all ranks
 // apply the same update. The result does not depend on the number of ranks
-// (parallel/data/micro_batch_plan.h).
+// (parallel/micro_batch_plan.h).
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,7 @@
 
 #include "trireme/comm/group.h"
 #include "trireme/data/token_shards.h"
-#include "trireme/parallel/data/gradient_tree.h"
-#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/step_exchange.h"
 #include "trireme/train/batch_loader.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/train_config.h"
@@ -25,7 +24,8 @@ struct StepStats {
   double loss = 0;           // mean over the step's tokens, nats
   double gradient_norm = 0;  // of the mean gradient, before clipping
   double learning_rate = 0;
-  bool stop = false;  // some rank was asked to stop; all ranks see the same
+  bool stop = false;    // some rank was asked to stop; all ranks see the same
+  StepReport exchange;  // what the gradients' way cost this rank
 };
 
 // Not thread-safe. All ranks of the group make one with the same config and call run() with the
@@ -42,17 +42,12 @@ class TrainStep {
   StepStats run(std::int64_t step, bool stop_requested);
 
  private:
-  at::Tensor sum_gradients(std::int64_t step);
-  // Leaves the gradient in the tree; returns the loss.
-  double compute_gradient(const MicroBatch& batch);
   double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
 
   const TrainConfig& config_;
   Group& group_;
   ModelState& state_;
   BatchLoader loader_;
-  MicroBatchPlan plan_;
-  GradientTree tree_;
   // By micro-batch of the current step, zero where another rank computed it; last: the number of
   // ranks that want to stop.
   std::vector<double> losses_;

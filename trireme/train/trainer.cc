@@ -19,10 +19,6 @@
 namespace trireme {
 namespace {
 
-at::ScalarType torch_dtype(const std::string& dtype) {
-  return dtype == "bf16" ? at::kBFloat16 : at::kFloat;
-}
-
 // config with the model resolved against the data that it opens.
 std::pair<TrainConfig, TrainData> open_resolved(TrainConfig config) {
   TrainData data = open_train_data(config);
@@ -53,8 +49,7 @@ Trainer::Trainer(std::pair<TrainConfig, TrainData> opened, Group& group,
       options_(options),
       folder_(config_.out),
       data_(std::move(opened.second)),
-      state_(config_.model, config_.optimizer, torch_dtype(config_.train.dtype),
-             static_cast<std::uint64_t>(config_.seed)),
+      state_(config_, group_, static_cast<std::uint64_t>(config_.seed)),
       step_(config_, data_.train, group_, state_,
             document_separator(config_.model, data_.tokenizer)),
       evaluator_(data_.validation, config_.model.context,
@@ -146,17 +141,23 @@ TrainResult Trainer::run() {
 }
 
 void Trainer::evaluate(std::int64_t step) {
-  evaluation_ = evaluator_.run(*state_.model(), group_);
+  evaluation_ = evaluator_.run(
+      [this](const MicroBatch& batch) {
+        return state_.sharded().forward([&] {
+          return state_.model()->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+        });
+      },
+      group_);
   evaluated_step_ = step;
   if (log_) log_->evaluation(step, evaluation_);
 }
 
 void Trainer::save(std::int64_t step) {
   saved_step_ = step;
-  if (!is_root()) return;
-  CheckpointWriter writer(folder_.checkpoints(), step);
   CheckpointState state;
-  state_.save(writer, state);
+  if (!is_root()) return state_.save(nullptr, state);
+  CheckpointWriter writer(folder_.checkpoints(), step);
+  state_.save(&writer, state);
   writer.add_file(kTokenizerFile, data_.tokenizer.to_json());
   state[kTokenizerHashKey] = data_.tokenizer.hash();
   state[kNumericsKey] = numerics_fingerprint();

@@ -15,9 +15,10 @@
 
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
-#include "trireme/comm/world.h"
+#include "trireme/comm/group.h"
 #include "trireme/data/token_shards.h"
 #include "trireme/ops/machine_rates.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
@@ -37,11 +38,12 @@ void check_at_least_one(const char* option, std::int64_t value) {
 
 // Samples for a few steps; epochs repeat them in another order.
 TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig& config,
-                          const std::string& folder) {
+                          const std::string& folder, int ranks) {
   constexpr std::int64_t kSteps = 4;
   constexpr char kNoTokenizer[] = "0000000000000000";  // a hash's digits
   const RandomStream random(kSeed, "tokens");
-  std::vector<TokenId> ids(static_cast<std::size_t>(kSteps * options.batch * options.tokens + 1));
+  std::vector<TokenId> ids(static_cast<std::size_t>(
+      kSteps * options.batch * options.accumulate * ranks * options.tokens + 1));
   for (std::size_t i = 0; i < ids.size(); ++i) {
     ids[i] = static_cast<TokenId>(random.bits(i) % static_cast<std::uint64_t>(config.vocab_size));
   }
@@ -51,11 +53,12 @@ TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig
   return {folder, kSplit};
 }
 
-TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig& model) {
+TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig& model, int ranks) {
   TrainConfig config;
   config.seed = kSeed;
   config.model = model;
-  config.batch = {.micro_batch_size = options.batch, .micro_batches = 1};
+  config.batch = {.micro_batch_size = options.batch, .micro_batches = options.accumulate * ranks};
+  config.parallel.shard = options.shard;
   config.train.steps = options.warm_up_steps + options.steps;
   config.train.dtype = options.dtype;
   return config;
@@ -138,23 +141,33 @@ double seconds_of(const std::vector<PartTotal>& totals) {
 }
 
 // Runs the steps and fills in what they tell. The model is gone when it returns.
-void run_steps(const TrainConfig& config, const TokenShards& shards, StepBenchReport& report) {
+void run_steps(const TrainConfig& config, const TokenShards& shards, Group& group,
+               StepBenchReport& report) {
   const StepBenchOptions& options = report.options;
-  ModelState state(config.model, config.optimizer, training_dtype(options.dtype), kSeed);
-  const std::unique_ptr<Group> alone = join_world({});
-  TrainStep step(config, shards, *alone, state);
+  ModelState state(config, group, kSeed);
+  TrainStep step(config, shards, group, state);
   for (std::int64_t i = 0; i < options.warm_up_steps; ++i) step.run(i, false);
   StepParts recorder;
   PartSums sums;
-  std::vector<double> seconds;
+  std::vector<double> seconds, communication_us, exposed_us;
+  const std::int64_t sent_before = state.sharded().bytes_sent();
   for (std::int64_t i = 0; i < options.steps; ++i) {
     recorder.start();
-    report.loss = step.run(options.warm_up_steps + i, false).loss;
+    const StepStats stats = step.run(options.warm_up_steps + i, false);
+    report.loss = stats.loss;
+    communication_us.push_back(stats.exchange.communication_us);
+    exposed_us.push_back(stats.exchange.exposed_us);
     const std::vector<PartTotal> totals = recorder.stop();
     seconds.push_back(seconds_of(totals));
     sums.add(totals);
   }
   report.seconds = spread_of(seconds);
+  report.exchange = {spread_of(communication_us), spread_of(exposed_us),
+                     static_cast<double>(state.sharded().bytes_sent() - sent_before) /
+                         static_cast<double>(options.steps)};
+  const MemorySplit memory = process_memory().report().current;
+  report.state_bytes = memory[MemoryCategory::kWeights] + memory[MemoryCategory::kGradients] +
+                       memory[MemoryCategory::kOptimizer];
   report.parts = sums.of_step(report.seconds.median);
 }
 
@@ -176,12 +189,16 @@ void StepBenchOptions::validate() const {
   check_at_least_one("--batch", batch);
   check_at_least_one("--seq", tokens);
   check_at_least_one("--steps", steps);
+  check_at_least_one("--accumulate", accumulate);
+  if (shard < 0 || shard > 3) {
+    throw_error<ConfigError>("--shard is {}; it must be 0, 1, 2 or 3, a stage of ZeRO", shard);
+  }
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
-  check_memory(*this, train_config(*this, known_model(model, tokens)));
+  check_memory(*this, train_config(*this, known_model(model, tokens), 1));
 }
 
 double StepBenchReport::tokens_per_step() const {
-  return static_cast<double>(options.batch * options.tokens);
+  return static_cast<double>(options.batch * options.tokens * options.accumulate * ranks);
 }
 
 double StepBenchReport::share_of_limit() const {
@@ -201,18 +218,23 @@ double StepBenchReport::flops_in_parts() const {
   return sum;
 }
 
-StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder) {
+StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder,
+                           Group& group) {
   options.validate();
   const nn::ModelConfig model = known_model(options.model, options.tokens);
   StepBenchReport report;
   report.options = options;
+  report.ranks = group.size();
   report.parameters = model.num_parameters();
   report.threads = at::get_num_threads();
-  report.flops = total_flops(step_products(model, options.batch, options.tokens));
+  report.flops = static_cast<double>(options.accumulate) *
+                 total_flops(step_products(model, options.batch, options.tokens));
   reset_peak();
-  run_steps(train_config(options, model), random_tokens(options, model, folder), report);
+  run_steps(train_config(options, model, group.size()),
+            random_tokens(options, model, folder, group.size()), group, report);
   report.peak_bytes = peak_resident_bytes();
-  if (options.measure_limit) report.limit = measure_limit(options, model);
+  if (options.measure_limit && group.size() == 1 && options.accumulate == 1)
+    report.limit = measure_limit(options, model);
   return report;
 }
 

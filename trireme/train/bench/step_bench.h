@@ -21,11 +21,15 @@
 
 namespace trireme {
 
+class Group;
+
 struct StepBenchOptions {
   std::string model = "gpt2-124m";  // see known_models.h
   std::string dtype = "f32";        // or bf16
-  std::int64_t batch = 4;           // sequences
+  std::int64_t batch = 4;           // sequences of a micro-batch
   std::int64_t tokens = 256;        // of a sequence
+  std::int64_t accumulate = 1;      // micro-batches of each rank in a step
+  std::int64_t shard = 0;           // stage of ZeRO
   std::int64_t steps = 10;          // timed
   std::int64_t warm_up_steps = 2;
   bool measure_limit = true;
@@ -58,8 +62,22 @@ struct StepLimit {
   double seconds() const { return product_seconds() + optimizer_seconds(); }
 };
 
+// What ranks that train together cost one of them.
+struct ExchangeCost {
+  Spread communication_us;  // of a step: something was under way
+  Spread exposed_us;        // of it: the rank waited
+  double bytes_sent = 0;    // in a step
+  double exposed_share() const {
+    return communication_us.median > 0 ? exposed_us.median / communication_us.median : 0;
+  }
+};
+
 struct StepBenchReport {
   StepBenchOptions options;
+  int ranks = 1;
+  ExchangeCost exchange;
+  // Between two steps: weights, gradients and the optimizer's state.
+  std::int64_t state_bytes = 0;
   std::int64_t parameters = 0;
   int threads = 1;
   double loss = 0;              // of the last step, nats per token
@@ -76,9 +94,11 @@ struct StepBenchReport {
   double flops_in_parts() const;  // in a step; below flops where parts are missing
 };
 
-// Steps of train_step.h, one micro-batch each, from random weights, on this process's threads.
-// folder: an empty one for the random tokens. Throws what validate() does, DataError, Error.
-StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder);
+// Steps of train_step.h from random weights, on this process's threads, as one rank of the group:
+// all call it alike. folder: an empty one of this rank's for the random tokens. The limit is that
+// of one rank alone and is not measured by several. Throws what validate() does, DataError, Error.
+StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder,
+                           Group& group);
 
 // Bytes that AdamW reads and writes for each parameter: reads weight, gradient and two moments,
 // writes weight and moments, f32 all of them; in bf16 the working copy besides.

@@ -64,11 +64,17 @@ std::string with_spread(const Spread& spread, int decimals) {
                      spread.p90, decimals);
 }
 
+double state_bytes_per_parameter(const StepBenchReport& report) {
+  return static_cast<double>(report.state_bytes) / static_cast<double>(report.parameters);
+}
+
 Fields head(const StepBenchReport& report) {
   const StepBenchOptions& options = report.options;
   Fields fields = {
       {"model", fmt::format("{}, {} parameters", options.model, report.parameters)},
-      {"step", fmt::format("{} x {} tokens, {}, {} threads", options.batch, options.tokens,
+      {"step", fmt::format("{} x {} x {} x {} tokens (ranks, micro-batches, sequences), {}, {} "
+                           "threads",
+                           report.ranks, options.accumulate, options.batch, options.tokens,
                            options.dtype, report.threads)},
       {"timed", fmt::format("{} steps after {}", options.steps, options.warm_up_steps)},
       {"tokens/s", with_spread(rate_spread(report.tokens_per_step(), report.seconds), 1)},
@@ -77,6 +83,17 @@ Fields head(const StepBenchReport& report) {
       {"GFLOP/s", report.flops / report.seconds.median / 1e9},
       {"in matrix products", percent(report.matrix_share())},
       {"peak MB", static_cast<double>(report.peak_bytes) / 1e6}};
+  if (report.ranks > 1) {
+    const ExchangeCost& cost = report.exchange;
+    fields.insert(
+        fields.end(),
+        {{"ZeRO stage", options.shard},
+         {"state bytes/parameter", state_bytes_per_parameter(report)},
+         {"sent bytes/parameter", cost.bytes_sent / static_cast<double>(report.parameters)},
+         {"communication ms", with_spread(scaled(cost.communication_us, 1e-3), 1)},
+         {"exposed ms", with_spread(scaled(cost.exposed_us, 1e-3), 1)},
+         {"exposed share", percent(cost.exposed_share())}});
+  }
   if (!report.limit.rates.empty()) {
     fields.emplace_back("of limit", percent(report.share_of_limit()));
     fields.emplace_back(
@@ -125,7 +142,15 @@ std::string to_json(const StepBenchReport& report) {
                {"steps", options.steps},
                {"warm_up", options.warm_up_steps},
                {"threads", report.threads},
-               {"loss", report.loss}};
+               {"loss", report.loss},
+               {"ranks", report.ranks},
+               {"accumulate", options.accumulate},
+               {"shard", options.shard},
+               {"state_bytes_per_parameter", state_bytes_per_parameter(report)},
+               {"bytes_sent", report.exchange.bytes_sent},
+               {"exposed_share", report.exchange.exposed_share()}};
+  add_spread("communication_ms", scaled(report.exchange.communication_us, 1e-3), json);
+  add_spread("exposed_ms", scaled(report.exchange.exposed_us, 1e-3), json);
   add_spread("tokens_per_s", rate_spread(report.tokens_per_step(), report.seconds), json);
   add_spread("step_ms", scaled(report.seconds, kMs), json);
   json["flops_per_step"] = report.flops;

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/parallel/data/micro_batch_plan.h"
+#include "trireme/parallel/micro_batch_plan.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

@@ -1,0 +1,335 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <mutex>
+#include <numeric>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/support/ranks.h"
+#include "tests/support/temporary_folder.h"
+#include "trireme/base/error.h"
+
+namespace trireme {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::run_threads;
+using torch::nn::Linear;
+using torch::nn::Sequential;
+
+constexpr std::int64_t kSamples = 53;
+constexpr std::int64_t kFeatures = 6;
+// The last batch has 3 samples: less than there are micro-batches.
+constexpr std::int64_t kBatch = 10;
+// f64: batches are summed by micro-batches here and at once there.
+constexpr double kTolerance = 1e-12;
+
+// Each value another one.
+at::Tensor formula(at::IntArrayRef sizes, double phase, at::ScalarType dtype = at::kFloat) {
+  const at::Tensor count = torch::arange(c10::multiply_integers(sizes), torch::kDouble);
+  return torch::sin(count * 0.71 + phase).reshape(sizes).to(dtype);
+}
+
+Samples samples(std::int64_t count, double phase, at::ScalarType dtype = at::kFloat) {
+  const at::Tensor x = formula({count, kFeatures}, phase, dtype);
+  return {x, x.sum(1, true).gt(0).to(dtype)};
+}
+
+Dataset dataset(std::int64_t count, double phase, at::ScalarType dtype = at::kFloat) {
+  const auto [x, y] = samples(count, phase, dtype);
+  return {x, y};
+}
+
+Sequential make_net(double phase, at::ScalarType dtype = at::kFloat) {
+  Sequential net(Linear(kFeatures, 5), torch::nn::Tanh(), Linear(5, 1), torch::nn::Sigmoid());
+  net->to(dtype);
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& parameter : net->parameters()) {
+    parameter.copy_(formula(parameter.sizes(), phase += 1, dtype));
+  }
+  return net;
+}
+
+FitOptions quiet(std::int64_t epochs) {
+  return {.epochs = epochs, .batch_size = kBatch, .progress = false};
+}
+
+struct Trained {
+  History history;
+  Logs evaluation;
+  at::Tensor predictions;
+};
+
+void expect_same(const Trained& found, const Trained& expected, const std::string& where) {
+  EXPECT_TRUE(found.history.epochs == expected.history.epochs) << where;
+  EXPECT_TRUE(found.evaluation == expected.evaluation) << where;
+  EXPECT_TRUE(found.predictions.equal(expected.predictions)) << where;
+}
+
+Trained train(Strategy& strategy, const OptimizerRecipe& optimizer) {
+  const auto scope = strategy.scope();
+  Model model(scope, make_net(strategy.rank()));  // rank 0's counts
+  model.compile(optimizer, BinaryCrossEntropy(), {BinaryAccuracy(), MeanAbsoluteError()});
+  FitOptions options = quiet(3);
+  options.validation = dataset(17, 5);
+  Trained result;
+  result.history = model.fit(dataset(kSamples, 1), options);
+  result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
+  result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
+  return result;
+}
+
+TEST(Model, TrainsTheSameOnOneTwoAndFourWorkers) {
+  Trained expected;
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    expected = train(strategy, Adam({.learning_rate = 0.05}));
+  });
+  EXPECT_LT(expected.history.epochs.back().at("loss"), expected.history.epochs[0].at("loss"));
+  for (const int ranks : {2, 4}) {
+    run_threads(ranks, [&](Group& group) {
+      MirroredStrategy strategy(group, {});
+      expect_same(train(strategy, Adam({.learning_rate = 0.05})), expected,
+                  fmt::format("rank {} of {}", group.rank(), ranks));
+    });
+  }
+}
+
+TEST(Model, OddNumbersOfWorkersAgreeWithOneThatHasTheirMicroBatches) {
+  Trained expected;
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {.micro_batches = 6});
+    expected = train(strategy, Sgd({.learning_rate = 0.5, .momentum = 0.9}));
+  });
+  run_threads(3, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    expect_same(train(strategy, Sgd({.learning_rate = 0.5, .momentum = 0.9})), expected, "3");
+  });
+}
+
+TEST(Model, ShardedTrainsTheSameInEachStage) {
+  Trained expected;
+  run_threads(1, [&](Group& group) {
+    ShardedStrategy strategy(group, {.stage = 0});
+    expected = train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
+  });
+  for (const int ranks : {2, 4}) {
+    for (const int stage : {1, 2, 3}) {
+      run_threads(ranks, [&](Group& group) {
+        ShardedStrategy strategy(group, {.stage = stage});
+        expect_same(train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1})), expected,
+                    fmt::format("stage {}, rank {} of {}", stage, group.rank(), ranks));
+      });
+    }
+  }
+  // Another optimizer's code, the same formula: what f32 rounds away in 18 steps.
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const Trained mirrored = train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
+    EXPECT_TRUE(mirrored.predictions.allclose(expected.predictions, 1e-4, 1e-5));
+  });
+}
+
+// The loop that a LibTorch program has, on whole batches.
+TEST(Model, DoesWhatTheLoopWouldDo) {
+  const auto [x, y] = samples(kSamples, 1, at::kDouble);
+  Sequential net = make_net(0, at::kDouble);
+  torch::optim::Adam optimizer(net->parameters(), torch::optim::AdamOptions(0.05));
+  std::vector<double> losses;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    double sum = 0;
+    for (std::int64_t begin = 0; begin < kSamples; begin += kBatch) {
+      const std::int64_t count = std::min(kBatch, kSamples - begin);
+      optimizer.zero_grad();
+      const at::Tensor loss = torch::binary_cross_entropy(net->forward(x.narrow(0, begin, count)),
+                                                          y.narrow(0, begin, count));
+      loss.backward();
+      optimizer.step();
+      sum += loss.item<double>() * static_cast<double>(count);
+    }
+    losses.push_back(sum / kSamples);
+  }
+  run_threads(2, [&, x = x, y = y](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Model model(scope, make_net(group.rank(), at::kDouble));
+    model.compile(Adam({.learning_rate = 0.05}), BinaryCrossEntropy());
+    FitOptions options = quiet(3);
+    options.shuffle = false;
+    const History history = model.fit({x, y}, options);
+    EXPECT_THAT(history.values("loss"),
+                ::testing::Pointwise(::testing::DoubleNear(kTolerance), losses));
+    EXPECT_TRUE(model.predict(x).allclose(net->forward(x), 0, kTolerance));
+    const double loss = torch::binary_cross_entropy(net->forward(x), y).item<double>();
+    EXPECT_NEAR(model.evaluate({x, y}).at("loss"), loss, kTolerance);
+  });
+}
+
+TEST(Model, ReadsEachSampleOnceAnEpochInAnotherOrder) {
+  const auto [x, y] = samples(kSamples, 1);
+  std::mutex mutex;
+  std::vector<std::int64_t> seen;  // of two ranks
+  std::vector<std::int64_t> of_rank_0;
+  run_threads(2, [&, x = x, y = y](Group& group) {
+    const Dataset data(kSamples, [&](std::span<const std::int64_t> numbers) {
+      const std::lock_guard lock(mutex);
+      seen.insert(seen.end(), numbers.begin(), numbers.end());
+      if (group.rank() == 0) of_rank_0.insert(of_rank_0.end(), numbers.begin(), numbers.end());
+      const at::Tensor index =
+          torch::tensor(std::vector<std::int64_t>(numbers.begin(), numbers.end()));
+      return Samples{x.index_select(0, index), y.index_select(0, index)};
+    });
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Model model(scope, make_net(0));
+    model.compile(Sgd(), BinaryCrossEntropy());
+    FitOptions options = quiet(2);
+    options.batch_size = 8;  // 53 = 6 x 8 + 5: no micro-batch is empty
+    model.fit(data, options);
+  });
+  ASSERT_EQ(seen.size(), 2 * kSamples);
+  for (std::int64_t i = 0; i < kSamples; ++i) EXPECT_EQ(std::ranges::count(seen, i), 2) << i;
+  const auto half = of_rank_0.size() / 2;
+  const std::vector<std::int64_t> first(of_rank_0.begin(),
+                                        of_rank_0.begin() + static_cast<std::ptrdiff_t>(half));
+  const std::vector<std::int64_t> second(of_rank_0.begin() + static_cast<std::ptrdiff_t>(half),
+                                         of_rank_0.end());
+  EXPECT_NE(first, second);
+  EXPECT_FALSE(std::ranges::is_sorted(first));
+}
+
+TEST(Model, PredictsInOrderOfAnyDtypeAndFewerSamplesThanRanks) {
+  run_threads(3, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Sequential net = make_net(0);
+    Model model(scope, net.ptr(), [net](const at::Tensor& x) mutable {
+      return net->forward(x).gt(0.5).expand({-1, 3});
+    });
+    model.compile(Sgd(), BinaryCrossEntropy());
+    for (const std::int64_t count : {1, 2, 23}) {
+      const at::Tensor x = formula({count, kFeatures}, 3);
+      const at::Tensor expected = net->forward(x).gt(0.5).expand({-1, 3});
+      EXPECT_TRUE(model.predict(x, 5).equal(expected)) << count;
+    }
+  });
+}
+
+TEST(Model, DropoutDependsOnTheSeedAndLeavesTheGeneratorAlone) {
+  run_threads(1, [&](Group& group) {
+    const auto losses = [&](std::uint64_t seed) {
+      MirroredStrategy strategy(group, {});
+      const auto scope = strategy.scope();
+      Sequential net = make_net(0);
+      Model model(scope, net.ptr(), [net](const at::Tensor& x) mutable {
+        return net->forward(torch::dropout(x, 0.5, net->is_training()));
+      });
+      model.compile(Sgd(), BinaryCrossEntropy());
+      FitOptions options = quiet(2);
+      options.seed = seed;
+      options.shuffle = false;
+      return model.fit(dataset(kSamples, 1), options).values("loss");
+    };
+    torch::manual_seed(1);
+    const at::Tensor next = torch::rand({4});
+    torch::manual_seed(1);
+    const std::vector<double> first = losses(3);
+    EXPECT_TRUE(torch::rand({4}).equal(next));
+    EXPECT_EQ(losses(3), first);
+    EXPECT_NE(losses(4), first);
+  });
+}
+
+TEST(Model, ScopeMakesTheSameModelInEveryRun) {
+  run_threads(1, [&](Group& group) {
+    const auto weight = [&](std::uint64_t seed) {
+      MirroredStrategy strategy(group, {.seed = seed});
+      const auto scope = strategy.scope();
+      return Linear(3, 2)->weight.detach().clone();
+    };
+    const at::Tensor first = weight(5);
+    EXPECT_TRUE(weight(5).equal(first));
+    EXPECT_FALSE(weight(6).equal(first));
+  });
+}
+
+TEST(Model, TakesAnyOptimizerOfLibTorch) {
+  run_threads(2, [&](Group& group) {
+    const TorchOptimizer rmsprop([](std::vector<at::Tensor> parameters) {
+      return std::make_unique<torch::optim::RMSprop>(std::move(parameters),
+                                                     torch::optim::RMSpropOptions(0.01));
+    });
+    MirroredStrategy strategy(group, {});
+    const Trained trained = train(strategy, rmsprop);
+    EXPECT_LT(trained.history.epochs.back().at("loss"), trained.history.epochs[0].at("loss"));
+    ShardedStrategy sharded(group, {});
+    EXPECT_THROW(train(sharded, rmsprop), ConfigError);
+  });
+}
+
+TEST(Model, SavedWeightsComeBack) {
+  for (const bool sharded : {false, true}) {
+    const testing::TemporaryFolder folder;
+    const std::string path = folder.path().string();
+    run_threads(2, [&](Group& group) {
+      std::unique_ptr<Strategy> strategy;
+      if (sharded) {
+        strategy = std::make_unique<ShardedStrategy>(group, ShardedOptions{.stage = 3});
+      } else {
+        strategy = std::make_unique<MirroredStrategy>(group, MirroredOptions{});
+      }
+      const auto scope = strategy->scope();
+      const at::Tensor x = samples(kSamples, 2).inputs;
+      Model model(scope, make_net(0));
+      model.compile(Adam({.learning_rate = 0.05}), BinaryCrossEntropy());
+      FitOptions options = quiet(4);
+      options.callbacks = {ModelCheckpoint({.folder = path, .keep = 2})};
+      model.fit(dataset(kSamples, 1), options);
+      const at::Tensor expected = model.predict(x);
+      Model other(scope, make_net(7));
+      other.compile(Adam(), BinaryCrossEntropy());
+      EXPECT_FALSE(other.predict(x).equal(expected));
+      other.load_weights(path);
+      EXPECT_TRUE(other.predict(x).equal(expected));
+      other.load_weights(path + "/step-00000003");
+      EXPECT_FALSE(other.predict(x).equal(expected));
+    });
+  }
+}
+
+TEST(Model, RefusesWhatCannotBe) {
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Model model(scope, make_net(0));
+    EXPECT_THROW(model.fit(dataset(5, 1), quiet(1)), ConfigError);
+    model.compile(Sgd(), BinaryCrossEntropy());
+    EXPECT_THROW(model.evaluate(dataset(0, 1)), ConfigError);
+    EXPECT_THROW(model.evaluate(dataset(5, 1), 0), ConfigError);
+    EXPECT_THROW(model.fit(dataset(5, 1), quiet(-1)), ConfigError);
+    const at::Tensor x = formula({5, kFeatures}, 1);
+    EXPECT_THROW(model.evaluate({x, torch::zeros({5})}), ShapeError);
+    EXPECT_THROW(Dataset(x, torch::zeros({4, 1})), ShapeError);
+    model.compile(Sgd(), BinaryCrossEntropy(),
+                  {{"rows", [](const at::Tensor& p, const at::Tensor&) { return p; }}});
+    EXPECT_THROW(model.evaluate(dataset(5, 1)), ShapeError);
+  });
+}
+
+}  // namespace
+}  // namespace trireme

@@ -1,0 +1,81 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/parallel/gradient_tree.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+
+#include <utility>
+
+#include "trireme/base/check.h"
+#include "trireme/ops/flat_sums.h"
+#include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/parallel/tensor_buffer.h"
+
+namespace trireme {
+
+void add_gradients(const at::Tensor& to, const at::Tensor& from) {
+  if (to.scalar_type() != at::kDouble || from.scalar_type() != at::kDouble) {
+    return ops::add_and_clear(to, from);  // which refuses all but f32
+  }
+  const at::NoGradGuard no_grad;
+  to.add_(from);
+  from.zero_();
+}
+
+void GradientTree::push(at::Tensor gradient) {
+  TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
+  partials_.push_back({0, std::move(gradient)});
+  while (partials_.size() >= 2 &&
+         partials_[partials_.size() - 2].height == partials_.back().height) {
+    Partial right = std::move(partials_.back());
+    partials_.pop_back();
+    add_gradients(partials_.back().sum, right.sum);
+    ++partials_.back().height;
+    pool_.push_back(std::move(right.sum));
+  }
+}
+
+// What is left of a number of leaves that is no power of two: the last first, the top of the tree.
+at::Tensor GradientTree::take() {
+  TRIREME_CHECK_LT(std::size_t{0}, partials_.size(), "leaves of a sum");
+  at::Tensor leaf = std::move(partials_.back().sum);
+  partials_.pop_back();
+  fold(leaf, 0, size_);
+  return take(std::move(leaf));
+}
+
+at::Tensor GradientTree::fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) {
+  at::Tensor sum = leaf.narrow(0, begin, end - begin);
+  for (auto left = partials_.rbegin(); left != partials_.rend(); ++left) {
+    const at::Tensor to = left->sum.narrow(0, begin, end - begin);
+    add_gradients(to, sum);
+    sum = to;
+  }
+  return sum;
+}
+
+at::Tensor GradientTree::take(at::Tensor leaf) {
+  if (partials_.empty()) return leaf;
+  pool_.push_back(std::move(leaf));
+  at::Tensor sum = std::move(partials_.front().sum);
+  for (std::size_t i = 1; i < partials_.size(); ++i) {
+    pool_.push_back(std::move(partials_[i].sum));
+  }
+  partials_.clear();
+  return sum;
+}
+
+at::Tensor GradientTree::buffer() {
+  if (pool_.empty()) {
+    const MemoryScope scope(MemoryCategory::kGradients);
+    return group_ != nullptr ? shared_zeros(*group_, {size_}, dtype_)
+                             : at::zeros({size_}, at::TensorOptions().dtype(dtype_));
+  }
+  at::Tensor result = std::move(pool_.back());
+  pool_.pop_back();
+  return result;
+}
+
+}  // namespace trireme

@@ -1,0 +1,72 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// GradientTree: sums any number of gradients in the binary tree of micro_batch_plan.h.
+//
+// Leaves arrive in order; like a binary counter, two sums of the same height merge at once, so n
+// leaves need log2(n) + 1 buffers. The association depends on the leaves' numbers alone.
+//
+//   GradientTree tree(flat.size());
+//   for (...) {
+//     flat.exchange_grad(tree.buffer());
+//     flat.backward(loss);
+//     tree.push(flat.grad());
+//   }
+//   at::Tensor sum = tree.take();  use(sum);  sum.zero_();  tree.give_back(sum);
+//
+// Buffers go from hand to hand: a leaf is the memory in which backward summed it. The last leaf may
+// be merged in parts, while backward still computes the others: fold() for every range, then
+// take(leaf).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace trireme {
+
+class Group;
+
+// to += from, and from = 0: both f32 or both f64, [n], contiguous. In f32 one pass over memory.
+// Throws ShapeError for other dtypes.
+void add_gradients(const at::Tensor& to, const at::Tensor& from);
+
+// Not thread-safe.
+class GradientTree {
+ public:
+  // dtype: f32 or f64. With a group, sums lie where its collectives use them; it must outlive the
+  // tree.
+  explicit GradientTree(std::int64_t size, Group* group = nullptr,
+                        at::ScalarType dtype = at::kFloat)
+      : size_(size), group_(group), dtype_(dtype) {}
+
+  // Zeros [size]: for gradients to be summed in.
+  at::Tensor buffer();
+  // Adds a leaf [size], and keeps its memory: a tensor of buffer().
+  void push(at::Tensor gradient);
+  // The sum of all leaves pushed since the last take(), at least one. The tensor is the caller's
+  // until give_back().
+  at::Tensor take();
+  // Elements [begin, end) of the sum of all leaves pushed and of this one, the last: [end - begin].
+  // They are final, and lie in the tensor that take(leaf) will return. Once for each element.
+  at::Tensor fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end);
+  // The sum, after fold() was called for all elements.
+  at::Tensor take(at::Tensor leaf);
+  // Returns a tensor of take() to the pool, so that the next step allocates nothing. It must hold
+  // zeros.
+  void give_back(at::Tensor zeros) { pool_.push_back(std::move(zeros)); }
+
+ private:
+  struct Partial {
+    int height = 0;
+    at::Tensor sum;
+  };
+  std::int64_t size_;
+  Group* group_;
+  at::ScalarType dtype_;
+  std::vector<Partial> partials_;  // heights strictly descending
+  std::vector<at::Tensor> pool_;   // zeros
+};
+
+}  // namespace trireme

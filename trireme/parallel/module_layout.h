@@ -1,0 +1,44 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Where the parameters of a module lie in flat buffers (optim/flat_layout.h).
+//
+//   const ModuleLayout layout = make_layout(*model, units);  // units: subtrees of the model
+//   layout.entries[0].name;                                  // "embedding.weight", at offset 0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "trireme/optim/flat_layout.h"
+
+namespace torch::nn {
+class Module;
+}
+
+namespace trireme {
+
+struct ModuleLayout {
+  std::vector<FlatEntry> entries;      // ascending
+  std::vector<at::Tensor> parameters;  // by entry
+  // First the parameters that belong to no unit (empty where there are none), then the units.
+  std::vector<FlatSegment> units;
+  std::vector<std::size_t> unit_of;  // by entry
+  std::int64_t size = 0;             // elements, a multiple of kShardBlock
+  std::vector<at::Tensor> frozen;    // parameters that require no gradient: not in the buffers
+};
+
+// Parameters that require a gradient, tied ones once, under their first name: those of no unit in
+// the order in which they are registered, then unit by unit. A unit is a module of the tree; a
+// parameter that several hold belongs to the first. Throws ShapeError: nothing to train, parameters
+// on several devices or of several dtypes (names two of them), a unit that is not in the module.
+ModuleLayout make_layout(const torch::nn::Module& module,
+                         const std::vector<const torch::nn::Module*>& units = {});
+
+std::vector<std::string> names_of(const std::vector<FlatEntry>& entries);
+
+}  // namespace trireme

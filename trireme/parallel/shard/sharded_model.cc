@@ -1,0 +1,313 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/parallel/shard/sharded_model.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/comm/group.h"
+#include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/optim/gradient_norm.h"
+#include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/model_agreement.h"
+#include "trireme/parallel/shard/before_backward.h"
+#include "trireme/parallel/shard/flat_weights.h"
+#include "trireme/parallel/shard/reduced_gradients.h"
+#include "trireme/parallel/shard/segment_counts.h"
+#include "trireme/parallel/shard/sharded_gradients.h"
+#include "trireme/parallel/shard/unit_weights.h"
+#include "trireme/parallel/tensor_buffer.h"
+
+namespace trireme {
+namespace {
+
+void check_options(const ShardOptions& options) {
+  if (options.stage < 0 || options.stage > 3) {
+    throw_error<ConfigError>("stage {} of ZeRO: there are 0, 1, 2 and 3", options.stage);
+  }
+  if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
+    throw_error<ConfigError>("sharded models compute in f32 or bf16, not in {}",
+                             c10::toString(options.dtype));
+  }
+  if (options.bucket_bytes < 1) {
+    throw_error<ConfigError>("buckets of {} bytes: at least 1", options.bucket_bytes);
+  }
+  if (options.prefetch < 0 || options.gather_budget_bytes < 0) {
+    throw_error<ConfigError>("prefetch is {} and the budget of gathered weights {}: at least 0",
+                             options.prefetch, options.gather_budget_bytes);
+  }
+}
+
+}  // namespace
+
+// f32 values of the pieces, entry by entry.
+at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces) {
+  const at::NoGradGuard no_grad;
+  const MemoryScope scope(MemoryCategory::kWeights);
+  const at::Tensor result = at::zeros({shard_size(pieces)}, at::TensorOptions().dtype(at::kFloat));
+  for (const ShardPiece& piece : pieces) {
+    for (std::size_t i = 0; i < layout.entries.size(); ++i) {
+      const FlatEntry& entry = layout.entries[i];
+      const std::int64_t begin = std::max(entry.offset, piece.begin);
+      const std::int64_t end = std::min(entry.offset + entry.count, piece.end);
+      if (begin >= end) continue;
+      result.narrow(0, piece.local_begin + begin - piece.begin, end - begin)
+          .copy_(layout.parameters[i].detach().reshape({-1}).narrow(0, begin - entry.offset,
+                                                                    end - begin));
+    }
+  }
+  return result;
+}
+
+struct ShardedModel::Impl {
+  Impl(torch::nn::Module& module, Group& group_in, const ShardOptions& options_in)
+      : options(options_in), group(group_in.duplicate("sharded")) {
+    check_options(options);
+    check_same_model(*group, module);
+    broadcast_model(*group, module);
+    if (options.stage == 3) {
+      make_units(module);
+    } else {
+      make_flat(module);
+    }
+    cut_pieces();
+  }
+
+  bool sharded() const { return options.stage > 0; }
+  bool computes_in_bf16() const { return options.dtype != at::kFloat; }
+
+  // Stages 0 to 2.
+  void make_flat(torch::nn::Module& module) {
+    const ModuleLayout before = make_layout(module, options.units);
+    segments = options.stage == 2
+                   ? before.units
+                   : make_buckets(before.entries, before.size,
+                                  options.bucket_bytes / static_cast<std::int64_t>(sizeof(float)));
+    at::Tensor masters;
+    if (computes_in_bf16()) masters = copy_pieces(before, own_pieces());
+    flat = std::make_unique<FlatParameters>(
+        module, options.dtype,
+        FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
+    if (options.stage == 2) {
+      gradients = std::make_unique<ShardedGradients>(flat->layout(), *group, options.micro_batches,
+                                                     ShardedGradients::OnUnit());
+    } else {
+      gradients =
+          std::make_unique<ReducedGradients>(*flat, *group,
+                                             ReducerOptions{.micro_batches = options.micro_batches,
+                                                            .bucket_bytes = options.bucket_bytes},
+                                             sharded());
+    }
+    weights = std::make_unique<FlatWeights>(
+        *flat, std::move(masters), *group,
+        WeightStoreOptions{
+            .dtype = options.dtype, .sharded_optimizer = sharded(), .segments = segments});
+  }
+
+  // Stage 3.
+  void make_units(torch::nn::Module& module) {
+    unit_layout = std::make_unique<ModuleLayout>(make_layout(module, options.units));
+    segments = unit_layout->units;
+    auto store = std::make_unique<UnitWeights>(
+        *unit_layout, copy_pieces(*unit_layout, own_pieces()), *group,
+        WeightStoreOptions{.dtype = options.dtype,
+                           .sharded_optimizer = true,
+                           .segments = segments,
+                           .prefetch = options.prefetch,
+                           .gather_budget_bytes = options.gather_budget_bytes});
+    gradients =
+        std::make_unique<ShardedGradients>(*unit_layout, *group, options.micro_batches,
+                                           [this](std::size_t unit) { weights->release(unit); });
+    store->shrink();
+    unit_weights = store.get();
+    weights = std::move(store);
+  }
+
+  std::vector<ShardPiece> own_pieces() const {
+    return sharded() ? shard_pieces(segments, group->rank(), group->size())
+                     : shard_pieces(segments, 0, 1);
+  }
+
+  const ModuleLayout& layout() const { return unit_layout ? *unit_layout : flat->layout(); }
+
+  void cut_pieces() {
+    shard = own_pieces();
+    for (const WeightStore::Piece& piece : weights->pieces()) {
+      pieces.push_back({piece.weights, {}, piece.working_copy});
+    }
+  }
+
+  // 0: none.
+  std::size_t unit_number(const torch::nn::Module& unit) const {
+    const auto found = std::find(options.units.begin(), options.units.end(), &unit);
+    if (found == options.units.end()) {
+      throw_error<ConfigError>("{} is no unit of this sharded model: name it in its options",
+                               unit.name());
+    }
+    return static_cast<std::size_t>(found - options.units.begin()) + 1;
+  }
+
+  ShardOptions options;
+  std::unique_ptr<Group> group;
+  std::vector<FlatSegment> segments;
+  std::vector<ShardPiece> shard;
+  std::unique_ptr<FlatParameters> flat;       // stages 0 to 2
+  std::unique_ptr<ModuleLayout> unit_layout;  // stage 3
+  std::unique_ptr<WeightStore> weights;
+  UnitWeights* unit_weights = nullptr;  // the same in stage 3
+  std::unique_ptr<GradientStore> gradients;
+  std::vector<optim::PieceUpdate> pieces;
+};
+
+ShardedModel::ShardedModel(torch::nn::Module& module, Group& group, const ShardOptions& options)
+    : impl_(std::make_unique<Impl>(module, group, options)) {}
+ShardedModel::~ShardedModel() = default;
+ShardedModel::ShardedModel(ShardedModel&&) noexcept = default;
+ShardedModel& ShardedModel::operator=(ShardedModel&&) noexcept = default;
+
+const ModuleLayout& ShardedModel::layout() const { return impl_->layout(); }
+const std::vector<optim::PieceUpdate>& ShardedModel::pieces() const { return impl_->pieces; }
+
+optim::OptimizerSpace ShardedModel::space() const {
+  optim::OptimizerSpace space;
+  for (const FlatEntry& entry : layout().entries) {
+    space.parameters.push_back({entry, entry.shape.size() > 1});
+  }
+  space.segments = impl_->segments;
+  space.group = impl_->sharded() ? impl_->group.get() : nullptr;
+  return space;
+}
+
+const std::vector<std::int64_t>& ShardedModel::micro_batches() const {
+  return impl_->gradients->micro_batches();
+}
+
+at::Tensor ShardedModel::forward(const std::function<at::Tensor()>& f) {
+  impl_->weights->begin_pass();
+  at::Tensor result = f();
+  if (!result.requires_grad()) impl_->weights->end_pass();
+  return result;
+}
+
+std::vector<at::Tensor> ShardedModel::run(const torch::nn::Module& unit,
+                                          const std::vector<at::Tensor>& inputs,
+                                          const Computation& f) {
+  const std::size_t number = impl_->unit_number(unit);
+  if (impl_->options.stage < 3) return f(inputs);
+  WeightStore* weights = impl_->weights.get();
+  weights->enter(number, false);
+  std::vector<at::Tensor> outputs = f(inputs);
+  const bool backward_follows = std::any_of(outputs.begin(), outputs.end(), [](const auto& y) {
+    return y.defined() && y.requires_grad();
+  });
+  weights->leave(number, backward_follows);
+  return before_backward(outputs, [weights, number] { weights->enter(number, true); });
+}
+
+at::Tensor ShardedModel::run(const torch::nn::Module& unit, const at::Tensor& input,
+                             const std::function<at::Tensor(const at::Tensor&)>& f) {
+  return run(unit, std::vector<at::Tensor>{input},
+             [&](const std::vector<at::Tensor>& inputs) {
+               return std::vector<at::Tensor>{f(inputs[0])};
+             })
+      .front();
+}
+
+void ShardedModel::backward(const at::Tensor& loss, double weight) {
+  impl_->gradients->backward(loss, weight);
+  impl_->weights->end_pass();
+}
+
+void ShardedModel::finish_gradients() {
+  impl_->gradients->finish();
+  const std::vector<at::Tensor> sums = impl_->gradients->pieces();
+  for (std::size_t i = 0; i < sums.size(); ++i) impl_->pieces[i].gradients = sums[i];
+}
+
+double ShardedModel::gradient_norm() {
+  const at::Tensor sums =
+      at::zeros({layout().size / kShardBlock}, at::TensorOptions().dtype(at::kDouble));
+  for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
+    const ShardPiece& piece = impl_->shard[i];
+    if (piece.count() == 0) continue;
+    sums.narrow(0, piece.begin / kShardBlock, piece.count() / kShardBlock)
+        .copy_(optim::block_sums(impl_->pieces[i].gradients));
+  }
+  // Exact: all but one summand are zeros.
+  if (impl_->sharded()) impl_->group->all_reduce(buffer_of_tensor(sums));
+  return optim::norm_of_blocks(sums);
+}
+
+void ShardedModel::step(optim::Optimizer& optimizer, double learning_rate, double scale) {
+  optimizer.step({.pieces = impl_->pieces,
+                  .learning_rate = learning_rate,
+                  .gradient_scale = scale,
+                  .clear_gradients = true});
+  impl_->gradients->clear(true);
+  impl_->weights->publish();
+}
+
+void ShardedModel::drop_gradients() { impl_->gradients->clear(false); }
+
+at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
+  if (!impl_->sharded()) return impl_->group->rank() == 0 ? shard : at::Tensor();
+  const bool root = impl_->group->rank() == 0;
+  const at::Tensor whole =
+      root ? at::empty({layout().size}, at::TensorOptions().dtype(at::kFloat)) : at::Tensor();
+  for (std::size_t i = 0; i < impl_->segments.size(); ++i) {
+    const FlatSegment& segment = impl_->segments[i];
+    const std::int64_t count = segment.end - segment.begin;
+    if (count == 0) continue;
+    const ShardPiece& piece = impl_->shard[i];
+    impl_->group->gather(buffer_of_tensor(shard.narrow(0, piece.local_begin, piece.count())),
+                         root ? buffer_of_tensor(whole.narrow(0, segment.begin, count)) : Buffer{},
+                         0, segment_counts(segment, impl_->group->size()));
+  }
+  return whole;
+}
+
+at::Tensor ShardedModel::gather_weights() {
+  if (!impl_->sharded() && !impl_->computes_in_bf16()) return impl_->flat->data();
+  const at::Tensor shard =
+      at::empty({shard_size(impl_->shard)}, at::TensorOptions().dtype(at::kFloat));
+  for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
+    const ShardPiece& piece = impl_->shard[i];
+    shard.narrow(0, piece.local_begin, piece.count()).copy_(impl_->pieces[i].weights);
+  }
+  return gather_shard(shard);
+}
+
+void ShardedModel::scatter_shard(const at::Tensor& whole, const at::Tensor& shard) const {
+  for (const ShardPiece& piece : impl_->shard) {
+    shard.narrow(0, piece.local_begin, piece.count())
+        .copy_(whole.narrow(0, piece.begin, piece.count()));
+  }
+}
+
+void ShardedModel::set_weights(const at::Tensor& whole, const optim::Optimizer* optimizer) {
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
+    const ShardPiece& piece = impl_->shard[i];
+    optim::PieceUpdate& own = impl_->pieces[i];
+    own.weights.copy_(whole.narrow(0, piece.begin, piece.count()));
+    if (own.working_copy.defined() && optimizer == nullptr) own.working_copy.copy_(own.weights);
+  }
+  if (optimizer != nullptr && impl_->computes_in_bf16()) optimizer->round(impl_->pieces);
+  impl_->weights->publish();
+}
+
+const StepReport& ShardedModel::report() const { return impl_->gradients->report(); }
+
+std::int64_t ShardedModel::bytes_sent() {
+  return impl_->group->bytes_sent() + impl_->gradients->bytes_sent() +
+         (impl_->unit_weights != nullptr ? impl_->unit_weights->bytes_sent() : 0);
+}
+
+}  // namespace trireme

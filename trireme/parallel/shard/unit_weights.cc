@@ -1,0 +1,182 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/parallel/shard/unit_weights.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/comm/group.h"
+#include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/parallel/shard/segment_counts.h"
+#include "trireme/parallel/tensor_buffer.h"
+
+namespace trireme {
+namespace {
+
+at::Tensor computing_shard(const at::Tensor& masters, at::ScalarType dtype, Group& group) {
+  const MemoryScope scope(MemoryCategory::kWeights);
+  const at::Tensor shard = shared_zeros(group, {masters.numel()}, dtype);
+  shard.copy_(masters);
+  return shard;
+}
+
+}  // namespace
+
+// In f32 the pieces that the optimizer updates are those that are gathered.
+UnitWeights::UnitWeights(ModuleLayout& layout, at::Tensor masters, Group& group,
+                         WeightStoreOptions options)
+    : layout_(layout),
+      options_(std::move(options)),
+      pieces_(shard_pieces(layout.units, group.rank(), group.size())),
+      masters_(options_.dtype == at::kFloat ? computing_shard(masters, at::kFloat, group)
+                                            : std::move(masters)),
+      shard_(options_.dtype == at::kFloat ? masters_
+                                          : computing_shard(masters_, options_.dtype, group)),
+      nothing_(at::empty({0}, at::TensorOptions().dtype(options_.dtype))),
+      units_(layout.units.size()),
+      pool_(group, options_.dtype),
+      thread_(group.duplicate("weights")) {
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < layout_.entries.size(); ++i) {
+    at::Tensor& parameter = layout_.parameters[i];
+    parameter.mutable_grad().reset();
+    parameter.set_data(parameter.to(options_.dtype));
+    units_[layout_.unit_of[i]].entries.push_back(i);
+  }
+  for (at::Tensor& parameter : layout_.frozen) parameter.set_data(parameter.to(options_.dtype));
+  std::int64_t largest = 0;
+  for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+    units_[unit].shard = shard_.narrow(0, pieces_[unit].local_begin, pieces_[unit].count());
+    if (unit > 0) largest = std::max(largest, unit_bytes(unit));
+  }
+  const std::int64_t least = unit_bytes(0) + largest;
+  if (options_.gather_budget_bytes > 0 && options_.gather_budget_bytes < least) {
+    throw_error<ConfigError>(
+        "the budget of gathered weights is {} bytes, but the weights of no unit and the largest "
+        "unit take {}: raise it, or make smaller units",
+        options_.gather_budget_bytes, least);
+  }
+}
+
+std::int64_t UnitWeights::unit_bytes(std::size_t unit) const {
+  const FlatSegment& segment = layout_.units[unit];
+  return (segment.end - segment.begin) * static_cast<std::int64_t>(nothing_.element_size());
+}
+
+void UnitWeights::shrink() {
+  for (at::Tensor& parameter : layout_.parameters) parameter.set_data(nothing_);
+}
+
+std::vector<WeightStore::Piece> UnitWeights::pieces() {
+  std::vector<Piece> result;
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    const at::Tensor master = masters_.narrow(0, pieces_[i].local_begin, pieces_[i].count());
+    result.push_back({master, options_.dtype == at::kFloat ? at::Tensor() : units_[i].shard});
+  }
+  return result;
+}
+
+void UnitWeights::begin_pass() {
+  end_pass();
+  if (!seen_.empty()) order_ = std::exchange(seen_, {});
+  enter(0, false);
+}
+
+void UnitWeights::start_gather(std::size_t unit) {
+  Unit& u = units_[unit];
+  if (u.buffer.defined()) return;
+  const FlatSegment& segment = layout_.units[unit];
+  gathered_bytes_ += unit_bytes(unit);
+  u.buffer = pool_.take(segment.end - segment.begin);
+  u.ticket = thread_.post([segment, shard = u.shard, buffer = u.buffer](Group& wire) {
+    wire.all_gather(buffer_of_tensor(shard), buffer_of_tensor(buffer),
+                    segment_counts(segment, wire.size()));
+  });
+}
+
+void UnitWeights::attach(std::size_t unit) {
+  Unit& u = units_[unit];
+  if (u.attached) return;
+  start_gather(unit);
+  thread_.wait(u.ticket);
+  const at::NoGradGuard no_grad;
+  if (!u.full.defined()) {
+    u.full = at::from_blob(u.buffer.data_ptr(), u.buffer.sizes(), u.buffer.options());
+    for (const std::size_t entry : u.entries) {
+      const FlatEntry& e = layout_.entries[entry];
+      u.places.push_back(
+          u.full.narrow(0, e.offset - layout_.units[unit].begin, e.count).view(e.shape));
+    }
+  } else {
+    u.full.storage().set_data_ptr(at::DataPtr(u.buffer.data_ptr(), at::kCPU));
+  }
+  for (std::size_t i = 0; i < u.entries.size(); ++i) {
+    layout_.parameters[u.entries[i]].set_data(u.places[i]);
+  }
+  u.attached = true;
+}
+
+void UnitWeights::detach(std::size_t unit) {
+  Unit& u = units_[unit];
+  if (!u.buffer.defined()) return;
+  if (u.attached) {
+    for (const std::size_t entry : u.entries) layout_.parameters[entry].set_data(nothing_);
+    u.full.storage().set_data_ptr(at::DataPtr(nullptr, at::kCPU));
+    u.attached = false;
+  } else {
+    thread_.wait(u.ticket);
+  }
+  gathered_bytes_ -= unit_bytes(unit);
+  pool_.give_back(std::exchange(u.buffer, {}));
+}
+
+void UnitWeights::enter(std::size_t unit, bool backward) {
+  if (layout_.units[unit].begin == layout_.units[unit].end) return;
+  if (!backward) seen_.push_back(unit);
+  attach(unit);
+  gather_ahead(unit, backward);
+}
+
+// The units next to come, as long as they fit the budget.
+void UnitWeights::gather_ahead(std::size_t unit, bool backward) {
+  const std::vector<std::size_t>& order = backward ? seen_ : order_;
+  std::vector<std::size_t> next;
+  if (backward) {
+    const auto here = std::find(order.rbegin(), order.rend(), unit);
+    if (here != order.rend()) next.assign(here + 1, order.rend());
+  } else {
+    const std::size_t here = seen_.size() - 1;
+    if (here < order.size() && order[here] == unit) {
+      next.assign(order.begin() + static_cast<std::ptrdiff_t>(here) + 1, order.end());
+    }
+  }
+  int ahead = 0;
+  for (const std::size_t one : next) {
+    if (ahead++ == options_.prefetch) break;
+    const bool there = units_[one].buffer.defined();
+    const bool fits = options_.gather_budget_bytes == 0 ||
+                      gathered_bytes_ + unit_bytes(one) <= options_.gather_budget_bytes;
+    if (!there && !fits) break;
+    start_gather(one);
+  }
+}
+
+// The last unit of a pass is the first that its backward pass needs.
+void UnitWeights::leave(std::size_t unit, bool backward_follows) {
+  if (backward_follows && !order_.empty() && order_.back() == unit) return;
+  detach(unit);
+}
+
+void UnitWeights::release(std::size_t unit) { detach(unit); }
+
+void UnitWeights::end_pass() {
+  for (std::size_t unit = 0; unit < units_.size(); ++unit) detach(unit);
+}
+
+}  // namespace trireme

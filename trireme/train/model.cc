@@ -1,0 +1,292 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// fit() and evaluate() are passes over the samples. A pass is a table of quantities (the loss, then
+// the metrics), a row for each micro-batch of each batch; a rank fills the rows of its own and
+// leaves zeros in the others, so the sum over ranks is the table itself, whatever the order of
+// adding. Its columns are then added from top to bottom, on every rank alike.
+
+#include "trireme/train/model.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <mutex>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/base/random.h"
+#include "trireme/comm/group.h"
+#include "trireme/parallel/tensor_buffer.h"
+#include "trireme/train/named_weights.h"
+
+namespace trireme {
+namespace {
+
+// Positions [begin, end) in a pass.
+struct Positions {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t count() const { return end - begin; }
+};
+
+// How samples are cut into batches, and these into micro-batches.
+struct Cut {
+  std::int64_t samples;
+  std::int64_t batch_size;
+  std::int64_t micro_batches;
+
+  std::int64_t batches() const { return (samples + batch_size - 1) / batch_size; }
+  Positions batch(std::int64_t b) const {
+    return {b * batch_size, std::min(samples, (b + 1) * batch_size)};
+  }
+  // Empty ones are the last.
+  Positions part(std::int64_t b, std::int64_t m) const {
+    const Positions whole = batch(b);
+    const std::int64_t shortest = whole.count() / micro_batches;
+    const std::int64_t longer = whole.count() % micro_batches;
+    const std::int64_t begin = whole.begin + m * shortest + std::min(m, longer);
+    return {begin, begin + shortest + (m < longer ? 1 : 0)};
+  }
+};
+
+Cut checked_cut(std::int64_t samples, std::int64_t batch_size, std::int64_t micro_batches) {
+  if (samples < 1) throw_error<ConfigError>("there are no samples");
+  if (batch_size < 1) throw_error<ConfigError>("batches of {} samples", batch_size);
+  return {samples, batch_size, micro_batches};
+}
+
+// The numbers of the samples at the positions. An empty micro-batch computes one sample of its
+// batch, which then counts for nothing: all ranks do the same number of things.
+std::vector<std::int64_t> numbers_at(const Cut& cut, std::int64_t b, const Positions& part,
+                                     const RandomPermutation* order) {
+  const std::int64_t begin = part.count() > 0 ? part.begin : cut.batch(b).begin;
+  std::vector<std::int64_t> numbers(
+      static_cast<std::size_t>(std::max<std::int64_t>(part.count(), 1)));
+  std::iota(numbers.begin(), numbers.end(), begin);
+  if (order != nullptr) {
+    for (std::int64_t& n : numbers) {
+      n = static_cast<std::int64_t>((*order)(static_cast<std::uint64_t>(n)));
+    }
+  }
+  return numbers;
+}
+
+// What a module draws depends on the micro-batch, not on what its rank drew before.
+void seed_generator(std::uint64_t seed) {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
+
+// LibTorch's generator as it was, when this goes.
+class GeneratorGuard {
+ public:
+  GeneratorGuard() : generator_(at::detail::getDefaultCPUGenerator()) {
+    const std::lock_guard lock(generator_.mutex());
+    state_ = generator_.get_state();
+  }
+  ~GeneratorGuard() {
+    const std::lock_guard lock(generator_.mutex());
+    generator_.set_state(state_);
+  }
+  GeneratorGuard(const GeneratorGuard&) = delete;
+  GeneratorGuard& operator=(const GeneratorGuard&) = delete;
+
+ private:
+  at::Generator generator_;
+  at::Tensor state_;
+};
+
+double value_of(const at::Tensor& mean, const std::string& name) {
+  if (!mean.defined() || mean.numel() != 1) {
+    throw_error<ShapeError>("{} must be one number, the mean over the samples; it has {}", name,
+                            mean.defined() ? mean.numel() : 0);
+  }
+  return mean.detach().item<double>();
+}
+
+Logs means_of(std::span<const double> table, const std::vector<std::string>& names,
+              std::int64_t samples) {
+  Logs logs;
+  for (std::size_t q = 0; q < names.size(); ++q) {
+    double sum = 0;
+    for (std::size_t i = q; i < table.size(); i += names.size()) sum += table[i];
+    logs.add(names[q], sum / static_cast<double>(samples));
+  }
+  return logs;
+}
+
+void check(const FitOptions& options) {
+  if (options.initial_epoch < 0 || options.epochs < options.initial_epoch) {
+    throw_error<ConfigError>("epochs {} after an initial epoch of {}", options.epochs,
+                             options.initial_epoch);
+  }
+}
+
+}  // namespace
+
+std::vector<double> History::values(const std::string& name) const {
+  std::vector<double> result;
+  for (const Logs& logs : epochs) result.push_back(logs.at(name));
+  return result;
+}
+
+// One pass over a dataset.
+struct Model::Pass {
+  const Dataset& data;
+  Cut cut;
+  const RandomPermutation* order = nullptr;  // null: as they are
+  const RandomStream* dropout = nullptr;     // null: not training
+};
+
+Model::Model(const StrategyScope& scope, std::shared_ptr<torch::nn::Module> module, Forward forward)
+    : strategy_(&scope.strategy()), module_(std::move(module)), forward_(std::move(forward)) {
+  if (!module_ || !forward_) throw_error<ConfigError>("a model needs a module and its forward()");
+}
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+
+void Model::compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Metric> metrics) {
+  if (!loss.mean) throw_error<ConfigError>("a model needs a loss");
+  loss_ = std::move(loss);
+  metrics_ = std::move(metrics);
+  spread_.reset();  // one at a time has the module's parameters
+  spread_ = strategy_->spread(*module_, optimizer);
+}
+
+SpreadModel& Model::spread() {
+  if (!spread_) throw_error<ConfigError>("compile() comes before anything else with a model");
+  return *spread_;
+}
+
+// One micro-batch: fills its row of the table; in training its gradients join the step's.
+void Model::compute(const Pass& pass, std::int64_t batch, std::int64_t micro_batch,
+                    std::span<double> sums) {
+  const Positions part = pass.cut.part(batch, micro_batch);
+  const auto row = batch * pass.cut.micro_batches + micro_batch;
+  if (pass.dropout != nullptr) seed_generator(pass.dropout->bits(static_cast<std::uint64_t>(row)));
+  const Samples samples = pass.data.samples(numbers_at(pass.cut, batch, part, pass.order));
+  at::Tensor predictions;
+  const at::Tensor loss = spread_->forward([&] {
+    predictions = forward_(samples.inputs);
+    return loss_.mean(predictions, samples.targets);
+  });
+  const auto weight = static_cast<double>(part.count());
+  const double loss_value = value_of(loss, "the loss");
+  if (pass.dropout != nullptr) spread_->backward(loss, weight);
+  if (part.count() == 0) return;
+  const at::NoGradGuard no_grad;
+  sums[0] = weight * loss_value;
+  for (std::size_t i = 0; i < metrics_.size(); ++i) {
+    const Metric& metric = metrics_[i];
+    sums[i + 1] = weight * value_of(metric.mean(predictions, samples.targets), metric.name);
+  }
+}
+
+Logs Model::run(const Pass& pass) {
+  const bool training = pass.dropout != nullptr;
+  module_->train(training);
+  const at::AutoGradMode grad_mode(training);
+  const std::size_t quantities = 1 + metrics_.size();
+  const std::int64_t batches = pass.cut.batches();
+  std::vector<double> table(static_cast<std::size_t>(batches * pass.cut.micro_batches) *
+                            quantities);
+  for (std::int64_t b = 0; b < batches; ++b) {
+    if (training) spread_->begin_step();
+    for (const std::int64_t m : spread_->micro_batches()) {
+      const auto row = static_cast<std::size_t>(b * pass.cut.micro_batches + m);
+      compute(pass, b, m, std::span(table).subspan(row * quantities, quantities));
+    }
+    if (training) spread_->finish_step();
+  }
+  strategy_->world().all_reduce(buffer_of(std::span(table)));
+  std::vector<std::string> names{"loss"};
+  for (const Metric& metric : metrics_) names.push_back(metric.name);
+  return means_of(table, names, pass.cut.samples);
+}
+
+History Model::fit(const Dataset& data, const FitOptions& options) {
+  check(options);
+  const Cut cut = checked_cut(data.size(), options.batch_size, spread().num_micro_batches());
+  std::vector<AnyCallback> callbacks = options.callbacks;
+  if (options.progress) callbacks.insert(callbacks.begin(), ProgressLines());
+  const GeneratorGuard generator;
+  History history;
+  stop_ = false;
+  for (const AnyCallback& callback : callbacks) callback.get().on_train_begin(*this);
+  for (std::int64_t epoch = options.initial_epoch + 1; epoch <= options.epochs && !stop_; ++epoch) {
+    const auto stream = static_cast<std::uint64_t>(epoch);
+    const RandomPermutation order(static_cast<std::uint64_t>(cut.samples), options.seed, stream);
+    const RandomStream dropout(options.seed, "dropout." + std::to_string(epoch));
+    Logs logs = run({data, cut, options.shuffle ? &order : nullptr, &dropout});
+    if (options.validation) {
+      const Logs validation = evaluate(*options.validation, options.batch_size);
+      for (const auto& [name, value] : validation.values()) logs.add("val_" + name, value);
+    }
+    history.epochs.push_back(logs);
+    for (const AnyCallback& callback : callbacks) {
+      callback.get().on_epoch_end(*this, {epoch, options.epochs, logs});
+    }
+  }
+  for (const AnyCallback& callback : callbacks) callback.get().on_train_end(*this);
+  return history;
+}
+
+Logs Model::evaluate(const Dataset& data, std::int64_t batch_size) {
+  return run({data, checked_cut(data.size(), batch_size, spread().num_micro_batches())});
+}
+
+// Each rank writes the rows of its micro-batches between zeros; the bytes are added, which is exact
+// for any dtype.
+at::Tensor Model::predict(const at::Tensor& inputs, std::int64_t batch_size) {
+  const std::int64_t rows = inputs.dim() > 0 ? inputs.size(0) : 0;
+  const Cut cut = checked_cut(rows, batch_size, spread().num_micro_batches());
+  const at::NoGradGuard no_grad;
+  module_->eval();
+  at::Tensor result;
+  for (std::int64_t b = 0; b < cut.batches(); ++b) {
+    for (const std::int64_t m : spread_->micro_batches()) {
+      const Positions part = cut.part(b, m);
+      const std::int64_t begin = part.count() > 0 ? part.begin : cut.batch(b).begin;
+      const std::int64_t count = std::max<std::int64_t>(part.count(), 1);
+      const at::Tensor found =
+          spread_->forward([&] { return forward_(inputs.narrow(0, begin, count)); });
+      if (found.dim() < 1 || found.size(0) != count) {
+        throw_error<ShapeError>("the model made no row of predictions for each of {} inputs",
+                                count);
+      }
+      if (!result.defined()) {
+        std::vector<std::int64_t> sizes = found.sizes().vec();
+        sizes[0] = rows;
+        result = at::zeros(sizes, found.options());
+      }
+      if (part.count() > 0) result.narrow(0, begin, count).copy_(found);
+    }
+  }
+  strategy_->world().all_reduce(buffer_of_tensor(result.view({-1}).view(at::kByte)));
+  return result;
+}
+
+SpreadModel::NamedTensors Model::weights() { return spread().gather_weights(); }
+
+void Model::set_weights(const SpreadModel::NamedTensors& values) { spread().set_weights(values); }
+
+void Model::save_weights(const std::string& folder, std::int64_t step) {
+  const SpreadModel::NamedTensors values = weights();
+  if (strategy_->rank() == 0) save_named_weights(values, folder, step);
+}
+
+void Model::load_weights(const std::string& path) {
+  SpreadModel::NamedTensors values;
+  if (strategy_->rank() == 0) values = load_named_weights(path);
+  set_weights(values);
+}
+
+}  // namespace trireme

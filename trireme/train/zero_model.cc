@@ -1,0 +1,110 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/zero_model.h"
+
+#include <ATen/ops/zeros.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+
+#include "trireme/base/error.h"
+#include "trireme/comm/group.h"
+#include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/tensor_buffer.h"
+#include "trireme/train/named_weights.h"
+
+namespace trireme {
+namespace {
+
+torch::nn::Module& checked(torch::nn::Module& module, const OptimizerRecipe& recipe) {
+  if (!recipe.make_sharded) {
+    throw_error<ConfigError>(
+        "this optimizer does not work on shards: take AdamW, Adam without weight decay, or "
+        "MirroredStrategy");
+  }
+  for (const auto& item : module.named_parameters()) {
+    if (item.value().scalar_type() != at::kFloat) {
+      throw_error<ConfigError>("{} is {}: sharded models are f32", item.key(),
+                               c10::toString(item.value().scalar_type()));
+    }
+  }
+  return module;
+}
+
+class ZeroModel : public SpreadModel {
+ public:
+  ZeroModel(torch::nn::Module& module, Group& group, const OptimizerRecipe& recipe,
+            const ShardOptions& options)
+      : module_(checked(module, recipe)),
+        group_(group),
+        num_micro_batches_(options.micro_batches),
+        learning_rate_(recipe.learning_rate),
+        sharded_(module, group, options),
+        optimizer_(recipe.make_sharded(sharded_.space())) {}
+
+  std::int64_t num_micro_batches() const override { return num_micro_batches_; }
+  const std::vector<std::int64_t>& micro_batches() const override {
+    return sharded_.micro_batches();
+  }
+  at::Tensor forward(const std::function<at::Tensor()>& f) override { return sharded_.forward(f); }
+  void begin_step() override {}  // step() leaves zeros
+  void backward(const at::Tensor& loss, double weight) override { sharded_.backward(loss, weight); }
+  void finish_step() override {
+    sharded_.finish_gradients();
+    sharded_.step(*optimizer_, learning_rate_, 1 / sharded_.report().weight);
+  }
+  NamedTensors gather_weights() override {
+    const at::Tensor whole = sharded_.gather_weights();
+    return group_.rank() == 0 ? named_parts(whole) : NamedTensors();
+  }
+  void set_weights(const NamedTensors& values) override {
+    const at::Tensor whole =
+        at::zeros({sharded_.layout().size}, at::TensorOptions().dtype(at::kFloat));
+    const NamedTensors parts = named_parts(whole);
+    if (group_.rank() == 0) assign_weights(values, parts);
+    group_.broadcast(buffer_of_tensor(whole), 0);
+    for (const at::Tensor& rest : unspread()) group_.broadcast(buffer_of_tensor(rest), 0);
+    sharded_.set_weights(whole);
+  }
+
+ private:
+  // What every rank has whole: buffers, and parameters that are not trained.
+  std::vector<at::Tensor> unspread() const {
+    std::vector<at::Tensor> result = sharded_.layout().frozen;
+    for (const at::Tensor& buffer : module_.buffers()) result.push_back(buffer);
+    return result;
+  }
+  // The module's weights by name, those that are trained as views of a whole buffer. Tied ones
+  // under their first name.
+  NamedTensors named_parts(const at::Tensor& whole) const {
+    const std::vector<FlatEntry>& entries = sharded_.layout().entries;
+    NamedTensors result;
+    for (const auto& [name, tensor] : named_weights(module_)) {
+      const auto entry = std::ranges::find(entries, name, &FlatEntry::name);
+      if (entry != entries.end()) {
+        result.emplace_back(name, FlatParameters::view(whole, *entry));
+      } else if (!tensor.requires_grad()) {
+        result.emplace_back(name, tensor);
+      }
+    }
+    return result;
+  }
+
+  torch::nn::Module& module_;
+  Group& group_;
+  std::int64_t num_micro_batches_;
+  double learning_rate_;
+  ShardedModel sharded_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+};
+
+}  // namespace
+
+std::unique_ptr<SpreadModel> make_zero_model(torch::nn::Module& module, Group& group,
+                                             const OptimizerRecipe& recipe,
+                                             const ShardOptions& options) {
+  return std::make_unique<ZeroModel>(module, group, recipe, options);
+}
+
+}  // namespace trireme
