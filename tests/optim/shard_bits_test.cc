@@ -26,7 +26,13 @@ INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod,
                                            OptimizerConfig{.name = "sgd", .state = "8bit"},
                                            OptimizerConfig{.name = "adam", .state = "8bit"},
                                            OptimizerConfig{.name = "adamw", .state = "8bit"},
-                                           OptimizerConfig{.name = "lion", .state = "8bit"}),
+                                           OptimizerConfig{.name = "lion", .state = "8bit"},
+                                           OptimizerConfig{.name = "lamb"},
+                                           OptimizerConfig{.name = "muon"},
+                                           OptimizerConfig{.name = "adafactor"},
+                                           OptimizerConfig{.name = "adafactor",
+                                                           .momentum = 0.9,
+                                                           .weight_decay = 0.1}),
                          [](const auto& test) {
                            return std::to_string(test.index) + "_" + test.param.name + "_" +
                                   test.param.state;

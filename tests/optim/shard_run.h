@@ -117,7 +117,8 @@ struct ShardRun {
     const std::vector<optim::OptimizerState> from = before.state(), to = after->state();
     EXPECT_EQ(from.size(), to.size());
     for (std::size_t i = 0; i < from.size(); ++i) {
-      EXPECT_EQ(from[i].name + "." + from[i].parameter, to[i].name + "." + to[i].parameter);
+      EXPECT_EQ(from[i].name, to[i].name);
+      EXPECT_EQ(from[i].parameters, to[i].parameters);
       EXPECT_EQ(from[i].values.scalar_type(), at::kFloat);
       to[i].values.copy_(from[i].values);
     }

@@ -98,6 +98,7 @@ class ElementwiseOptimizer final : public ShardOptimizer {
 
   ElementwiseMethod method_;
   std::vector<ElementRange> decaying_;
+  std::vector<std::string> names_;  // of all parameters
   std::vector<Moment> moments_;
   // Of each piece: begin, end, begin, end, ... of what decays, counted in the piece, i64 on the
   // device; CUDA only.
@@ -123,6 +124,9 @@ ElementwiseOptimizer::ElementwiseOptimizer(ElementwiseMethod method, const Optim
     : ShardOptimizer(config, space),
       method_(std::move(method)),
       decaying_(decaying_ranges(space.parameters)) {
+  for (const OptimizerParameter& parameter : space.parameters) {
+    names_.push_back(parameter.entry.name);
+  }
   const bool bytes = config.state == "8bit";
   const bool on_cuda =
       ops::kHasCudaKernels && method_.has_cuda_kernel && !bytes && space.device.is_cuda();
@@ -143,7 +147,10 @@ ElementwiseOptimizer::ElementwiseOptimizer(ElementwiseMethod method, const Optim
 std::vector<OptimizerState> ElementwiseOptimizer::state() {
   std::vector<OptimizerState> all;
   for (const Moment& moment : moments_) {
-    all.push_back({.name = moment.name(), .values = moment.values(), .pieces = shard().pieces()});
+    all.push_back({.name = moment.name(),
+                   .values = moment.values(),
+                   .pieces = shard().pieces(),
+                   .parameters = names_});
   }
   return all;
 }

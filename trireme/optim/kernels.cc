@@ -222,6 +222,29 @@ void combine(float a, const float* x, float b, const float* y, std::int64_t coun
 }
 
 TRIREME_VECTOR_CLONES
+void multiply(float a, const float* __restrict b, std::int64_t count, float* __restrict values) {
+  for (std::int64_t i = 0; i < count; ++i) values[i] = values[i] * a * b[i];
+}
+
+TRIREME_VECTOR_CLONES
+void root_mean_square_direction(float beta, float one_minus_beta, float epsilon, std::int64_t count,
+                                float* __restrict values, float* __restrict second) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float g = values[i];
+    second[i] = beta * second[i] + one_minus_beta * (g * g + epsilon);
+    values[i] = g / std::sqrt(second[i]);
+  }
+}
+
+TRIREME_VECTOR_CLONES
+void add_squares(const float* __restrict values, std::int64_t count, double* __restrict sums) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double value = values[i];
+    sums[i] += value * value;
+  }
+}
+
+TRIREME_VECTOR_CLONES
 double sum_of_squares(const float* values, std::int64_t count) {
   constexpr int kLanes = 16;
   double sums[kLanes] = {};

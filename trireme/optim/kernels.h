@@ -95,6 +95,14 @@ void apply_direction(float keep, float step, std::int64_t count, float* weights,
 // to = a x + b y; to may be x or y.
 void combine(float a, const float* x, float b, const float* y, std::int64_t count, float* to);
 
+// values = values a b.
+void multiply(float a, const float* b, std::int64_t count, float* values);
+// second = beta second + (1 - beta) (g^2 + epsilon), values = g / sqrt(second), with g = values.
+void root_mean_square_direction(float beta, float one_minus_beta, float epsilon, std::int64_t count,
+                                float* values, float* second);
+// sums += values^2, elementwise.
+void add_squares(const float* values, std::int64_t count, double* sums);
+
 // Elements of a gradient whose sum of squares is one leaf of the norm's tree: part of the
 // definition of the result.
 inline constexpr std::int64_t kNormBlock = 4096;

@@ -6,7 +6,8 @@
 // optimizers.
 //
 //   direction  r = m' / (sqrt(v') + epsilon) + weight_decay w     m', v': Adam's moments, corrected
-//   step       w -= learning rate  |w| / |r|  r                   for each parameter; 1 where one is 0
+//   step       w -= learning rate  |w| / |r|  r                   for each parameter; 1 where one
+//   is 0
 //
 // The norms of a parameter are made of the sums of squares over the blocks of the flat buffer, cut
 // at its edges, in f64: a rank finds those of its blocks, the ranks exchange them (16 bytes for

@@ -72,13 +72,12 @@ struct OptimizerUpdate {
 // A part of the state, as checkpoints keep it.
 struct OptimizerState {
   std::string name;   // "first_moment", "row_mean", ...
-  at::Tensor values;  // f32: [elements of pieces], or whatever belongs to the parameter
-  // Elementwise: the elements of the flat buffer that it is for, the rank's shard or a part of it
-  // (muon keeps a second moment of what is no hidden matrix). Empty otherwise.
+  at::Tensor values;  // f32, contiguous
+  // Elementwise: values for the elements in these pieces of the flat buffer, this rank's shard or a
+  // part of it. Otherwise the values belong to the one parameter named, and every rank has them.
+  bool elementwise = true;
   std::vector<ShardPiece> pieces = {};
-  // Not elementwise: the name of the parameter that it belongs to; this rank alone keeps it. Empty
-  // otherwise.
-  std::string parameter = {};
+  std::vector<std::string> parameters = {};  // that have such values; the same on all ranks
 };
 
 class Optimizer {
@@ -107,8 +106,17 @@ class Optimizer {
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config,
                                           const OptimizerSpace& space);
 
-// What the state will take, of all ranks of the group together. Pure. Throws ConfigError as
-// OptimizerConfig::validate() does.
-std::int64_t optimizer_state_bytes(const OptimizerConfig& config, const OptimizerSpace& space);
+// Elements of a model by how methods treat them.
+struct StateElements {
+  std::int64_t hidden_matrices = 0;
+  std::int64_t other_matrices = 0;    // embeddings and heads
+  std::int64_t vectors = 0;           // norms and biases
+  std::int64_t rows_and_columns = 0;  // of all matrices: the sum of rows + columns
+};
+
+// Bytes of state of those elements. Pure. Throws ConfigError as OptimizerConfig::validate() does.
+std::int64_t optimizer_state_bytes(const OptimizerConfig& config, const StateElements& elements);
+// What every rank has besides, however the elements are shared: adafactor's means.
+std::int64_t replicated_state_bytes(const OptimizerConfig& config, const StateElements& elements);
 
 }  // namespace trireme::optim

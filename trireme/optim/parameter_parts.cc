@@ -12,14 +12,18 @@
 namespace trireme::optim {
 
 ParameterParts::ParameterParts(const std::vector<ShardPiece>& pieces,
-                               const std::vector<OptimizerParameter>& parameters,
-                               std::int64_t unit,
+                               const std::vector<OptimizerParameter>& parameters, std::int64_t unit,
                                const std::function<bool(const OptimizerParameter&)>& choose) {
+  std::vector<std::size_t> chosen;
+  for (std::size_t p = 0; p < parameters.size(); ++p) {
+    if (!choose(parameters[p])) continue;
+    chosen.push_back(p);
+    names_.push_back(parameters[p].entry.name);
+  }
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const ShardPiece& piece = pieces[i];
-    for (std::size_t p = 0; p < parameters.size(); ++p) {
+    for (const std::size_t p : chosen) {
       const FlatEntry& entry = parameters[p].entry;
-      if (!choose(parameters[p])) continue;
       const std::int64_t end = std::min(piece.end, entry.offset + entry.count);
       for (std::int64_t at = std::max(piece.begin, entry.offset); at < end;) {
         const std::int64_t stop = std::min(end, (at / unit + 1) * unit);
@@ -31,7 +35,7 @@ ParameterParts::ParameterParts(const std::vector<ShardPiece>& pieces,
   }
 }
 
-std::vector<ShardPiece> ParameterParts::pieces() const {
+OptimizerState ParameterParts::state_of(const Moment& moment) const {
   std::vector<ShardPiece> pieces;
   for (const ParameterPart& part : parts_) {
     if (!pieces.empty() && pieces.back().end == part.begin) {
@@ -40,7 +44,10 @@ std::vector<ShardPiece> ParameterParts::pieces() const {
       pieces.push_back({part.begin, part.begin + part.count, part.in_state});
     }
   }
-  return pieces;
+  return {.name = moment.name(),
+          .values = moment.values(),
+          .pieces = std::move(pieces),
+          .parameters = names_};
 }
 
 void ParameterParts::for_each(const std::function<void(const ParameterPart&)>& f) const {

@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
+#include "trireme/optim/moment.h"
 #include "trireme/optim/optimizer.h"
 #include "trireme/optim/shard.h"
 
@@ -41,14 +43,15 @@ class ParameterParts {
 
   const std::vector<ParameterPart>& all() const { return parts_; }
   std::int64_t elements() const { return elements_; }
-  // The same elements as pieces for OptimizerState::pieces; neighbours are one.
-  std::vector<ShardPiece> pieces() const;
+  // A moment of elements() elements, as checkpoints see it.
+  OptimizerState state_of(const Moment& moment) const;
 
   // Calls f once for each part, on the pool's threads, without denormals.
   void for_each(const std::function<void(const ParameterPart&)>& f) const;
 
  private:
   std::vector<ParameterPart> parts_;
+  std::vector<std::string> names_;  // of all parameters that were chosen
   std::int64_t elements_ = 0;
 };
 

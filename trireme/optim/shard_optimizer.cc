@@ -88,13 +88,16 @@ void ShardOptimizer::set_state(std::span<const OptimizerState> given) {
     throw_error<ShapeError>("the optimizer {} has {} parts of state, {} were given", config_.name,
                             own.size(), given.size());
   }
+  const auto described = [](const OptimizerState& part) {
+    return part.elementwise ? part.name : part.name + " of " + part.parameters[0];
+  };
   for (std::size_t i = 0; i < own.size(); ++i) {
     const at::Tensor& values = given[i].values;
-    if (given[i].name != own[i].name || given[i].parameter != own[i].parameter ||
-        !values.defined() || values.sizes() != own[i].values.sizes()) {
-      throw_error<ShapeError>("part {} of the state of {} is '{}' [{}], '{}' was given", i,
-                              config_.name, own[i].name + own[i].parameter, own[i].values.numel(),
-                              given[i].name + given[i].parameter);
+    if (described(given[i]) != described(own[i]) || !values.defined() ||
+        values.sizes() != own[i].values.sizes()) {
+      throw_error<ShapeError>("part {} of the state of {} is {} [{}], {} was given", i,
+                              config_.name, described(own[i]), own[i].values.numel(),
+                              described(given[i]));
     }
     if (!own[i].values.is_same(values)) own[i].values.copy_(values);
   }
