@@ -17,26 +17,22 @@ using testing::ShardRun;
 
 class EveryMethod : public ::testing::TestWithParam<OptimizerConfig> {};
 
-INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod,
-                         ::testing::Values(OptimizerConfig{.name = "sgd", .weight_decay = 0.1},
-                                           OptimizerConfig{.name = "sgd", .momentum = 0.0},
-                                           OptimizerConfig{.name = "adam", .weight_decay = 0.1},
-                                           OptimizerConfig{.name = "adamw"},
-                                           OptimizerConfig{.name = "lion"},
-                                           OptimizerConfig{.name = "sgd", .state = "8bit"},
-                                           OptimizerConfig{.name = "adam", .state = "8bit"},
-                                           OptimizerConfig{.name = "adamw", .state = "8bit"},
-                                           OptimizerConfig{.name = "lion", .state = "8bit"},
-                                           OptimizerConfig{.name = "lamb"},
-                                           OptimizerConfig{.name = "muon"},
-                                           OptimizerConfig{.name = "adafactor"},
-                                           OptimizerConfig{.name = "adafactor",
-                                                           .momentum = 0.9,
-                                                           .weight_decay = 0.1}),
-                         [](const auto& test) {
-                           return std::to_string(test.index) + "_" + test.param.name + "_" +
-                                  test.param.state;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Methods, EveryMethod,
+    ::testing::Values(OptimizerConfig{.name = "sgd", .weight_decay = 0.1},
+                      OptimizerConfig{.name = "sgd", .momentum = 0.0},
+                      OptimizerConfig{.name = "adam", .weight_decay = 0.1},
+                      OptimizerConfig{.name = "adamw"}, OptimizerConfig{.name = "lion"},
+                      OptimizerConfig{.name = "sgd", .state = "8bit"},
+                      OptimizerConfig{.name = "adam", .state = "8bit"},
+                      OptimizerConfig{.name = "adamw", .state = "8bit"},
+                      OptimizerConfig{.name = "lion", .state = "8bit"},
+                      OptimizerConfig{.name = "lamb"}, OptimizerConfig{.name = "muon"},
+                      OptimizerConfig{.name = "adafactor"},
+                      OptimizerConfig{.name = "adafactor", .momentum = 0.9, .weight_decay = 0.1}),
+    [](const auto& test) {
+      return std::to_string(test.index) + "_" + test.param.name + "_" + test.param.state;
+    });
 
 TEST_P(EveryMethod, AnyNumberOfRanksGivesTheSameBits) {
   const ShardRun whole(GetParam(), {});

@@ -25,7 +25,7 @@ namespace trireme::optim {
 namespace {
 
 constexpr double kDecayPower = -0.8;
-constexpr double kLargestUpdate = 1.0;  // its root mean square
+constexpr double kLargestUpdate = 1.0;   // its root mean square
 constexpr std::int64_t kColumns = 1024;  // that a task sums
 
 bool is_matrix(const OptimizerParameter& parameter) {
@@ -45,8 +45,7 @@ std::vector<std::size_t> matrices_of(const std::vector<OptimizerParameter>& para
 // The means of the rows and the columns of a matrix of squares plus epsilon.
 void mean_squares(const Matrix& matrix, float epsilon, float* rows, float* columns) {
   ops::run_tasks(matrix.rows, [&](std::int64_t r) {
-    const double sum =
-        detail::sum_of_squares(matrix.values + r * matrix.columns, matrix.columns);
+    const double sum = detail::sum_of_squares(matrix.values + r * matrix.columns, matrix.columns);
     rows[r] = static_cast<float>(sum / static_cast<double>(matrix.columns)) + epsilon;
   });
   ops::run_ranges(matrix.columns, kColumns, [&](std::int64_t begin, std::int64_t end) {
@@ -55,8 +54,7 @@ void mean_squares(const Matrix& matrix, float epsilon, float* rows, float* colum
       detail::add_squares(matrix.values + r * matrix.columns + begin, end - begin, sums);
     }
     for (std::int64_t c = begin; c < end; ++c) {
-      columns[c] =
-          static_cast<float>(sums[c - begin] / static_cast<double>(matrix.rows)) + epsilon;
+      columns[c] = static_cast<float>(sums[c - begin] / static_cast<double>(matrix.rows)) + epsilon;
     }
   });
 }
@@ -207,10 +205,9 @@ class Adafactor final : public ShardOptimizer {
                               const StepScalars& scalars) {
     Updates updates(parts);
     parts.for_each([&](const ParameterPart& part) {
-      detail::scaled_gradient(
-          scalars.gradient_scale, update.clear_gradients, part.count,
-          update.pieces[part.piece].gradients.data_ptr<float>() + part.in_piece,
-          updates.at(part));
+      detail::scaled_gradient(scalars.gradient_scale, update.clear_gradients, part.count,
+                              update.pieces[part.piece].gradients.data_ptr<float>() + part.in_piece,
+                              updates.at(part));
     });
     return updates;
   }
@@ -270,8 +267,8 @@ class Adafactor final : public ShardOptimizer {
   const ParameterParts matrices_, vectors_;
   WholeMatrices whole_;
   Factors factors_;
-  ParameterSums squares_;  // of the updates
-  Moment second_;          // of vectors
+  ParameterSums squares_;            // of the updates
+  Moment second_;                    // of vectors
   Moment of_matrices_, of_vectors_;  // means of updates; empty without momentum
 };
 

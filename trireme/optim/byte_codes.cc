@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 
+#include "trireme/optim/scrambled.h"
 #include "trireme/optim/vector_clones.h"
 
 namespace trireme::optim::detail {
@@ -34,6 +35,8 @@ template <int kTop, int kDecadesUsed>
 
 // Below half of the smallest value.
 constexpr float kSignedZero = 2.75e-7F;
+
+constexpr std::int32_t kLeastUnsigned = 1;
 
 // The value of each code.
 constexpr std::array<float, 256> values_of(int top, int decades) {
@@ -78,37 +81,76 @@ constexpr std::array<float, 256> kUnsignedValues = values_of(128, kDecades);
   }
 }
 
-}  // namespace
+// Of the code that is nearest to the share and the one on the share's other side, the upper one
+// with the probability of the way to it. least: below it there is no code.
+[[gnu::always_inline]] inline std::int32_t code_by_chance(float share, std::int32_t nearest,
+                                                          std::int32_t least,
+                                                          const float* values_of_codes,
+                                                          std::uint32_t random) {
+  const bool above = values_of_codes[nearest] > share;
+  const std::int32_t lower = above && nearest > least ? nearest - 1 : nearest;
+  const std::int32_t upper = above || share >= 1.0F ? nearest : nearest + 1;
+  const float low = values_of_codes[lower], high = values_of_codes[upper];
+  const float chance = static_cast<float>(random >> 8) * 0x1p-24F;
+  return share - low > chance * (high - low) ? upper : lower;
+}
 
-TRIREME_VECTOR_CLONES
-void encode_signed(std::int64_t count, const float* __restrict values,
-                   std::uint8_t* __restrict codes, float* __restrict scales) {
+// code(value, divisor, pick) gives a value's code with the help of pick(share, nearest code, least
+// code, values of the codes). Compiled anew in each caller, for its vectors.
+template <class Code>
+[[gnu::always_inline]] inline void encode(std::int64_t count, const float* __restrict values,
+                                          std::uint8_t* __restrict codes, float* __restrict scales,
+                                          const CodeRounding& rounding, Code code) {
+  const auto nearest = [](float, std::int32_t own, std::int32_t, const float*) { return own; };
+  const std::uint32_t key = rounding.random_key;
   for (std::int64_t begin = 0; begin < count; begin += kCodeBlock) {
     const std::int64_t end = std::min(begin + kCodeBlock, count);
     const float scale = largest_of(end - begin, values + begin);
     scales[begin / kCodeBlock] = scale;
     const float divisor = scale > 0.0F ? scale : 1.0F;
+    if (!rounding.stochastic) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        codes[i] = static_cast<std::uint8_t>(code(values[i], divisor, nearest));
+      }
+      continue;
+    }
     for (std::int64_t i = begin; i < end; ++i) {
-      const float share = std::fabs(values[i]) / divisor;
-      const std::int32_t code = share < kSignedZero ? 0 : code_of<64, kDecades - 1>(share);
-      codes[i] = static_cast<std::uint8_t>(values[i] < 0.0F && code != 0 ? code + 128 : code);
+      const auto number =
+          static_cast<std::uint32_t>(rounding.first_element + static_cast<std::uint64_t>(i));
+      const std::uint32_t random = scrambled(number, key);
+      const auto by_chance = [random](float share, std::int32_t own, std::int32_t least,
+                                      const float* values_of_codes) {
+        return code_by_chance(share, own, least, values_of_codes, random);
+      };
+      codes[i] = static_cast<std::uint8_t>(code(values[i], divisor, by_chance));
     }
   }
 }
 
+}  // namespace
+
+TRIREME_VECTOR_CLONES
+void encode_signed(std::int64_t count, const float* __restrict values,
+                   std::uint8_t* __restrict codes, float* __restrict scales,
+                   const CodeRounding& rounding) {
+  encode(count, values, codes, scales, rounding, [](float value, float divisor, auto pick) {
+    const float share = std::fabs(value) / divisor;
+    const std::int32_t nearest = share < kSignedZero ? 0 : code_of<64, kDecades - 1>(share);
+    const std::int32_t code = pick(share, nearest, 0, kSignedValues.data());
+    return value < 0.0F && code != 0 ? code + 128 : code;
+  });
+}
+
 TRIREME_VECTOR_CLONES
 void encode_unsigned(std::int64_t count, const float* __restrict values,
-                     std::uint8_t* __restrict codes, float* __restrict scales) {
-  for (std::int64_t begin = 0; begin < count; begin += kCodeBlock) {
-    const std::int64_t end = std::min(begin + kCodeBlock, count);
-    const float scale = largest_of(end - begin, values + begin);
-    scales[begin / kCodeBlock] = scale;
-    const float divisor = scale > 0.0F ? scale : 1.0F;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int32_t code = code_of<128, kDecades>(values[i] / divisor);
-      codes[i] = static_cast<std::uint8_t>(values[i] > 0.0F ? code : 0);
-    }
-  }
+                     std::uint8_t* __restrict codes, float* __restrict scales,
+                     const CodeRounding& rounding) {
+  encode(count, values, codes, scales, rounding, [](float value, float divisor, auto pick) {
+    const float share = value / divisor;
+    const std::int32_t code =
+        pick(share, code_of<128, kDecades>(share), kLeastUnsigned, kUnsignedValues.data());
+    return value > 0.0F ? code : 0;
+  });
 }
 
 TRIREME_VECTOR_CLONES

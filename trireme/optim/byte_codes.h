@@ -25,10 +25,21 @@ namespace trireme::optim::detail {
 
 inline constexpr std::int64_t kCodeBlock = 256;  // elements that share a scale
 
+// How numbers become codes: the nearest one, or by chance that of the value above or below, so that
+// the mean is the number. A mean that decays by a hundredth in a step would else stay where it is,
+// as codes lie further apart than that.
+struct CodeRounding {
+  bool stochastic = false;
+  std::uint32_t random_key = 0;     // of the step and the moment
+  std::uint64_t first_element = 0;  // number, in the whole buffer, of the first value
+};
+
 // values [count] in blocks of kCodeBlock become codes [count] and scales, one for each block: its
 // largest absolute value.
-void encode_signed(std::int64_t count, const float* values, std::uint8_t* codes, float* scales);
-void encode_unsigned(std::int64_t count, const float* values, std::uint8_t* codes, float* scales);
+void encode_signed(std::int64_t count, const float* values, std::uint8_t* codes, float* scales,
+                   const CodeRounding& rounding = {});
+void encode_unsigned(std::int64_t count, const float* values, std::uint8_t* codes, float* scales,
+                     const CodeRounding& rounding = {});
 void decode_signed(std::int64_t count, const std::uint8_t* codes, const float* scales,
                    float* values);
 void decode_unsigned(std::int64_t count, const std::uint8_t* codes, const float* scales,

@@ -203,7 +203,10 @@ void ElementwiseOptimizer::update_range(const OptimizerUpdate& update,
                   kernel(part, detail::extras_from(all, at));
                 });
   for (std::size_t m = 0; m < moments_.size(); ++m) {
-    moments_[m].close(range.in_shard, range.count(), moments[m]);
+    moments_[m].close(range.in_shard, range.count(), moments[m],
+                      {.stochastic = true,
+                       .random_key = all.random_key + static_cast<std::uint32_t>(m + 1),
+                       .first_element = static_cast<std::uint64_t>(range.begin)});
   }
 }
 

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 
+#include "trireme/optim/scrambled.h"
 #include "trireme/optim/vector_clones.h"
 
 namespace trireme::optim::detail {
@@ -32,14 +33,6 @@ inline float adam_step(const AdamWScalars& s, float g, float& first, float& seco
 inline float sign(float value) {
   const float one = value > 0.0F ? 1.0F : value < 0.0F ? -1.0F : 0.0F;
   return value != value ? value : one;
-}
-
-// 32 bits that look random, of a number and a key (the finaliser of MurmurHash3, A. Appleby).
-inline std::uint32_t scrambled(std::uint32_t number, std::uint32_t key) {
-  std::uint32_t h = number ^ key;
-  h = (h ^ (h >> 16)) * 0x85EBCA6BU;
-  h = (h ^ (h >> 13)) * 0xC2B2AE35U;
-  return h ^ (h >> 16);
 }
 
 // Up with the probability of the part that is cut off: the mean of the results is the value.

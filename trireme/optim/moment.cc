@@ -11,7 +11,6 @@
 #include "trireme/base/check.h"
 #include "trireme/ops/kernels/tasks.h"
 #include "trireme/ops/memory/memory_ledger.h"
-#include "trireme/optim/byte_codes.h"
 
 namespace trireme::optim {
 namespace {
@@ -54,12 +53,13 @@ float* Moment::open(std::int64_t begin, std::int64_t count, float* scratch) cons
   return scratch;
 }
 
-void Moment::close(std::int64_t begin, std::int64_t count, const float* values) const {
+void Moment::close(std::int64_t begin, std::int64_t count, const float* values,
+                   const detail::CodeRounding& rounding) const {
   if (storage_ == Storage::kF32) return;
   const auto encode =
       storage_ == Storage::kSigned8bit ? detail::encode_signed : detail::encode_unsigned;
   encode(count, values, codes_.data_ptr<std::uint8_t>() + begin,
-         scales_.data_ptr<float>() + begin / kCodeBlock);
+         scales_.data_ptr<float>() + begin / kCodeBlock, rounding);
 }
 
 at::Tensor Moment::values() const {

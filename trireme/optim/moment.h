@@ -11,7 +11,7 @@
 //
 //   float* values = moment.open(begin, count, scratch);  // f32, to be changed
 //   ...
-//   moment.close(begin, count, values);
+//   moment.close(begin, count, values, rounding);
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +19,8 @@
 
 #include <cstdint>
 #include <string>
+
+#include "trireme/optim/byte_codes.h"
 
 namespace trireme::optim {
 
@@ -39,7 +41,8 @@ class Moment {
   // Elements [begin, begin + count) as f32. 8-bit: in scratch, of count floats; begin is a multiple
   // of 256, and count too unless the elements are the last. Disjoint parts from any threads.
   float* open(std::int64_t begin, std::int64_t count, float* scratch) const;
-  void close(std::int64_t begin, std::int64_t count, const float* values) const;
+  void close(std::int64_t begin, std::int64_t count, const float* values,
+             const detail::CodeRounding& rounding = {}) const;
 
   // f32 [size]: the state itself, or a copy of 8-bit state.
   at::Tensor values() const;

@@ -29,8 +29,7 @@ void ParameterSums::clear() { std::fill(sums_.begin(), sums_.end(), 0.0); }
 void ParameterSums::set(const ParameterPart& part, std::initializer_list<double> leaves) {
   const Leaves& own = leaves_[part.parameter];
   const std::int64_t leaf = own.begin + part.begin / kShardBlock - own.first_block;
-  std::copy(leaves.begin(), leaves.end(),
-            sums_.begin() + leaf * static_cast<std::int64_t>(kinds_));
+  std::copy(leaves.begin(), leaves.end(), sums_.begin() + leaf * static_cast<std::int64_t>(kinds_));
 }
 
 void ParameterSums::exchange(Group* group) {

@@ -24,9 +24,8 @@ at::Tensor workspace(std::int64_t elements) {
 }
 
 ConstBuffer input_of(const at::Tensor& values) {
-  return const_buffer_of(std::span<const float>(
-      values.data_ptr<float>(),
-                                          static_cast<std::size_t>(values.numel())));
+  return const_buffer_of(
+      std::span<const float>(values.data_ptr<float>(), static_cast<std::size_t>(values.numel())));
 }
 
 Buffer output_of(const at::Tensor& values) {

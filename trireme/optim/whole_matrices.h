@@ -5,9 +5,8 @@
 // is computed of them back. Internal to the optimizers.
 //
 //   const WholeMatrices whole(space, matrices);   // numbers of parameters, ascending
-//   std::vector<float> mine(whole.elements());    // this rank's part of all of them, in their order
-//   whole.bring(mine, group);
-//   for (const Matrix& matrix : whole.owned()) f(matrix);
+//   std::vector<float> mine(whole.elements());    // this rank's part of all of them, in their
+//   order whole.bring(mine, group); for (const Matrix& matrix : whole.owned()) f(matrix);
 //   whole.give_back(mine, group);
 //
 // Each matrix has an owner: the largest first, each to the rank that has least so far. A rank sends
@@ -57,18 +56,19 @@ class WholeMatrices {
     std::int64_t count = 0;
   };
 
-  std::vector<Run> runs_of(const OptimizerSpace& space, const std::vector<ShardPiece>& pieces) const;
+  std::vector<Run> runs_of(const OptimizerSpace& space,
+                           const std::vector<ShardPiece>& pieces) const;
   void deal(const OptimizerSpace& space);
   bool alone() const { return group_ == nullptr; }
 
   Group* group_;
-  std::vector<std::size_t> matrices_;     // numbers of parameters
-  std::vector<Matrix> shapes_;            // by matrix, without values
-  std::vector<int> owners_;               // by matrix
-  std::vector<std::int64_t> place_;       // by matrix: in its owner's buffer
-  std::vector<Run> sent_;                 // by owner, then by matrix: what this rank holds
+  std::vector<std::size_t> matrices_;  // numbers of parameters
+  std::vector<Matrix> shapes_;         // by matrix, without values
+  std::vector<int> owners_;            // by matrix
+  std::vector<std::int64_t> place_;    // by matrix: in its owner's buffer
+  std::vector<Run> sent_;              // by owner, then by matrix: what this rank holds
   std::vector<std::int64_t> send_counts_;
-  std::vector<Run> received_;             // by holder, then by matrix: what this rank owns
+  std::vector<Run> received_;  // by holder, then by matrix: what this rank owns
   std::vector<std::int64_t> receive_counts_;
   std::int64_t elements_ = 0;
   std::int64_t owned_elements_ = 0;
