@@ -51,9 +51,8 @@ std::vector<float> spread_values(bool is_signed) {
 }
 
 class ByteCodes : public ::testing::TestWithParam<bool> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, ByteCodes, ::testing::Bool(), [](const auto& test) {
-  return test.param ? "signed" : "unsigned";
-});
+INSTANTIATE_TEST_SUITE_P(Kinds, ByteCodes, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "signed" : "unsigned"; });
 
 TEST_P(ByteCodes, ValuesStayNear) {
   const std::vector<float> values = spread_values(GetParam());
@@ -80,9 +79,9 @@ TEST_P(ByteCodes, TheLargestValueAndZeroAreKept) {
     const auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
     const auto begin = static_cast<std::ptrdiff_t>(block * kCodeBlock);
     const auto end = static_cast<std::ptrdiff_t>(std::min(kCount, (block + 1) * kCodeBlock));
-    EXPECT_EQ(*std::max_element(values.begin() + begin, values.begin() + end, larger),
-              *std::max_element(result.values.begin() + begin, result.values.begin() + end,
-                                larger));
+    EXPECT_EQ(
+        *std::max_element(values.begin() + begin, values.begin() + end, larger),
+        *std::max_element(result.values.begin() + begin, result.values.begin() + end, larger));
   }
 }
 
@@ -134,9 +133,7 @@ TEST(UnsignedByteCodes, NoValueAboveZeroBecomesZero) {
 TEST(EightBitState, TakesAByteAndAScaleForEachBlock) {
   const std::int64_t size = testing::odd_space().segments.back().end;
   install_caching_allocator();
-  const auto in_use = [] {
-    return process_memory().report().current[MemoryCategory::kOptimizer];
-  };
+  const auto in_use = [] { return process_memory().report().current[MemoryCategory::kOptimizer]; };
   const std::int64_t before = in_use();
   const auto adamw = make_optimizer({.name = "adamw", .state = "8bit"}, testing::odd_space());
   EXPECT_EQ(in_use() - before, 2 * (size + 4 * size / kCodeBlock));
@@ -151,9 +148,8 @@ TEST(EightBitState, LearnsAsF32StateDoes) {
     const auto optimizer =
         make_optimizer({.name = name, .weight_decay = 0.0, .state = state}, space);
     const at::Tensor inputs = testing::normal({211, 29}, 3).to(at::kFloat);
-    const at::Tensor targets =
-        inputs.matmul(testing::normal({29, 17}, 4).to(at::kFloat)) +
-        0.1 * testing::normal({211, 17}, 5).to(at::kFloat);
+    const at::Tensor targets = inputs.matmul(testing::normal({29, 17}, 4).to(at::kFloat)) +
+                               0.1 * testing::normal({211, 17}, 5).to(at::kFloat);
     const at::Tensor weights = torch::zeros({kShardBlock}), gradients = torch::zeros_like(weights);
     const optim::PieceUpdate piece{weights, gradients};
     double loss = 0;

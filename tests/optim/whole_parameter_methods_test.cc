@@ -112,8 +112,7 @@ TEST(Muon, FollowsItsPaper) {
     const double keep = s.parameter.decays ? 1 - s.learning_rate * 0.2 : 1.0;
     if (!s.parameter.hidden_matrix) {
       adam_moments(s, 0.9, 0.95);
-      s.own.weight =
-          keep * s.own.weight - s.learning_rate * adam_direction(s, 0.9, 0.95, 1e-8);
+      s.own.weight = keep * s.own.weight - s.learning_rate * adam_direction(s, 0.9, 0.95, 1e-8);
       return;
     }
     at::Tensor& momentum = s.own.at("momentum", s.gradient.sizes());
@@ -124,8 +123,7 @@ TEST(Muon, FollowsItsPaper) {
       const at::Tensor a = x.matmul(x.t());
       x = 3.4445 * x + (-4.7750 * a + 2.0315 * a.matmul(a)).matmul(x);
     }
-    const double size =
-        0.2 * std::sqrt(static_cast<double>(std::max(x.size(0), x.size(1))));
+    const double size = 0.2 * std::sqrt(static_cast<double>(std::max(x.size(0), x.size(1))));
     s.own.weight = keep * s.own.weight - s.learning_rate * size * x;
   });
   const ShardRun run({.name = "muon", .weight_decay = 0.2}, options);
