@@ -100,6 +100,39 @@ TEST_F(TrainTest, AShardedRunGoesOnInAnyOtherLayout) {
   EXPECT_EQ(weights("parts", 12), weights("again", 12));
 }
 
+// What the methods keep, whole matrices and means among it, is the same model's in any layout.
+TEST_F(TrainTest, EveryOptimizerTrainsAndGoesOnInAnyLayout) {
+  const auto train_in_two = [&](const std::string& run, const std::string& optimizer,
+                                std::vector<std::string> first, std::vector<std::string> second) {
+    const std::vector<std::string> settings = {"optimizer.name=" + optimizer, "train.dtype=bf16",
+                                               "schedule.decay=constant"};
+    first.insert(first.end(), settings.begin(), settings.end());
+    second.insert(second.end(), settings.begin(), settings.end());
+    first.push_back("train.steps=4");
+    second.insert(second.end(), {"train.steps=8", "--resume"});
+    train_or_fail(run, first);
+    train_or_fail(run, second);
+  };
+  for (const std::string optimizer : {"muon", "adafactor"}) {
+    train_in_two(optimizer + "_alone", optimizer, {}, {});
+    train_in_two(optimizer + "_parts", optimizer, {"parallel.shard=3", "--workers", "2"},
+                 {"parallel.shard=1", "--workers", "4"});
+    EXPECT_EQ(losses(optimizer + "_parts"), losses(optimizer + "_alone")) << optimizer;
+    EXPECT_EQ(weights(optimizer + "_parts", 8), weights(optimizer + "_alone", 8)) << optimizer;
+  }
+  train_in_two("bytes_alone", "adamw", {"optimizer.state=8bit"}, {"optimizer.state=8bit"});
+  train_in_two("bytes_parts", "adamw",
+               {"optimizer.state=8bit", "parallel.shard=2", "--workers", "2"},
+               {"optimizer.state=8bit"});
+  EXPECT_EQ(weights("bytes_parts", 8), weights("bytes_alone", 8));
+}
+
+TEST_F(TrainTest, AnotherOptimizersCheckpointIsRefused) {
+  train_or_fail("run", {"train.steps=4", "optimizer.name=lion"});
+  expect_refused(train("run", {"train.steps=8", "optimizer.name=sgd", "--resume"}),
+                 {"optimizer", "lion", "sgd"});
+}
+
 TEST_F(TrainTest, RefusesLayoutsThatCannotBe) {
   expect_refused(train("run", {"parallel.shard=4"}), {"parallel.shard", "4", "0, 1, 2 or 3"});
   expect_refused(train("run", {"parallel.shard=2", "batch.micro_batches=6", "--workers", "3"}),

@@ -35,8 +35,8 @@ class ModelState {
   ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed);
 
   // Weights, and optimizer state when with_optimizer. Collective; each rank reads the checkpoint.
-  // Throws CheckpointError on another shape (which tensor, both shapes), a missing or a surplus
-  // tensor.
+  // Throws CheckpointError on another optimizer, another shape (which tensor, both shapes), a
+  // missing or a surplus tensor.
   void load(const Checkpoint& checkpoint, bool with_optimizer);
   // Rank 0 adds the model's files to its writer, which others leave null, and what load() needs
   // beside them to state. Collective: the shards come together on rank 0.
@@ -47,9 +47,13 @@ class ModelState {
   optim::Optimizer& optimizer() { return *optimizer_; }
 
  private:
+  // Throws CheckpointError for one that another method wrote.
+  void check_optimizer(const Checkpoint& checkpoint) const;
+
   nn::Transformer model_;
   ShardedModel sharded_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  std::string optimizer_name_;
 };
 
 // File names inside a checkpoint, and keys of its state.
@@ -58,6 +62,7 @@ inline constexpr char kOptimizerFile[] = "optimizer.safetensors";
 inline constexpr char kTokenizerFile[] = "tokenizer.json";
 inline constexpr char kModelConfigFile[] = "model.yaml";
 inline constexpr char kTokenizerHashKey[] = "tokenizer_hash";
+inline constexpr char kOptimizerNameKey[] = "optimizer";
 inline constexpr char kOptimizerStepsKey[] = "optimizer_steps";
 inline constexpr char kTokensSeenKey[] = "tokens_seen";
 inline constexpr char kNumericsKey[] = "numerics";

@@ -4,7 +4,6 @@
 #include "trireme/train/saved_model.h"
 
 #include "trireme/base/error.h"
-#include "trireme/optim/adamw.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/train/model_state.h"
 

@@ -190,7 +190,7 @@ void TrainConfig::visit(ConfigFields& f) {
   f.section("model", model, "the network");
   f.section("batch", batch, "what one step sees");
   f.section("train", train, "the loop");
-  f.section("optimizer", optimizer, "AdamW");
+  f.section("optimizer", optimizer, "the method of updates");
   f.section("schedule", schedule, "learning rate");
   f.section("guard", guard, "steps that are passed over");
   f.section("evaluation", evaluation, "loss on the validation split");

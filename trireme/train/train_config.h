@@ -17,8 +17,8 @@
 #include "trireme/base/config.h"
 #include "trireme/nn/model_config.h"
 #include "trireme/nn/recompute.h"
-#include "trireme/optim/adamw.h"
 #include "trireme/optim/gradient_guard.h"
+#include "trireme/optim/optimizer_config.h"
 #include "trireme/optim/schedule.h"
 
 namespace trireme {
@@ -104,7 +104,7 @@ struct TrainConfig {
   nn::ModelConfig model;
   BatchConfig batch;
   StepConfig train;
-  optim::AdamWConfig optimizer;
+  optim::OptimizerConfig optimizer;
   optim::ScheduleConfig schedule;
   optim::GuardConfig guard;
   EvaluationConfig evaluation;

@@ -174,11 +174,13 @@ ShardedModel& ShardedModel::operator=(ShardedModel&&) noexcept = default;
 
 const ModuleLayout& ShardedModel::layout() const { return impl_->layout(); }
 const std::vector<optim::PieceUpdate>& ShardedModel::pieces() const { return impl_->pieces; }
+const std::vector<ShardPiece>& ShardedModel::shard() const { return impl_->shard; }
 
 optim::OptimizerSpace ShardedModel::space() const {
   optim::OptimizerSpace space;
-  for (const FlatEntry& entry : layout().entries) {
-    space.parameters.push_back({entry, entry.shape.size() > 1});
+  for (std::size_t i = 0; i < layout().entries.size(); ++i) {
+    const FlatEntry& entry = layout().entries[i];
+    space.parameters.push_back({entry, entry.shape.size() > 1, layout().hidden_matrix[i]});
   }
   space.segments = impl_->segments;
   space.group = impl_->sharded() ? impl_->group.get() : nullptr;

@@ -86,10 +86,13 @@ class ShardedModel {
   ShardedModel& operator=(ShardedModel&&) noexcept;
 
   const ModuleLayout& layout() const;
-  // What an optimizer works on. Entries of two dims and more decay; the caller may say better.
+  // What an optimizer works on. Entries of two dims and more decay, and are hidden matrices unless
+  // an embedding owns them; the caller may say better (a head is none).
   optim::OptimizerSpace space() const;
   // This rank's weights (masters), gradients and working copies, as the space has them.
   const std::vector<optim::PieceUpdate>& pieces() const;
+  // Which elements these are.
+  const std::vector<ShardPiece>& shard() const;
 
   // The numbers of this rank's micro-batches of a step, in the order of its calls of backward().
   const std::vector<std::int64_t>& micro_batches() const;
