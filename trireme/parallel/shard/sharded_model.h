@@ -58,7 +58,9 @@ class Group;
 
 struct ShardOptions {
   int stage = 1;
-  // Of the weights that compute: f32, or bf16 (with f32 masters, which the optimizer updates).
+  // Of the weights that compute: f32, or bf16 or f16 with f32 masters, which the optimizer updates.
+  // Gradients are those of that dtype, summed in f32. f16, whose copies are rounded to nearest,
+  // wants its loss scaled: optim/loss_scale.h.
   at::ScalarType dtype = at::kFloat;
   std::int64_t micro_batches = 0;  // of a step, over all ranks; 0: one for each rank
   std::int64_t bucket_bytes = std::int64_t{25}
@@ -130,6 +132,9 @@ class ShardedModel {
   // last step did, may be null.
   void scatter_shard(const at::Tensor& whole, const at::Tensor& shard) const;
   void set_weights(const at::Tensor& whole, const optim::Optimizer* optimizer = nullptr);
+  // After the weights of pieces() were changed otherwise, as by WeightAverage::swap(): what
+  // computes is theirs again, on all ranks. Collective, blocking. optimizer: as above.
+  void publish_weights(const optim::Optimizer* optimizer = nullptr);
 
   const StepReport& report() const;
   // Payload that this rank has sent so far.
