@@ -292,6 +292,7 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   const std::int64_t state = optim::optimizer_state_bytes(config.optimizer, flat.kinds);
   memory[kOptimizer] = (stage == 0 ? state : div_up(state, job.ranks)) +
                        optim::replicated_state_bytes(config.optimizer, flat.kinds);
+  if (config.train.average_decay > 0) memory[kOptimizer] += kF32Bytes * (stage == 0 ? all : share);
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
   // Gradients that are summed or on their way, and weights that are gathered.

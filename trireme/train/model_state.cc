@@ -135,7 +135,9 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
                 .prefetch = static_cast<int>(config.parallel.prefetch),
                 .gather_budget_bytes = config.parallel.gather_budget_bytes}),
       optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())),
-      optimizer_name_(config.optimizer.name) {
+      optimizer_name_(config.optimizer.name),
+      average_decay_(config.train.average_decay) {
+  if (average_decay_ > 0) average_.emplace(average_decay_, sharded_.pieces());
   model_->set_recompute(config.compute.recompute_mode());
   if (config.parallel.shard < 3) return;
   model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
@@ -144,9 +146,9 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
 }
 
 void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
-                  const at::Tensor& weights) {
-  const SafetensorsFile model = checkpoint.tensors(kModelFile);
-  check_tensor_count(model, checkpoint, kModelFile, entries.size());
+                  const at::Tensor& weights, const char* file_name) {
+  const SafetensorsFile model = checkpoint.tensors(file_name);
+  check_tensor_count(model, checkpoint, file_name, entries.size());
   for (const FlatEntry& entry : entries) {
     copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
   }
@@ -167,7 +169,11 @@ void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   const ModuleLayout& layout = sharded_.layout();
   const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
   load_weights(checkpoint, layout.entries, whole);
-  if (!with_optimizer) return sharded_.set_weights(whole);
+  if (!with_optimizer) {
+    sharded_.set_weights(whole);
+    if (average_) average_.emplace(average_decay_, sharded_.pieces());
+    return;
+  }
   check_optimizer(checkpoint);
   optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
   sharded_.set_weights(whole, optimizer_.get());
@@ -180,6 +186,42 @@ void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
     load_state(file, checkpoint, layout, whole, part);
   }
   optimizer_->set_state(state);
+  load_average(checkpoint, whole);
+}
+
+void ModelState::load_average(const Checkpoint& checkpoint, const at::Tensor& whole) {
+  if (!average_) return;
+  if (!checkpoint.state().contains(kAverageUpdatesKey)) {
+    throw_error<CheckpointError>(
+        "{} holds no average of the weights, but train.average_decay is {}: leave it at 0, or "
+        "begin "
+        "with these weights alone (train.init)",
+        checkpoint.path(), average_decay_);
+  }
+  load_weights(checkpoint, sharded_.layout().entries, whole, kAverageFile);
+  sharded_.scatter_shard(whole, average_->values());
+  average_->set_updates(checkpoint_number(checkpoint, kAverageUpdatesKey));
+}
+
+void ModelState::step(double learning_rate, double gradient_scale) {
+  sharded_.step(*optimizer_, learning_rate, gradient_scale);
+  if (average_) average_->update(sharded_.pieces());
+}
+
+void ModelState::swap_average() {
+  if (!average_) return;
+  average_->swap(sharded_.pieces());
+  sharded_.publish_weights(optimizer_.get());
+}
+
+void ModelState::save_average(CheckpointWriter* writer, CheckpointState& state) {
+  if (!average_) return;
+  state[kAverageUpdatesKey] = fmt::format("{}", average_->updates());
+  const at::Tensor whole = sharded_.gather_shard(average_->values());
+  if (writer == nullptr) return;
+  std::vector<NamedView> views;
+  append_views(whole, sharded_.layout().entries, "", views);
+  writer->add_tensors(kAverageFile, views);
 }
 
 void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
@@ -205,6 +247,7 @@ void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
     if (writer == nullptr) continue;
     append_views(parts.back(), entries_named(entries, part.parameters), part.name + ".", views);
   }
+  save_average(writer, state);
   state[kOptimizerNameKey] = optimizer_name_;
   state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
   if (writer == nullptr) return;

@@ -47,6 +47,8 @@ struct StepConfig {
   std::int64_t steps = 1000;
   std::string dtype = "f32";
   double clip_norm = 1.0;
+  double average_decay =
+      0;             // of the moving average of the weights (optim/weight_average.h); 0: none
   std::string init;  // checkpoint whose weights to start from; empty: random weights
 
   void visit(ConfigFields& f);

@@ -73,8 +73,7 @@ void TrainStep::update(const StepStats& stats) {
   if (stats.verdict != optim::StepVerdict::kApply) return state_.sharded().drop_gradients();
   const double clip = config_.train.clip_norm;
   const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
-  state_.sharded().step(state_.optimizer(), stats.learning_rate,
-                        scale / static_cast<double>(config_.batch.micro_batches));
+  state_.step(stats.learning_rate, scale / static_cast<double>(config_.batch.micro_batches));
 }
 
 void TrainStep::save(CheckpointState& state) const {

@@ -142,6 +142,7 @@ TrainResult Trainer::run() {
 }
 
 void Trainer::evaluate(std::int64_t step) {
+  state_.swap_average();
   evaluation_ = evaluator_.run(
       [this](const MicroBatch& batch) {
         return state_.sharded().forward([&] {
@@ -149,6 +150,7 @@ void Trainer::evaluate(std::int64_t step) {
         });
       },
       group_);
+  state_.swap_average();
   evaluated_step_ = step;
   if (log_) log_->evaluation(step, evaluation_);
 }

@@ -150,7 +150,7 @@ struct ShardedModel::Impl {
   std::vector<optim::PieceUpdate> pieces_of_optimizer() const {
     std::vector<optim::PieceUpdate> result = pieces;
     if (optimizer_rounds()) return result;
-    for (optim::PieceUpdate& piece : result) piece.working_copy = {};
+    for (optim::PieceUpdate& piece : result) piece.working_copy = at::Tensor();
     return result;
   }
 
