@@ -143,6 +143,11 @@ TEST_F(TrainTest, RefusesLayoutsThatCannotBe) {
   EXPECT_FALSE(fs::exists(path("run")));
 }
 
+TEST_F(TrainTest, RefusesF16AndSaysWhereItWorks) {
+  expect_refused(train("run", {"train.dtype=f16"}), {"train.dtype is f16", "bf16", "LossScale"});
+  EXPECT_FALSE(fs::exists(path("run")));
+}
+
 TEST_F(TrainTest, SeparateDocumentsArePartOfTheModel) {
   std::filesystem::remove_all(text());
   write_corpus(text(), 150, 1);  // several to a sample
@@ -299,6 +304,36 @@ TEST_F(TrainTest, ResumeKeepsWhatTheGuardRemembers) {
   EXPECT_EQ(verdicts("parts"), verdicts("whole"));
   EXPECT_EQ(losses("parts"), losses("whole"));
   EXPECT_EQ(weights("parts", 12), weights("whole", 12));
+}
+
+TEST_F(TrainTest, TheAverageOfTheWeightsIsEvaluatedAndKept) {
+  const std::string constant = "schedule.decay=constant", decay = "train.average_decay=0.9";
+  train_or_fail("plain", {constant});
+  train_or_fail("whole", {constant, decay});
+  EXPECT_EQ(losses("whole"), losses("plain")) << "training does not see the average";
+  EXPECT_EQ(weights("whole", 12), weights("plain", 12));
+  EXPECT_NE(summary("whole")["validation_loss"], summary("plain")["validation_loss"]);
+  train_or_fail("parts",
+                {constant, decay, "train.steps=7", "parallel.shard=3", "--workers", "2"});
+  train_or_fail("parts", {constant, decay, "train.steps=12", "parallel.shard=1", "--workers", "4",
+                          "--resume"});
+  const auto average = [&](const std::string& out) {
+    return read_text(path(out) + "/checkpoints/step-00000012/average.safetensors");
+  };
+  EXPECT_EQ(average("parts"), average("whole"));
+  EXPECT_NE(average("whole"), weights("whole", 12));
+  EXPECT_EQ(summary("parts")["validation_loss"], summary("whole")["validation_loss"]);
+  const auto eval_loss = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> argv = {kTrireme, "eval", path("whole"), text(), "--json"};
+    argv.insert(argv.end(), more.begin(), more.end());
+    const ProgramResult result = run_program(argv);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return nlohmann::json::parse(result.out)["loss"].get<double>();
+  };
+  EXPECT_NE(eval_loss({"--average"}), eval_loss({}));
+  expect_refused(run_program({kTrireme, "generate", path("plain"), "--average"}),
+                 {"holds no average", "train.average_decay"});
+  expect_refused(train("wrong", {"train.average_decay=1"}), {"train.average_decay is 1"});
 }
 
 TEST_F(TrainTest, ResumeGoesOnPastTheOldEnd) {

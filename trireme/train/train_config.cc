@@ -101,7 +101,7 @@ void BatchConfig::validate() const {
 void StepConfig::visit(ConfigFields& f) {
   f.field("steps", steps, "optimizer updates");
   f.field("dtype", dtype, "what the model computes in; sums and the optimizer are f32 always",
-          {"f32", "bf16"});
+          {"f32", "bf16", "f16"});
   f.field("clip_norm", clip_norm, "bound on the global gradient norm; 0: none");
   f.field("average_decay", average_decay,
           "keep an exponential moving average of the weights, for evaluation and beside them in "
@@ -111,6 +111,12 @@ void StepConfig::visit(ConfigFields& f) {
 
 void StepConfig::validate() const {
   require_at_least("train.steps", steps, 1);
+  if (dtype == "f16") {
+    throw_error<ConfigError>(
+        "train.dtype is f16, but the kernels that these models run on compute in f32 and bf16: "
+        "take bf16, which needs as little memory and no loss scale. Modules of your own train in "
+        "f16 with ShardOptions::dtype and optim::LossScale (docs/data_parallel.md)");
+  }
   if (!(clip_norm >= 0)) {
     throw_error<ConfigError>("train.clip_norm is {}: 0 (none) or above", clip_norm);
   }
