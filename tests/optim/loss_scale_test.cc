@@ -74,7 +74,7 @@ TEST(LossScale, AFixedScaleStaysAndSaysSo) {
   EXPECT_FALSE(scale.update(kInfinity));
   EXPECT_EQ(scale.scale(), 512);
   const std::string text = failure_of([&] { scale.update(kInfinity); });
-  EXPECT_THAT(text, HasSubstr("lower loss_scale.initial"));
+  EXPECT_THAT(text, HasSubstr("lower LossScaleConfig::initial"));
 }
 
 // A loss in f16, times 2^16, is beyond f16.

@@ -26,7 +26,7 @@ bool is_scale(double value) {
 void check_scale(const char* key, double value) {
   if (!is_scale(value)) {
     throw_error<ConfigError>(
-        "loss_scale.{} is {}: a power of two between 2^-24 and 2^64, so that scaling rounds "
+        "LossScaleConfig::{} is {}: a power of two between 2^-24 and 2^64, so that scaling rounds "
         "nothing",
         key, value);
   }
@@ -34,30 +34,19 @@ void check_scale(const char* key, double value) {
 
 }  // namespace
 
-void LossScaleConfig::visit(ConfigFields& f) {
-  f.field("initial", initial, "f16: what the loss is multiplied by at first, a power of two");
-  f.field(
-      "growth_interval", growth_interval,
-      "good steps in a row after which it doubles (it halves when gradients overflow); 0: fixed");
-  f.field("minimum", minimum, "it falls no lower");
-  f.field("max_consecutive", max_consecutive,
-          "overflows in a row, when it can fall no lower, that are passed over; one more ends the "
-          "run");
-}
-
 void LossScaleConfig::validate() const {
   check_scale("initial", initial);
   check_scale("minimum", minimum);
   if (minimum > initial) {
-    throw_error<ConfigError>("loss_scale.minimum is {}, above loss_scale.initial {}", minimum,
+    throw_error<ConfigError>("LossScaleConfig::minimum is {}, above the initial scale {}", minimum,
                              initial);
   }
   if (growth_interval < 0) {
-    throw_error<ConfigError>("loss_scale.growth_interval is {}: 0 (fixed) or above",
+    throw_error<ConfigError>("LossScaleConfig::growth_interval is {}: 0 (fixed) or above",
                              growth_interval);
   }
   if (max_consecutive < 0) {
-    throw_error<ConfigError>("loss_scale.max_consecutive is {}: at least 0", max_consecutive);
+    throw_error<ConfigError>("LossScaleConfig::max_consecutive is {}: at least 0", max_consecutive);
   }
 }
 
@@ -97,7 +86,7 @@ void LossScale::count_overflow() {
         config_.growth_interval > 0
             ? "training has diverged, or the model's values exceed f16's 65504; resume from the "
               "last checkpoint with a smaller learning rate, or train in bf16"
-            : "lower loss_scale.initial, or let it adapt with loss_scale.growth_interval");
+            : "lower LossScaleConfig::initial, or let it adapt with growth_interval");
   }
 }
 

@@ -31,8 +31,6 @@
 #include <string>
 #include <string_view>
 
-#include "trireme/base/config.h"
-
 namespace trireme::optim {
 
 struct LossScaleConfig {
@@ -43,7 +41,6 @@ struct LossScaleConfig {
   // error.
   std::int64_t max_consecutive = 5;
 
-  void visit(ConfigFields& f);
   // Throws ConfigError: scales that are not powers of two (other factors would round gradients), or
   // a minimum above the initial one.
   void validate() const;
