@@ -71,7 +71,7 @@ TEST_F(TrainTest, ShardsTrainTheSameModelBitForBit) {
   };
   for (const std::string stage : {"0", "1", "2", "3"}) {
     for (const std::string workers : {"2", "4"}) {
-      if (workers == "4" && (stage == "0" || stage == "2")) continue;  // time; parallel/ has them
+      if (workers == "4" && stage != "3") continue;  // time; parallel/ has them
       std::vector<std::string> settings = fifty;
       // Several buckets; in stage 3 the least that gathered weights can do with.
       settings.insert(settings.end(), {"parallel.shard=" + stage, "parallel.bucket_bytes=20000",
