@@ -62,8 +62,7 @@ int main(int argc, char** argv) {
   model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     return sharded.run(block, inputs, f);
   });
-  const trireme::optim::AdamWConfig adamw;
-  const auto optimizer = trireme::optim::make_optimizer(adamw, sharded.space());
+  const auto optimizer = trireme::optim::make_optimizer({.name = "adamw"}, sharded.space());
   const auto loss_of = [&](const Batch& batch) {
     return sharded.forward([&] { return model->loss(batch.inputs, batch.targets); });
   };

@@ -202,6 +202,30 @@ TEST(Config, WordsOutsideTheListAreRefused) {
             "train.yaml:1: model.kind wants one of: gpt2, llama; got a list");
 }
 
+// A setting that another one rules out.
+struct RuledOut {
+  ModelSettings model;
+  void visit(ConfigFields& f) {
+    f.section("model", model, "");
+    f.refuse("depth", "belongs to another model");
+  }
+};
+
+TEST(Config, SettingsThatAnotherRulesOutAreRefusedWithTheReason) {
+  const auto read = [](const std::string& text) {
+    RuledOut settings;
+    bind_config(ConfigTree::parse(text, "train.yaml", {}), settings);
+  };
+  EXPECT_NO_THROW(read("model:\n  width: 3\n"));
+  try {
+    read("model:\n  width: 3\ndepth: 2\n");
+    FAIL() << "accepted";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(), "train.yaml:3: depth belongs to another model");
+  }
+  EXPECT_EQ(config_to_yaml(RuledOut()), "model:\n  kind: gpt2\n  width: 64\n  tied: true\n");
+}
+
 TEST(Config, DuplicateKeysAreRefused) {
   EXPECT_EQ(refusal("model:\n  width: 3\nseed: 1\nmodel:\n  tied: true\n"),
             "train.yaml:4: key 'model' is already set at train.yaml:1, remove one of them");

@@ -17,8 +17,8 @@ namespace trireme::testing {
 namespace {
 
 using ops::cuda::Stream;
-using optim::detail::AdamWExtras;
 using optim::detail::AdamWScalars;
+using optim::detail::UpdateExtras;
 
 constexpr AdamWScalars kScalars{.gradient_scale = 0.37F,
                                 .beta1 = 0.9F,
@@ -82,7 +82,7 @@ struct State {
     second = DeviceData(Element::kF32, squares, c.offset);
   }
 
-  AdamWExtras extras(std::int64_t from = 0) {
+  UpdateExtras extras(std::int64_t from = 0) {
     return {
         .copy = c.copy == Copy::kNone ? nullptr : static_cast<std::uint16_t*>(copy.data()) + from,
         .stochastic = c.copy == Copy::kStochastic,

@@ -9,10 +9,11 @@
 #include <string>
 
 #include "tests/support/devices.h"
+#include "tests/support/flat_optimizer.h"
 #include "tests/support/model_fixtures.h"
 #include "tests/support/operation.h"
 #include "trireme/base/error.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/flat_parameters.h"
 
 namespace trireme {
@@ -37,7 +38,8 @@ Steps run_steps(const std::string& family, at::ScalarType dtype, c10::Device dev
   model->set_recompute(recompute);
   FlatParameters flat(*model, dtype);
   const at::Tensor weights = flat.data().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-  optim::AdamW adamw({.stochastic_rounding = false}, flat.size(), {{0, flat.size() / 2}}, device);
+  testing::FlatOptimizer adamw({.stochastic_rounding = false}, flat.size(), {{0, flat.size() / 2}},
+                               device);
   Steps result;
   for (std::int64_t step = 0; step < 5; ++step) {
     const auto tokens = [&](std::int64_t salt) {

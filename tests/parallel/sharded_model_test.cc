@@ -57,6 +57,7 @@ class Momentum final : public optim::Optimizer {
     }
   }
   std::vector<optim::OptimizerState> state() override { return {}; }
+  void set_state(std::span<const optim::OptimizerState>) override {}
   std::int64_t steps() const override { return steps_; }
   void set_steps(std::int64_t steps) override { steps_ = steps; }
 

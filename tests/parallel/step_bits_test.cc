@@ -8,8 +8,9 @@
 #include <string>
 
 #include "tests/support/compute_threads.h"
+#include "tests/support/flat_optimizer.h"
 #include "tests/support/model_fixtures.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/flat_parameters.h"
 
 namespace trireme {
@@ -43,7 +44,7 @@ StepResult run_steps(const std::string& family, at::ScalarType dtype, int thread
   FlatParameters flat(*model, dtype);
   StepResult result;
   result.weights = flat.data().to(at::kFloat);
-  optim::AdamW adamw({.stochastic_rounding = true}, flat.size(), {{0, flat.size() / 2}});
+  testing::FlatOptimizer adamw({.stochastic_rounding = true}, flat.size(), {{0, flat.size() / 2}});
   for (const std::int64_t salt : {0, 1}) {
     flat.zero_grad();
     const at::Tensor loss = model->loss(testing::formula_tokens(2, 205, 331, salt),

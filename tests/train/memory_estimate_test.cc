@@ -110,6 +110,19 @@ TEST(MemoryEstimateOf, GradientsOfEveryPlan) {
   }
 }
 
+TEST(MemoryEstimateOf, AnAverageOfTheWeights) {
+  TrainConfig config;
+  config.model = testing::small_model_config("gpt2");
+  config.train.steps = 2;
+  config.train.average_decay = 0.9;
+  const testing::TrainingSteps steps = testing::run_training_steps(config, 1);
+  EXPECT_EQ(estimate_memory(config, {})[MemoryCategory::kOptimizer], 12 * steps.flat_elements);
+  EXPECT_EQ(steps.at_peak[MemoryCategory::kOptimizer], 12 * steps.flat_elements);
+  config.parallel.shard = 1;
+  EXPECT_EQ(estimate_memory(config, {.ranks = 4})[MemoryCategory::kOptimizer],
+            12 * steps.flat_elements / 4);
+}
+
 TEST(MemoryEstimateOf, ThreadsShareTheProducts) {
   TrainConfig config;
   config.model = model("llama", "small");

@@ -16,8 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/flat_optimizer.h"
 #include "trireme/nn/transformer.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/gradient_norm.h"
 #include "trireme/optim/schedule.h"
 #include "trireme/parallel/flat_parameters.h"
 
@@ -66,10 +67,9 @@ std::pair<at::Tensor, at::Tensor> parity_batch(const nn::ModelConfig& config, co
   return {tokens.narrow(1, 0, config.context), tokens.narrow(1, 1, config.context)};
 }
 
-std::vector<optim::DecayRange> decay_ranges(const nn::Transformer& model,
-                                            const FlatParameters& flat) {
+testing::Ranges decay_ranges(const nn::Transformer& model, const FlatParameters& flat) {
   const auto parameters = nn::parameters_with_roles(*model);
-  std::vector<optim::DecayRange> ranges;
+  testing::Ranges ranges;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const FlatEntry& entry = flat.entries().at(i);
     if (nn::decays(parameters[i].role)) {
@@ -83,11 +83,11 @@ Figures train(const nn::ModelConfig& config, const json& training) {
   nn::Transformer model(config);
   nn::initialize(*model, training.at("seed").get<std::uint64_t>());
   FlatParameters flat(*model, at::kFloat);
-  optim::AdamW adamw({.beta1 = training.at("beta1"),
-                      .beta2 = training.at("beta2"),
-                      .epsilon = training.at("epsilon"),
-                      .weight_decay = training.at("weight_decay")},
-                     flat.size(), decay_ranges(model, flat));
+  testing::FlatOptimizer adamw({.beta1 = training.at("beta1").get<double>(),
+                                .beta2 = training.at("beta2").get<double>(),
+                                .epsilon = training.at("epsilon").get<double>(),
+                                .weight_decay = training.at("weight_decay").get<double>()},
+                               flat.size(), decay_ranges(model, flat));
   const optim::ScheduleConfig schedule{.learning_rate = training.at("learning_rate"),
                                        .decay = "cosine",
                                        .warmup_steps = training.at("warmup_steps"),

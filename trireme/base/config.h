@@ -71,6 +71,9 @@ class ConfigFields {
                      std::initializer_list<std::string_view> words = {}) = 0;
   virtual void field(std::string_view name, std::vector<std::string>& value,
                      std::string_view help) = 0;
+  // A setting that there is not, because of what another one is ("of sgd and muon, but this is
+  // lion"): where it is given, that is refused with the reason.
+  virtual void refuse(std::string_view /*name*/, std::string_view /*reason*/) {}
 
   // A nested component: any struct with visit(ConfigFields&).
   template <class Component>

@@ -150,6 +150,11 @@ class ConfigReader final : public ConfigFields {
   void field(std::string_view name, std::vector<std::string>& value, std::string_view) override {
     read(name, value, parse_list);
   }
+  void refuse(std::string_view name, std::string_view reason) override {
+    const ConfigNode* node = declare(name, false);
+    if (node == nullptr) return;
+    throw_error<ConfigError>("{}: {} {}", node->where, join_path(open_.back().path, name), reason);
+  }
 
   void finish() const {
     TRIREME_CHECK_EQ(open_.size(), std::size_t{1}, "every section that is entered is left");

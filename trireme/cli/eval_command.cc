@@ -30,6 +30,7 @@ struct EvalArguments {
   std::string text;
   std::int64_t batch = 8;
   int threads = 0;
+  bool average = false;
   bool json = false;
 };
 
@@ -51,7 +52,8 @@ int run_eval(const EvalArguments& arguments) {
   install_caching_allocator();
   set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
   keep_memory_pages();
-  SavedModel saved = load_saved_model(arguments.checkpoint);
+  SavedModel saved = load_saved_model(
+      arguments.checkpoint, arguments.average ? SavedWeights::kAverage : SavedWeights::kLast);
   const TemporaryFolder folder("trireme-eval");
   const PrepareReport report = encode(arguments, saved, folder.path() + "/data");
 
@@ -95,6 +97,8 @@ void add_eval_command(CLI::App& app, Action& action) {
   command->add_option("--threads", arguments->threads, "default: all cores")
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", arguments->json, "one JSON object instead of a table");
+  command->add_flag("--average", arguments->average,
+                    "with the moving average of the weights (train.average_decay)");
   command->footer("Example:  trireme eval runs/first /usr/share/doc");
   command->callback(
       [arguments, &action] { action = [arguments] { return run_eval(*arguments); }; });

@@ -24,13 +24,15 @@ struct GenerateArguments {
   std::int64_t tokens = 256;
   SamplingOptions sampling;
   int threads = 0;
+  bool average = false;
 };
 
 int run_generate(const GenerateArguments& arguments) {
   arguments.sampling.validate();
   install_caching_allocator();
   set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
-  SavedModel saved = load_saved_model(arguments.checkpoint);
+  SavedModel saved = load_saved_model(
+      arguments.checkpoint, arguments.average ? SavedWeights::kAverage : SavedWeights::kLast);
   Generator generator(*saved.model, saved.tokenizer, arguments.sampling);
   std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);
   generator.run(arguments.prompt, arguments.tokens, [](std::string_view piece) {
@@ -64,6 +66,8 @@ void add_generate_command(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--threads", arguments->threads, "default: all cores")
       ->check(CLI::PositiveNumber);
+  command->add_flag("--average", arguments->average,
+                    "with the moving average of the weights (train.average_decay)");
   command->footer("Example:  trireme generate runs/first --prompt '#include <' --tokens 100");
   command->callback(
       [arguments, &action] { action = [arguments] { return run_generate(*arguments); }; });

@@ -37,6 +37,7 @@ void initialize(TransformerImpl& model, std::uint64_t seed) {
       kDeviation / std::sqrt(2.0 * static_cast<double>(model.config().layers));
   for (auto& [name, tensor, role] : parameters_with_roles(model)) {
     switch (role) {
+      case ParameterRole::kEmbedding:
       case ParameterRole::kMatrix:
         tensor.copy_(normal_like(tensor, RandomStream(seed, name), kDeviation));
         break;

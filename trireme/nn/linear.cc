@@ -22,7 +22,7 @@ LinearImpl::LinearImpl(std::int64_t in, std::int64_t out, LinearOptions options)
 }
 
 LinearImpl::LinearImpl(const at::Tensor& tied_weight)
-    : role_(ParameterRole::kMatrix), weight_(tied_weight) {}
+    : role_(ParameterRole::kEmbedding), weight_(tied_weight) {}
 
 at::Tensor LinearImpl::forward(const at::Tensor& x) {
   return finish(ops::linear(input(x), weight_, bias_in_product()));
@@ -66,6 +66,6 @@ void EmbeddingImpl::set_hooks(TensorHook input, TensorHook output) {
   output_hook_ = std::move(output);
 }
 
-ParameterRole EmbeddingImpl::role(const std::string&) const { return ParameterRole::kMatrix; }
+ParameterRole EmbeddingImpl::role(const std::string&) const { return ParameterRole::kEmbedding; }
 
 }  // namespace trireme::nn

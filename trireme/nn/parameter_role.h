@@ -14,7 +14,8 @@
 namespace trireme::nn {
 
 enum class ParameterRole {
-  kMatrix,          // of a linear layer or an embedding
+  kEmbedding,       // a row for each token or position: an embedding, or the head
+  kMatrix,          // of a linear layer
   kResidualMatrix,  // of a projection back into the residual stream
   kNormWeight,
   kBias,
@@ -22,6 +23,11 @@ enum class ParameterRole {
 
 // Weight decay applies to matrices; norms and biases are free of it.
 constexpr bool decays(ParameterRole role) {
+  return role != ParameterRole::kNormWeight && role != ParameterRole::kBias;
+}
+
+// What muon takes for itself: matrices that map activations to activations.
+constexpr bool is_hidden_matrix(ParameterRole role) {
   return role == ParameterRole::kMatrix || role == ParameterRole::kResidualMatrix;
 }
 

@@ -56,7 +56,8 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
   final_norm_ = register_module("final_norm", Norm(config));
   head_ = register_module("head", config.tied()
                                       ? Linear(token_embedding_->weight())
-                                      : Linear(config.width, config.vocab_size, LinearOptions{}));
+                                      : Linear(config.width, config.vocab_size,
+                                               LinearOptions{.role = ParameterRole::kEmbedding}));
 }
 
 at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, std::int64_t position) {

@@ -6,12 +6,8 @@
 #include <bit>
 #include <cmath>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define TRIREME_VECTOR_CLONES \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define TRIREME_VECTOR_CLONES
-#endif
+#include "trireme/optim/scrambled.h"
+#include "trireme/optim/vector_clones.h"
 
 namespace trireme::optim::detail {
 namespace {
@@ -25,21 +21,18 @@ inline std::uint16_t to_bf16(float value) {
   return static_cast<std::uint16_t>(nan ? quiet_nan : rounded);
 }
 
-inline float update_one(const AdamWScalars& s, float keep, float weight, float gradient,
-                        float& first, float& second) {
-  const float g = gradient * s.gradient_scale;
+// Adam's step of a gradient that is scaled, in units of s.step_size.
+inline float adam_step(const AdamWScalars& s, float g, float& first, float& second) {
   first = s.beta1 * first + s.one_minus_beta1 * g;
   second = s.beta2 * second + s.one_minus_beta2 * (g * g);
   const float denominator = std::sqrt(second) * s.inverse_sqrt_correction2 + s.epsilon;
-  return weight * keep - s.step_size * (first / denominator);
+  return first / denominator;
 }
 
-// 32 bits that look random, of a number and a key (the finaliser of MurmurHash3, A. Appleby).
-inline std::uint32_t scrambled(std::uint32_t number, std::uint32_t key) {
-  std::uint32_t h = number ^ key;
-  h = (h ^ (h >> 16)) * 0x85EBCA6BU;
-  h = (h ^ (h >> 13)) * 0xC2B2AE35U;
-  return h ^ (h >> 16);
+// -1, 0 or 1; a NaN stays a NaN.
+inline float sign(float value) {
+  const float one = value > 0.0F ? 1.0F : value < 0.0F ? -1.0F : 0.0F;
+  return value != value ? value : one;
 }
 
 // Up with the probability of the part that is cut off: the mean of the results is the value.
@@ -53,7 +46,8 @@ inline std::uint16_t to_bf16_stochastic(float value, std::uint32_t random) {
 }  // namespace
 
 TRIREME_VECTOR_CLONES
-void round_weights(std::int64_t count, const float* __restrict weights, const AdamWExtras& extras) {
+void round_weights(std::int64_t count, const float* __restrict weights,
+                   const UpdateExtras& extras) {
   std::uint16_t* __restrict copy = extras.copy;
   const std::uint32_t key = extras.random_key;
   if (extras.stochastic) {
@@ -67,28 +61,179 @@ void round_weights(std::int64_t count, const float* __restrict weights, const Ad
   }
 }
 
-// In parts that stay in the first-level cache: what follows the update reads nothing from memory.
-TRIREME_VECTOR_CLONES
-void adamw_update(const AdamWScalars& scalars, float keep, std::int64_t count,
-                  float* __restrict weights, float* __restrict gradients,
-                  float* __restrict first_moment, float* __restrict second_moment,
-                  const AdamWExtras& extras) {
+// update(i) gives the new weight of element i. In parts that stay in the first-level cache: what
+// follows the update reads nothing from memory. Compiled anew in each caller, for its vectors.
+template <class Update>
+[[gnu::always_inline]] inline void update_in_parts(std::int64_t count, float* __restrict weights,
+                                                   float* __restrict gradients,
+                                                   const UpdateExtras& extras, Update update) {
   constexpr std::int64_t kPart = 1024;
-  const AdamWScalars s = scalars;
   for (std::int64_t begin = 0; begin < count; begin += kPart) {
     const std::int64_t end = begin + kPart < count ? begin + kPart : count;
-    for (std::int64_t i = begin; i < end; ++i) {
-      weights[i] = update_one(s, keep, weights[i], gradients[i], first_moment[i], second_moment[i]);
-    }
+    for (std::int64_t i = begin; i < end; ++i) weights[i] = update(i);
     if (extras.copy != nullptr) {
-      AdamWExtras part = extras;
-      part.copy += begin;
-      part.first_element += static_cast<std::uint64_t>(begin);
-      round_weights(end - begin, weights + begin, part);
+      round_weights(end - begin, weights + begin, extras_from(extras, begin));
     }
     if (extras.clear_gradients) {
       for (std::int64_t i = begin; i < end; ++i) gradients[i] = 0.0F;
     }
+  }
+}
+
+TRIREME_VECTOR_CLONES
+void adamw_update(const AdamWScalars& scalars, float keep, std::int64_t count,
+                  float* __restrict weights, float* __restrict gradients,
+                  float* __restrict first_moment, float* __restrict second_moment,
+                  const UpdateExtras& extras) {
+  const AdamWScalars s = scalars;
+  update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+    const float g = gradients[i] * s.gradient_scale;
+    return weights[i] * keep - s.step_size * adam_step(s, g, first_moment[i], second_moment[i]);
+  });
+}
+
+TRIREME_VECTOR_CLONES
+void adam_update(const AdamWScalars& scalars, float decay, std::int64_t count,
+                 float* __restrict weights, float* __restrict gradients,
+                 float* __restrict first_moment, float* __restrict second_moment,
+                 const UpdateExtras& extras) {
+  const AdamWScalars s = scalars;
+  update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+    const float g = gradients[i] * s.gradient_scale + decay * weights[i];
+    return weights[i] - s.step_size * adam_step(s, g, first_moment[i], second_moment[i]);
+  });
+}
+
+TRIREME_VECTOR_CLONES
+void lion_update(const LionScalars& scalars, float keep, std::int64_t count,
+                 float* __restrict weights, float* __restrict gradients, float* __restrict moment,
+                 const UpdateExtras& extras) {
+  const LionScalars s = scalars;
+  update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+    const float g = gradients[i] * s.gradient_scale;
+    const float direction = sign(s.beta1 * moment[i] + s.one_minus_beta1 * g);
+    moment[i] = s.beta2 * moment[i] + s.one_minus_beta2 * g;
+    return weights[i] * keep - s.learning_rate * direction;
+  });
+}
+
+TRIREME_VECTOR_CLONES
+void sgd_update(const SgdScalars& scalars, float decay, std::int64_t count,
+                float* __restrict weights, float* __restrict gradients, float* __restrict moment,
+                const UpdateExtras& extras) {
+  const SgdScalars s = scalars;
+  if (moment == nullptr) {
+    update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+      const float g = gradients[i] * s.gradient_scale + decay * weights[i];
+      return weights[i] - s.learning_rate * g;
+    });
+    return;
+  }
+  update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+    const float g = gradients[i] * s.gradient_scale + decay * weights[i];
+    moment[i] = s.momentum * moment[i] + g;
+    return weights[i] - s.learning_rate * moment[i];
+  });
+}
+
+namespace {
+
+// Adam's step without its update of the moments.
+inline float direction_of(const AdamWScalars& s, float decay, float weight, float first,
+                          float second) {
+  const float denominator = std::sqrt(second) * s.inverse_sqrt_correction2 + s.epsilon;
+  return s.step_size * (first / denominator) + decay * weight;
+}
+
+}  // namespace
+
+TRIREME_VECTOR_CLONES
+void lamb_direction(const AdamWScalars& scalars, float decay, std::int64_t count,
+                    const float* __restrict weights, const float* __restrict gradients,
+                    float* __restrict first_moment, float* __restrict second_moment,
+                    float* __restrict direction) {
+  const AdamWScalars s = scalars;
+  for (std::int64_t i = 0; i < count; ++i) {
+    adam_step(s, gradients[i] * s.gradient_scale, first_moment[i], second_moment[i]);
+    direction[i] = direction_of(s, decay, weights[i], first_moment[i], second_moment[i]);
+  }
+}
+
+TRIREME_VECTOR_CLONES
+void lamb_update(const AdamWScalars& scalars, float decay, float step, std::int64_t count,
+                 float* __restrict weights, float* __restrict gradients,
+                 const float* __restrict first_moment, const float* __restrict second_moment,
+                 const UpdateExtras& extras) {
+  const AdamWScalars s = scalars;
+  update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+    return weights[i] -
+           step * direction_of(s, decay, weights[i], first_moment[i], second_moment[i]);
+  });
+}
+
+TRIREME_VECTOR_CLONES
+void nesterov_direction(float momentum, float scale, bool clear, std::int64_t count,
+                        float* __restrict gradients, float* __restrict moment,
+                        float* __restrict direction) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float g = gradients[i] * scale;
+    moment[i] = momentum * moment[i] + g;
+    direction[i] = g + momentum * moment[i];
+  }
+  for (std::int64_t i = 0; clear && i < count; ++i) gradients[i] = 0.0F;
+}
+
+TRIREME_VECTOR_CLONES
+void scaled_gradient(float scale, bool clear, std::int64_t count, float* __restrict gradients,
+                     float* __restrict to) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = gradients[i] * scale;
+  for (std::int64_t i = 0; clear && i < count; ++i) gradients[i] = 0.0F;
+}
+
+TRIREME_VECTOR_CLONES
+void running_mean(float momentum, std::int64_t count, float* __restrict moment,
+                  float* __restrict values) {
+  const float rest = 1.0F - momentum;
+  for (std::int64_t i = 0; i < count; ++i) {
+    moment[i] = momentum * moment[i] + rest * values[i];
+    values[i] = moment[i];
+  }
+}
+
+TRIREME_VECTOR_CLONES
+void apply_direction(float keep, float step, std::int64_t count, float* __restrict weights,
+                     const float* __restrict direction, const UpdateExtras& extras) {
+  UpdateExtras rest = extras;
+  rest.clear_gradients = false;
+  update_in_parts(count, weights, nullptr, rest,
+                  [=](std::int64_t i) { return weights[i] * keep - step * direction[i]; });
+}
+
+TRIREME_VECTOR_CLONES
+void combine(float a, const float* x, float b, const float* y, std::int64_t count, float* to) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = a * x[i] + b * y[i];
+}
+
+TRIREME_VECTOR_CLONES
+void multiply(float a, const float* __restrict b, std::int64_t count, float* __restrict values) {
+  for (std::int64_t i = 0; i < count; ++i) values[i] = values[i] * a * b[i];
+}
+
+TRIREME_VECTOR_CLONES
+void root_mean_square_direction(float beta, float one_minus_beta, float epsilon, std::int64_t count,
+                                float* __restrict values, float* __restrict second) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float g = values[i];
+    second[i] = beta * second[i] + one_minus_beta * (g * g + epsilon);
+    values[i] = g / std::sqrt(second[i]);
+  }
+}
+
+TRIREME_VECTOR_CLONES
+void add_squares(const float* __restrict values, std::int64_t count, double* __restrict sums) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double value = values[i];
+    sums[i] += value * value;
   }
 }
 

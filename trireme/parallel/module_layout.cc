@@ -4,11 +4,13 @@
 #include "trireme/parallel/module_layout.h"
 
 #include <torch/nn/module.h>
+#include <torch/nn/modules/embedding.h>
 
 #include <unordered_map>
 #include <unordered_set>
 
 #include "trireme/base/error.h"
+#include "trireme/nn/parameter_role.h"
 #include "trireme/parallel/flat_parameters.h"
 
 namespace trireme {
@@ -39,6 +41,22 @@ UnitOf number_units(const torch::nn::Module& module,
   return unit_of;
 }
 
+// Parameters of embeddings, and what layers say are no hidden matrices: heads.
+std::unordered_set<const c10::TensorImpl*> embeddings_of(const torch::nn::Module& module) {
+  std::unordered_set<const c10::TensorImpl*> embeddings;
+  module.apply([&](const torch::nn::Module& part) {
+    const auto* layer = dynamic_cast<const nn::Layer*>(&part);
+    const bool embeds = dynamic_cast<const torch::nn::EmbeddingImpl*>(&part) != nullptr ||
+                        dynamic_cast<const torch::nn::EmbeddingBagImpl*>(&part) != nullptr;
+    for (const auto& item : part.named_parameters(/*recurse=*/false)) {
+      const bool hidden =
+          layer != nullptr ? nn::is_hidden_matrix(layer->role(item.key())) : !embeds;
+      if (!hidden) embeddings.insert(item.value().unsafeGetTensorImpl());
+    }
+  });
+  return embeddings;
+}
+
 void check_alike(const std::vector<FlatEntry>& entries, const std::vector<at::Tensor>& parameters) {
   for (std::size_t i = 1; i < entries.size(); ++i) {
     const at::Tensor& first = parameters[0];
@@ -62,6 +80,7 @@ void check_alike(const std::vector<FlatEntry>& entries, const std::vector<at::Te
 ModuleLayout make_layout(const torch::nn::Module& module,
                          const std::vector<const torch::nn::Module*>& units) {
   const UnitOf unit_of = number_units(module, units);
+  const auto embeddings = embeddings_of(module);
   struct Found {
     std::string name;
     at::Tensor tensor;
@@ -86,6 +105,8 @@ ModuleLayout make_layout(const torch::nn::Module& module,
           {one.name, one.tensor.sizes().vec(), layout.size, one.tensor.numel()});
       layout.parameters.push_back(one.tensor);
       layout.unit_of.push_back(unit);
+      layout.hidden_matrix.push_back(one.tensor.dim() > 1 &&
+                                     !embeddings.contains(one.tensor.unsafeGetTensorImpl()));
       layout.size += round_up(one.tensor.numel(), FlatParameters::kAlignment);
     }
     layout.size = round_up(layout.size, kShardBlock);

@@ -28,8 +28,10 @@ struct ModuleLayout {
   // First the parameters that belong to no unit (empty where there are none), then the units.
   std::vector<FlatSegment> units;
   std::vector<std::size_t> unit_of;  // by entry
-  std::int64_t size = 0;             // elements, a multiple of kShardBlock
-  std::vector<at::Tensor> frozen;    // parameters that require no gradient: not in the buffers
+  // By entry: two dims and more, of no embedding, and where an nn::Layer owns it, of no head.
+  std::vector<bool> hidden_matrix;
+  std::int64_t size = 0;           // elements, a multiple of kShardBlock
+  std::vector<at::Tensor> frozen;  // parameters that require no gradient: not in the buffers
 };
 
 // Parameters that require a gradient, tied ones once, under their first name: those of no unit in

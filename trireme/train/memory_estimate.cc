@@ -15,6 +15,7 @@
 #include "trireme/ops/kernels/matrix_kernels.h"
 #include "trireme/ops/kernels/norm_kernels.h"
 #include "trireme/ops/loss.h"
+#include "trireme/optim/optimizer.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/topology/host.h"
@@ -35,6 +36,7 @@ struct FlatElements {
   std::int64_t rest = 0;   // what belongs to no block of the model
   std::int64_t block = 0;  // of the model
   std::int64_t layers = 0;
+  optim::StateElements kinds;  // of all of it; gaps count as vectors
   std::int64_t all() const { return rest + layers * block; }
 };
 
@@ -48,13 +50,20 @@ FlatElements flat_elements(const nn::ModelConfig& c) {
   };
   const std::int64_t C = c.width, F = c.mlp_width, KD = c.kv_heads * c.head_width();
   const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * sum({C});
-  const std::int64_t gate_or_biases = c.is_gpt2() ? sum({C, KD, KD, C, F, C}) : sum({F * C});
-  const std::int64_t block =
-      2 * norm + sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + gate_or_biases;
+  const std::int64_t biases = c.is_gpt2() ? sum({C, KD, KD, C, F, C}) : 0;
+  const std::int64_t matrices =
+      sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + (c.is_gpt2() ? 0 : sum({F * C}));
   const std::int64_t embeddings =
       (c.tied() ? 1 : 2) * sum({c.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
   const auto whole = [](std::int64_t n) { return div_up(n, kShardBlock) * kShardBlock; };
-  return {whole(embeddings + norm), whole(block), c.layers};
+  FlatElements flat{whole(embeddings + norm), whole(2 * norm + matrices + biases), c.layers, {}};
+  flat.kinds.hidden_matrices = c.layers * matrices;
+  flat.kinds.other_matrices = embeddings;
+  flat.kinds.vectors = flat.all() - flat.kinds.hidden_matrices - embeddings;
+  flat.kinds.rows_and_columns =
+      c.layers * (2 * (C + C) + 2 * (KD + C) + (c.is_gpt2() ? 2 : 3) * (F + C)) +
+      (c.tied() ? 1 : 2) * (c.vocab_size + C) + (c.is_gpt2() ? c.context + C : 0);
+  return flat;
 }
 
 // Buffers of gradients that a rank comes to have: the steps of TrainStep and GradientTree, with
@@ -272,9 +281,10 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   const FlatElements flat = flat_elements(config.model);
   const std::int64_t stage = config.parallel.shard;
   const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
-  const std::int64_t shard_ranks = config.parallel.shard_ranks;
-  const std::int64_t all = flat.all();
-  const std::int64_t share = div_up(all, shard_ranks > 0 ? shard_ranks : job.ranks);
+  // That share the model.
+  const std::int64_t sharers =
+      config.parallel.shard_ranks > 0 ? config.parallel.shard_ranks : job.ranks;
+  const std::int64_t all = flat.all(), share = div_up(all, sharers);
   MemorySplit memory;
   // In f32 the weights that compute are those that the optimizer updates.
   memory[kWeights] = copy_bytes == 0 ? (stage == 3 ? share : all) * kF32Bytes
@@ -283,7 +293,10 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   memory[kGradients] = kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
                                                           config.batch.micro_batches, job.ranks))
                                               : share * shard_sums(config, job));
-  memory[kOptimizer] = 2 * (stage == 0 ? all : share) * kF32Bytes;
+  const std::int64_t state = optim::optimizer_state_bytes(config.optimizer, flat.kinds);
+  memory[kOptimizer] = (stage == 0 ? state : div_up(state, sharers)) +
+                       optim::replicated_state_bytes(config.optimizer, flat.kinds);
+  if (config.train.average_decay > 0) memory[kOptimizer] += kF32Bytes * (stage == 0 ? all : share);
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
   // Gradients that are summed or on their way, and weights that are gathered.

@@ -6,12 +6,21 @@
 #include <torch/nn/module.h>
 #include <torch/optim/optimizer.h>
 
+#include "trireme/base/error.h"
 #include "trireme/comm/group.h"
 #include "trireme/parallel/model_agreement.h"
 #include "trireme/train/named_weights.h"
 
 namespace trireme {
 namespace {
+
+const OptimizerRecipe& checked(const OptimizerRecipe& recipe) {
+  if (!recipe.make_replicated) {
+    throw_error<ConfigError>(
+        "ShardedOptimizer works under ShardedStrategy: take Sgd, Adam, AdamW or TorchOptimizer");
+  }
+  return recipe;
+}
 
 class MirroredModel : public SpreadModel {
  public:
@@ -21,7 +30,7 @@ class MirroredModel : public SpreadModel {
         group_(group),
         num_micro_batches_(options.micro_batches),
         replica_(module, group, options),
-        optimizer_(recipe.make_replicated(module.parameters())) {}
+        optimizer_(checked(recipe).make_replicated(module.parameters())) {}
 
   std::int64_t num_micro_batches() const override { return num_micro_batches_; }
   const std::vector<std::int64_t>& micro_batches() const override {

@@ -7,8 +7,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -44,11 +46,62 @@ void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, cons
   std::memcpy(flat + entry.offset, tensor.bytes.data(), tensor.bytes.size());
 }
 
-// Fills a flat f32 tensor from the tensors of that prefix.
-void copy_flat(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& prefix,
-               const std::vector<FlatEntry>& entries, const at::Tensor& flat) {
+// The name of a tensor of the optimizer's file.
+std::string state_name(const optim::OptimizerState& part, const std::string& parameter) {
+  return part.name + "." + parameter;
+}
+
+std::vector<FlatEntry> entries_named(const std::vector<FlatEntry>& entries,
+                                     const std::vector<std::string>& names) {
+  const std::unordered_set<std::string> wanted(names.begin(), names.end());
+  std::vector<FlatEntry> found;
   for (const FlatEntry& entry : entries) {
-    copy_tensor(file, checkpoint, prefix + entry.name, entry, flat.data_ptr<float>());
+    if (wanted.contains(entry.name)) found.push_back(entry);
+  }
+  return found;
+}
+
+// Elements that both pieces have, from one to the other.
+void copy_common(const at::Tensor& from, const std::vector<ShardPiece>& from_pieces,
+                 const at::Tensor& to, const std::vector<ShardPiece>& to_pieces) {
+  std::size_t first = 0;
+  for (const ShardPiece& target : to_pieces) {
+    for (std::size_t i = first; i < from_pieces.size(); ++i) {
+      const ShardPiece& source = from_pieces[i];
+      if (source.begin >= target.end) break;
+      if (source.end <= target.end) first = i + 1;
+      const std::int64_t begin = std::max(source.begin, target.begin);
+      const std::int64_t count = std::min(source.end, target.end) - begin;
+      if (count <= 0) continue;
+      to.narrow(0, target.local_begin + begin - target.begin, count)
+          .copy_(from.narrow(0, source.local_begin + begin - source.begin, count));
+    }
+  }
+}
+
+// Of an elementwise part of the state, whole, on rank 0.
+at::Tensor gather_state(ShardedModel& model, const optim::OptimizerState& part) {
+  const std::vector<ShardPiece>& shard = model.shard();
+  const at::Tensor own = at::zeros({shard_size(shard)}, at::TensorOptions().dtype(at::kFloat));
+  copy_common(part.values, part.pieces, own, shard);
+  return model.gather_shard(own);
+}
+
+// Fills the part from the checkpoint; whole: of the layout's size, for the way.
+void load_state(const SafetensorsFile& file, const Checkpoint& checkpoint,
+                const ModuleLayout& layout, const at::Tensor& whole,
+                const optim::OptimizerState& part) {
+  if (!part.elementwise) {
+    const FlatEntry entry{state_name(part, part.parameters[0]), part.values.sizes().vec(), 0,
+                          part.values.numel()};
+    return copy_tensor(file, checkpoint, entry.name, entry, part.values.data_ptr<float>());
+  }
+  for (const FlatEntry& entry : entries_named(layout.entries, part.parameters)) {
+    copy_tensor(file, checkpoint, state_name(part, entry.name), entry, whole.data_ptr<float>());
+  }
+  for (const ShardPiece& piece : part.pieces) {
+    part.values.narrow(0, piece.local_begin, piece.count())
+        .copy_(whole.narrow(0, piece.begin, piece.count()));
   }
 }
 
@@ -82,7 +135,10 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
                 .prefetch = static_cast<int>(config.parallel.prefetch),
                 .gather_budget_bytes = config.parallel.gather_budget_bytes,
                 .shard_ranks = static_cast<int>(config.parallel.shard_ranks)}),
-      optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())) {
+      optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())),
+      optimizer_name_(config.optimizer.name),
+      average_decay_(config.train.average_decay) {
+  if (average_decay_ > 0) average_.emplace(average_decay_, sharded_.pieces());
   model_->set_recompute(config.compute.recompute_mode());
   if (config.parallel.shard < 3) return;
   model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
@@ -91,26 +147,82 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
 }
 
 void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
-                  const at::Tensor& weights) {
-  const SafetensorsFile model = checkpoint.tensors(kModelFile);
-  check_tensor_count(model, checkpoint, kModelFile, entries.size());
-  copy_flat(model, checkpoint, "", entries, weights);
+                  const at::Tensor& weights, const char* file_name) {
+  const SafetensorsFile model = checkpoint.tensors(file_name);
+  check_tensor_count(model, checkpoint, file_name, entries.size());
+  for (const FlatEntry& entry : entries) {
+    copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
+  }
+}
+
+void ModelState::check_optimizer(const Checkpoint& checkpoint) const {
+  // Checkpoints of before there were others name none.
+  const auto found = checkpoint.state().find(kOptimizerNameKey);
+  const std::string theirs = found == checkpoint.state().end() ? "adamw" : found->second;
+  if (theirs == optimizer_name_) return;
+  throw_error<CheckpointError>(
+      "{} was written by the optimizer {}, but optimizer.name is {}: keep the optimizer, or begin "
+      "with its weights alone (train.init)",
+      checkpoint.path(), theirs, optimizer_name_);
 }
 
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   const ModuleLayout& layout = sharded_.layout();
   const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
   load_weights(checkpoint, layout.entries, whole);
-  if (!with_optimizer) return sharded_.set_weights(whole);
+  if (!with_optimizer) {
+    sharded_.set_weights(whole);
+    if (average_) average_.emplace(average_decay_, sharded_.pieces());
+    return;
+  }
+  check_optimizer(checkpoint);
   optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
   sharded_.set_weights(whole, optimizer_.get());
   const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
   const std::vector<optim::OptimizerState> state = optimizer_->state();
-  check_tensor_count(file, checkpoint, kOptimizerFile, state.size() * layout.entries.size());
+  std::size_t tensors = 0;
+  for (const optim::OptimizerState& part : state) tensors += part.parameters.size();
+  check_tensor_count(file, checkpoint, kOptimizerFile, tensors);
   for (const optim::OptimizerState& part : state) {
-    copy_flat(file, checkpoint, part.name + ".", layout.entries, whole);
-    sharded_.scatter_shard(whole, part.values);
+    load_state(file, checkpoint, layout, whole, part);
   }
+  optimizer_->set_state(state);
+  load_average(checkpoint, whole);
+}
+
+void ModelState::load_average(const Checkpoint& checkpoint, const at::Tensor& whole) {
+  if (!average_) return;
+  if (!checkpoint.state().contains(kAverageUpdatesKey)) {
+    throw_error<CheckpointError>(
+        "{} holds no average of the weights, but train.average_decay is {}: leave it at 0, or "
+        "begin "
+        "with these weights alone (train.init)",
+        checkpoint.path(), average_decay_);
+  }
+  load_weights(checkpoint, sharded_.layout().entries, whole, kAverageFile);
+  sharded_.scatter_shard(whole, average_->values());
+  average_->set_updates(checkpoint_number(checkpoint, kAverageUpdatesKey));
+}
+
+void ModelState::step(double learning_rate, double gradient_scale) {
+  sharded_.step(*optimizer_, learning_rate, gradient_scale);
+  if (average_) average_->update(sharded_.pieces());
+}
+
+void ModelState::swap_average() {
+  if (!average_) return;
+  average_->swap(sharded_.pieces());
+  sharded_.publish_weights(optimizer_.get());
+}
+
+void ModelState::save_average(CheckpointWriter* writer, CheckpointState& state) {
+  if (!average_) return;
+  state[kAverageUpdatesKey] = fmt::format("{}", average_->updates());
+  const at::Tensor whole = sharded_.gather_shard(average_->values());
+  if (writer == nullptr) return;
+  std::vector<NamedView> views;
+  append_views(whole, sharded_.layout().entries, "", views);
+  writer->add_tensors(kAverageFile, views);
 }
 
 void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
@@ -126,9 +238,18 @@ void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
   std::vector<NamedView> views;
   std::vector<at::Tensor> parts;  // what views look at
   for (const optim::OptimizerState& part : optimizer_->state()) {
-    parts.push_back(sharded_.gather_shard(part.values));
-    if (writer != nullptr) append_views(parts.back(), entries, part.name + ".", views);
+    if (!part.elementwise) {
+      const FlatEntry entry{part.parameters[0], part.values.sizes().vec(), 0, part.values.numel()};
+      append_views(part.values, {entry}, part.name + ".", views);
+      parts.push_back(part.values);
+      continue;
+    }
+    parts.push_back(gather_state(sharded_, part));
+    if (writer == nullptr) continue;
+    append_views(parts.back(), entries_named(entries, part.parameters), part.name + ".", views);
   }
+  save_average(writer, state);
+  state[kOptimizerNameKey] = optimizer_name_;
   state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
   if (writer == nullptr) return;
   writer->add_tensors(kOptimizerFile, views);

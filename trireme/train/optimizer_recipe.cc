@@ -27,16 +27,20 @@ Options torch_options(const AdamOptions& options) {
       .weight_decay(options.weight_decay);
 }
 
-// Over shards, Adam without decay and AdamW are one. As in torch::optim every parameter decays.
-OptimizerRecipe::MakeSharded adamw_maker(const AdamOptions& options) {
-  const optim::AdamWConfig config{.beta1 = options.beta1,
-                                  .beta2 = options.beta2,
-                                  .epsilon = options.epsilon,
-                                  .weight_decay = options.weight_decay};
+// As in torch::optim every parameter decays.
+OptimizerRecipe::MakeSharded sharded_maker(const optim::OptimizerConfig& config) {
   return [config](optim::OptimizerSpace space) {
     for (optim::OptimizerParameter& parameter : space.parameters) parameter.decays = true;
     return optim::make_optimizer(config, space);
   };
+}
+
+optim::OptimizerConfig config_of(const char* name, const AdamOptions& options) {
+  return {.name = name,
+          .beta1 = options.beta1,
+          .beta2 = options.beta2,
+          .epsilon = options.epsilon,
+          .weight_decay = options.weight_decay};
 }
 
 }  // namespace
@@ -44,18 +48,28 @@ OptimizerRecipe::MakeSharded adamw_maker(const AdamOptions& options) {
 Sgd::Sgd(const SgdOptions& options) {
   make_replicated = maker<torch::optim::SGD>(
       torch::optim::SGDOptions(options.learning_rate).momentum(options.momentum));
+  make_sharded = sharded_maker({.name = "sgd", .momentum = options.momentum});
+  learning_rate = options.learning_rate;
 }
 
 Adam::Adam(const AdamOptions& options) {
   make_replicated = maker<torch::optim::Adam>(torch_options<torch::optim::AdamOptions>(options));
+  make_sharded = sharded_maker(config_of("adam", options));
   learning_rate = options.learning_rate;
-  if (options.weight_decay == 0) make_sharded = adamw_maker(options);
 }
 
 AdamW::AdamW(const AdamOptions& options) {
   make_replicated = maker<torch::optim::AdamW>(torch_options<torch::optim::AdamWOptions>(options));
+  make_sharded = sharded_maker(config_of("adamw", options));
   learning_rate = options.learning_rate;
-  make_sharded = adamw_maker(options);
+}
+
+ShardedOptimizer::ShardedOptimizer(const optim::OptimizerConfig& config, double rate) {
+  config.validate();
+  make_sharded = [config](const optim::OptimizerSpace& space) {
+    return optim::make_optimizer(config, space);
+  };
+  learning_rate = rate;
 }
 
 TorchOptimizer::TorchOptimizer(MakeReplicated make) { make_replicated = std::move(make); }

@@ -9,6 +9,8 @@
 //                   return std::make_unique<torch::optim::RMSprop>(std::move(parameters), 0.01);
 //                 }), ...);
 //
+//   model.compile(ShardedOptimizer({.name = "lion"}, 1e-3), ...);
+//
 // Where each rank keeps the whole model, it is torch::optim's; under ShardedStrategy that of
 // optim/optimizer.h which computes the same.
 #pragma once
@@ -33,12 +35,11 @@ struct OptimizerRecipe {
   using MakeSharded =
       std::function<std::unique_ptr<optim::Optimizer>(const optim::OptimizerSpace& space)>;
 
-  MakeReplicated make_replicated;
-  MakeSharded make_sharded = nullptr;  // null: there is no such optimizer over shards
-  double learning_rate = 0;            // of the sharded one
+  MakeReplicated make_replicated = nullptr;  // null: there is no such optimizer of torch::optim
+  MakeSharded make_sharded = nullptr;        // null: there is no such optimizer over shards
+  double learning_rate = 0;                  // of the sharded one
 };
 
-// Not under ShardedStrategy.
 struct SgdOptions {
   double learning_rate = 0.01;
   double momentum = 0;
@@ -54,12 +55,16 @@ struct AdamOptions {
   double epsilon = 1e-8;
   double weight_decay = 0;  // Adam: added to the gradient; AdamW: of the weights themselves
 };
-// Under ShardedStrategy without weight decay only.
 struct Adam : OptimizerRecipe {
   explicit Adam(const AdamOptions& options = {});
 };
 struct AdamW : OptimizerRecipe {
   explicit AdamW(const AdamOptions& options = {});
+};
+
+// Any method of optim/optimizer_config.h. Under ShardedStrategy only. Throws ConfigError.
+struct ShardedOptimizer : OptimizerRecipe {
+  ShardedOptimizer(const optim::OptimizerConfig& config, double learning_rate);
 };
 
 // Any optimizer whose step() needs no closure. Not under ShardedStrategy.

@@ -37,6 +37,22 @@ void log_memory(const MemoryReport& memory) {
            static_cast<double>(caching_allocator_stats().mapped_bytes) / kMiB);
 }
 
+void log_skipped(std::int64_t step, const StepStats& stats) {
+  const bool spike = stats.verdict == optim::StepVerdict::kSpike;
+  log_warn(
+      "step {}: skipped: {} (loss {:.4g}, gradient norm {:.4g}, running mean {:.4g}); the weights "
+      "are as before; {} in a row, {} not finite and {} spiking so far",
+      step, spike ? "the gradient norm spikes" : "the loss or the gradient is not finite",
+      stats.loss, stats.gradient_norm, stats.guard.mean_norm, stats.guard.consecutive,
+      stats.guard.non_finite, stats.guard.spikes);
+}
+
+std::string progress_text(const StepStats& stats, double tokens_per_s) {
+  const std::int64_t skipped = stats.guard.non_finite + stats.guard.spikes;
+  return fmt::format("loss {:.4f}  {:.0f} tokens/s{}", stats.loss, tokens_per_s,
+                     skipped > 0 ? fmt::format("  {} skipped", skipped) : "");
+}
+
 }  // namespace
 
 RunLog::RunLog(const RunFolder& folder, const RunLogOptions& options)
@@ -67,6 +83,9 @@ void RunLog::step(std::int64_t step, const StepStats& stats, double seconds) {
                    {"loss", stats.loss},
                    {"gradient_norm", stats.gradient_norm},
                    {"learning_rate", stats.learning_rate},
+                   {"skipped", stats.verdict != optim::StepVerdict::kApply},
+                   {"skipped_non_finite", stats.guard.non_finite},
+                   {"skipped_spikes", stats.guard.spikes},
                    {"tokens_per_s", rate},
                    {"share_of_limit", share_of_limit(rate)},
                    {"memory_current_bytes", memory.current.total()}};
@@ -81,7 +100,11 @@ void RunLog::step(std::int64_t step, const StepStats& stats, double seconds) {
     progress_.clear();
     log_memory(memory);
   }
-  progress_.update(step, fmt::format("loss {:.4f}  {:.0f} tokens/s", stats.loss, rate));
+  if (stats.verdict != optim::StepVerdict::kApply) {
+    progress_.clear();
+    log_skipped(step, stats);
+  }
+  progress_.update(step, progress_text(stats, rate));
 }
 
 MemoryReport RunLog::memory_since_last() {

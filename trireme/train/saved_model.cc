@@ -4,7 +4,6 @@
 #include "trireme/train/saved_model.h"
 
 #include "trireme/base/error.h"
-#include "trireme/optim/adamw.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/train/model_state.h"
 
@@ -22,14 +21,21 @@ Tokenizer checkpoint_tokenizer(const Checkpoint& checkpoint) {
 
 }  // namespace
 
-SavedModel load_saved_model(const std::string& path) {
+SavedModel load_saved_model(const std::string& path, SavedWeights weights) {
   const Checkpoint checkpoint = Checkpoint::open(resolve_checkpoint(path));
   Tokenizer tokenizer = checkpoint_tokenizer(checkpoint);
   const nn::ModelConfig config = checkpoint_model_config(checkpoint);
   check_checkpoint_fits(checkpoint, config, tokenizer.hash());
   nn::Transformer model(config);
   FlatParameters flat(*model, at::kFloat);
-  load_weights(checkpoint, flat.entries(), flat.data());
+  const bool average = weights == SavedWeights::kAverage;
+  if (average && !checkpoint.state().contains(kAverageUpdatesKey)) {
+    throw_error<CheckpointError>(
+        "{} holds no average of the weights: its run had train.average_decay 0; leave --average "
+        "out",
+        checkpoint.path());
+  }
+  load_weights(checkpoint, flat.entries(), flat.data(), average ? kAverageFile : kModelFile);
   return {checkpoint.path(), checkpoint.step(), std::move(model), std::move(tokenizer)};
 }
 

@@ -19,7 +19,11 @@ struct SavedModel {
   Tokenizer tokenizer;
 };
 
-// path: a checkpoint, a run folder, or a folder of checkpoints. Throws CheckpointError.
-SavedModel load_saved_model(const std::string& path);
+enum class SavedWeights { kLast, kAverage };
+
+// path: a checkpoint, a run folder, or a folder of checkpoints. weights: those of the checkpoint's
+// step, or their moving average (train.average_decay). Throws CheckpointError, also for a
+// checkpoint without an average that was asked for.
+SavedModel load_saved_model(const std::string& path, SavedWeights weights = SavedWeights::kLast);
 
 }  // namespace trireme

@@ -101,15 +101,28 @@ void BatchConfig::validate() const {
 void StepConfig::visit(ConfigFields& f) {
   f.field("steps", steps, "optimizer updates");
   f.field("dtype", dtype, "what the model computes in; sums and the optimizer are f32 always",
-          {"f32", "bf16"});
+          {"f32", "bf16", "f16"});
   f.field("clip_norm", clip_norm, "bound on the global gradient norm; 0: none");
+  f.field("average_decay", average_decay,
+          "keep an exponential moving average of the weights, for evaluation and beside them in "
+          "checkpoints; 0.999 is usual, 0: none");
   f.field("init", init, "checkpoint whose weights to start from; empty: random weights");
 }
 
 void StepConfig::validate() const {
   require_at_least("train.steps", steps, 1);
+  if (dtype == "f16") {
+    throw_error<ConfigError>(
+        "train.dtype is f16, but the kernels that these models run on compute in f32 and bf16: "
+        "take bf16, which needs as little memory and no loss scale. Modules of your own train in "
+        "f16 with ShardOptions::dtype and optim::LossScale (docs/data_parallel.md)");
+  }
   if (!(clip_norm >= 0)) {
     throw_error<ConfigError>("train.clip_norm is {}: 0 (none) or above", clip_norm);
+  }
+  if (!(average_decay >= 0 && average_decay < 1)) {
+    throw_error<ConfigError>("train.average_decay is {}: 0 (none) or above, and below 1",
+                             average_decay);
   }
 }
 
@@ -201,8 +214,9 @@ void TrainConfig::visit(ConfigFields& f) {
   f.section("model", model, "the network");
   f.section("batch", batch, "what one step sees");
   f.section("train", train, "the loop");
-  f.section("optimizer", optimizer, "AdamW");
+  f.section("optimizer", optimizer, "the method of updates");
   f.section("schedule", schedule, "learning rate");
+  f.section("guard", guard, "steps that are passed over");
   f.section("evaluation", evaluation, "loss on the validation split");
   f.section("checkpoint", checkpoint, "what is kept");
   f.section("parallel", parallel, "the mesh and how ranks talk");
@@ -220,6 +234,7 @@ void TrainConfig::validate() const {
   train.validate();
   optimizer.validate();
   schedule.validate();
+  guard.validate();
   evaluation.validate();
   checkpoint.validate();
   parallel.validate();
@@ -245,6 +260,7 @@ Settings result_settings(const TrainConfig& config) {
   collector.section("train", copy.train, "");
   collector.section("optimizer", copy.optimizer, "");
   collector.section("schedule", copy.schedule, "");
+  collector.section("guard", copy.guard, "");
   return collector.settings;
 }
 

@@ -17,7 +17,8 @@
 #include "trireme/base/config.h"
 #include "trireme/nn/model_config.h"
 #include "trireme/nn/recompute.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/gradient_guard.h"
+#include "trireme/optim/optimizer_config.h"
 #include "trireme/optim/schedule.h"
 
 namespace trireme {
@@ -46,6 +47,8 @@ struct StepConfig {
   std::int64_t steps = 1000;
   std::string dtype = "f32";
   double clip_norm = 1.0;
+  double average_decay =
+      0;             // of the moving average of the weights (optim/weight_average.h); 0: none
   std::string init;  // checkpoint whose weights to start from; empty: random weights
 
   void visit(ConfigFields& f);
@@ -104,8 +107,9 @@ struct TrainConfig {
   nn::ModelConfig model;
   BatchConfig batch;
   StepConfig train;
-  optim::AdamWConfig optimizer;
+  optim::OptimizerConfig optimizer;
   optim::ScheduleConfig schedule;
+  optim::GuardConfig guard;
   EvaluationConfig evaluation;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;

@@ -4,11 +4,9 @@
 #include "trireme/train/train_step.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <span>
 
-#include "trireme/base/error.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/step_parts.h"
 
@@ -21,7 +19,8 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group
       state_(state),
       loader_(shards,
               {shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)},
-              config.model.context, separator) {
+              config.model.context, separator),
+      guard_(config.guard) {
   // What the model was made with is not needed in a step.
   release_cached_memory();
 }
@@ -63,19 +62,28 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   stats.learning_rate = optim::learning_rate_at(config_.schedule, step, config_.train.steps);
   stats.stop = losses_.back() > 0;
   stats.exchange = sharded.report();
-  if (!std::isfinite(stats.loss) || !std::isfinite(stats.gradient_norm)) {
-    throw_error<Error>(
-        "step {}: the loss is {} and the gradient norm {}: training has diverged; resume from the "
-        "last checkpoint with a smaller schedule.learning_rate",
-        step + 1, stats.loss, stats.gradient_norm);
-  }
+  stats.verdict = guard_.judge(step, stats.loss, stats.gradient_norm);
+  stats.guard = guard_.state();
+  update(stats);
+  return stats;
+}
+
+void TrainStep::update(const StepStats& stats) {
+  const TimedPart part("optimizer");
+  if (stats.verdict != optim::StepVerdict::kApply) return state_.sharded().drop_gradients();
   const double clip = config_.train.clip_norm;
   const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
-  {
-    const TimedPart part("optimizer");
-    sharded.step(state_.optimizer(), stats.learning_rate, scale / micro_batches);
+  state_.step(stats.learning_rate, scale / static_cast<double>(config_.batch.micro_batches));
+}
+
+void TrainStep::save(CheckpointState& state) const {
+  state[kGuardKey] = optim::to_text(guard_.state());
+}
+
+void TrainStep::load(const Checkpoint& checkpoint) {
+  if (const auto found = checkpoint.state().find(kGuardKey); found != checkpoint.state().end()) {
+    guard_.set_state(optim::guard_state_from_text(found->second));
   }
-  return stats;
 }
 
 }  // namespace trireme

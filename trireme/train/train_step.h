@@ -13,6 +13,7 @@
 
 #include "trireme/comm/group.h"
 #include "trireme/data/token_shards.h"
+#include "trireme/optim/gradient_guard.h"
 #include "trireme/parallel/step_exchange.h"
 #include "trireme/train/batch_loader.h"
 #include "trireme/train/model_state.h"
@@ -24,6 +25,8 @@ struct StepStats {
   double loss = 0;           // mean over the step's tokens, nats
   double gradient_norm = 0;  // of the mean gradient, before clipping
   double learning_rate = 0;
+  optim::StepVerdict verdict = optim::StepVerdict::kApply;  // others: nothing was updated
+  optim::GuardState guard;                                  // this step included
   bool stop = false;    // some rank was asked to stop; all ranks see the same
   StepReport exchange;  // what the gradients' way cost this rank
 };
@@ -37,20 +40,33 @@ class TrainStep {
             std::optional<TokenId> separator = {});
 
   // Runs step (0-based) and updates the state. Collective, blocking. stop_requested: this rank's
-  // wish. Throws Error, before the update, when the loss or the gradient is not finite (on all
-  // ranks alike).
+  // wish. A step that the guard finds bad (optim/gradient_guard.h), on any rank, is passed over by
+  // all: its gradients are dropped, weights and optimizer stay as they are. Throws Error, on all
+  // ranks alike, after more such steps in a row than config.guard allows.
   StepStats run(std::int64_t step, bool stop_requested);
+
+  // Steps passed over so far, those before a resume included.
+  const optim::GuardState& guard() const { return guard_.state(); }
+  // What load() needs to go on with the same verdicts: to and from checkpoints. A checkpoint that
+  // has none of it, by an earlier version, leaves the guard as it is. Throws CheckpointError.
+  void save(CheckpointState& state) const;
+  void load(const Checkpoint& checkpoint);
 
  private:
   double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
+  void update(const StepStats& stats);
 
   const TrainConfig& config_;
   Group& group_;
   ModelState& state_;
   BatchLoader loader_;
+  optim::GradientGuard guard_;
   // By micro-batch of the current step, zero where another rank computed it; last: the number of
   // ranks that want to stop.
   std::vector<double> losses_;
 };
+
+// Key of a checkpoint's state.
+inline constexpr char kGuardKey[] = "gradient_guard";
 
 }  // namespace trireme

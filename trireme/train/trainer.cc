@@ -93,6 +93,7 @@ void Trainer::restore() {
   agree_on_step(checkpoint.step());
   check_checkpoint_fits(checkpoint, config_.model, data_.tokenizer.hash());
   state_.load(checkpoint, true);
+  step_.load(checkpoint);
   start_step_ = saved_step_ = checkpoint.step();
   if (!is_root()) return;
   log_info("resuming from {}", checkpoint.path());
@@ -141,6 +142,7 @@ TrainResult Trainer::run() {
 }
 
 void Trainer::evaluate(std::int64_t step) {
+  state_.swap_average();
   evaluation_ = evaluator_.run(
       [this](const MicroBatch& batch) {
         return state_.sharded().forward([&] {
@@ -148,6 +150,7 @@ void Trainer::evaluate(std::int64_t step) {
         });
       },
       group_);
+  state_.swap_average();
   evaluated_step_ = step;
   if (log_) log_->evaluation(step, evaluation_);
 }
@@ -158,6 +161,7 @@ void Trainer::save(std::int64_t step) {
   if (!is_root()) return state_.save(nullptr, state);
   CheckpointWriter writer(folder_.checkpoints(), step);
   state_.save(&writer, state);
+  step_.save(state);
   writer.add_file(kTokenizerFile, data_.tokenizer.to_json());
   state[kTokenizerHashKey] = data_.tokenizer.hash();
   state[kNumericsKey] = numerics_fingerprint();
@@ -170,6 +174,8 @@ void Trainer::finish(std::int64_t step) {
   log_->summary({{"parameters", config_.model.num_parameters()},
                  {"steps", step},
                  {"tokens_seen", step * tokens_per_step()},
+                 {"skipped_non_finite", step_.guard().non_finite},
+                 {"skipped_spikes", step_.guard().spikes},
                  {"workers", std::int64_t{group_.size()}},
                  {"dtype", config_.train.dtype}},
                 evaluation_);

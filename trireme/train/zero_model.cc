@@ -21,8 +21,8 @@ namespace {
 torch::nn::Module& checked(torch::nn::Module& module, const OptimizerRecipe& recipe) {
   if (!recipe.make_sharded) {
     throw_error<ConfigError>(
-        "this optimizer does not work on shards: take AdamW, Adam without weight decay, or "
-        "MirroredStrategy");
+        "an optimizer of torch::optim does not work on shards: take Sgd, Adam, AdamW or "
+        "ShardedOptimizer, or MirroredStrategy");
   }
   for (const auto& item : module.named_parameters()) {
     if (item.value().scalar_type() != at::kFloat) {

@@ -12,7 +12,7 @@ namespace trireme::optim::cuda {
 namespace {
 
 using namespace ops::cuda::detail;
-using detail::AdamWExtras;
+using detail::UpdateExtras;
 using detail::AdamWScalars;
 
 #ifdef __CUDACC__
@@ -76,7 +76,7 @@ __device__ inline Bf16 rounded_stochastically(float value, std::uint32_t random)
 constexpr std::int64_t kCopyBytes = kVector<float> * sizeof(Bf16);
 
 template <int kWidth>
-__device__ void store_copy(const float (&weights)[kWidth], const AdamWExtras& extras,
+__device__ void store_copy(const float (&weights)[kWidth], const UpdateExtras& extras,
                            std::int64_t at) {
   Pack<Bf16, kWidth> copy;
 #pragma unroll
@@ -108,7 +108,7 @@ __device__ inline std::int64_t bounds_before(const AdamWBuffers& b, std::int64_t
 
 template <int kWidth>
 __device__ void update_vector(const AdamWScalars& s, float keep, const AdamWBuffers& b,
-                              const AdamWExtras& extras, std::int64_t at) {
+                              const UpdateExtras& extras, std::int64_t at) {
   float weights[kWidth], gradients[kWidth], first[kWidth], second[kWidth];
   load<kWidth>(b.weights + at, weights);
   load<kWidth>(b.gradients + at, gradients);
@@ -134,7 +134,7 @@ __device__ void update_vector(const AdamWScalars& s, float keep, const AdamWBuff
 template <int kWidth>
 __global__ void __launch_bounds__(kFlatThreads)
     update_all(AdamWScalars s, float keep, const float* gradient_scale, AdamWBuffers b,
-               AdamWExtras extras) {
+               UpdateExtras extras) {
   if (gradient_scale != nullptr) s.gradient_scale = multiply(s.gradient_scale, *gradient_scale);
   for_each_vector<kWidth>(b.count, [&](auto width, std::int64_t at) {
     update_vector<decltype(width)::value>(s, keep, b, extras, at);
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kFlatThreads)
 
 template <int kWidth>
 __global__ void __launch_bounds__(kFlatThreads)
-    round_all(std::int64_t count, const float* weights, AdamWExtras extras) {
+    round_all(std::int64_t count, const float* weights, UpdateExtras extras) {
   for_each_vector<kWidth>(count, [&](auto width, std::int64_t at) {
     constexpr int kCount = decltype(width)::value;
     float values[kCount];
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kFlatThreads)
 }  // namespace
 
 void adamw_update(const AdamWScalars& scalars, float keep, const float* gradient_scale,
-                  const AdamWBuffers& buffers, const AdamWExtras& extras, Stream stream) {
+                  const AdamWBuffers& buffers, const UpdateExtras& extras, Stream stream) {
   constexpr int kWidth = kVector<float>;
   const bool vectors =
       align(buffers.weights, buffers.gradients, buffers.first_moment, buffers.second_moment) &&
@@ -212,7 +212,7 @@ void adamw_update(const AdamWScalars& scalars, float keep, const float* gradient
          buffers, extras);
 }
 
-void round_weights(std::int64_t count, const float* weights, const AdamWExtras& extras,
+void round_weights(std::int64_t count, const float* weights, const UpdateExtras& extras,
                    Stream stream) {
   constexpr int kWidth = kVector<float>;
   const bool vectors = align(weights) && align<kCopyBytes>(extras.copy);

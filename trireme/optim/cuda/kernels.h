@@ -30,8 +30,8 @@ struct AdamWBuffers {
 // gradient_scale: one float in device memory that multiplies scalars.gradient_scale (the clip
 // factor, which so never has to come to the host); null: none.
 void adamw_update(const detail::AdamWScalars& scalars, float keep, const float* gradient_scale,
-                  const AdamWBuffers& buffers, const detail::AdamWExtras& extras, Stream stream);
-void round_weights(std::int64_t count, const float* weights, const detail::AdamWExtras& extras,
+                  const AdamWBuffers& buffers, const detail::UpdateExtras& extras, Stream stream);
+void round_weights(std::int64_t count, const float* weights, const detail::UpdateExtras& extras,
                    Stream stream);
 
 using detail::kNormBlock;

@@ -33,8 +33,8 @@ const ShardOptions& checked(const ShardOptions& options) {
   if (options.stage < 0 || options.stage > 3) {
     throw_error<ConfigError>("stage {} of ZeRO: there are 0, 1, 2 and 3", options.stage);
   }
-  if (options.dtype != at::kFloat && options.dtype != at::kBFloat16) {
-    throw_error<ConfigError>("sharded models compute in f32 or bf16, not in {}",
+  if (options.dtype != at::kFloat && options.dtype != at::kBFloat16 && options.dtype != at::kHalf) {
+    throw_error<ConfigError>("sharded models compute in f32, bf16 or f16, not in {}",
                              c10::toString(options.dtype));
   }
   if (options.stage == 0 && options.shard_ranks != 0) {
@@ -90,7 +90,7 @@ struct ShardedModel::Impl {
   }
 
   bool sharded() const { return options.stage > 0; }
-  bool computes_in_bf16() const { return options.dtype != at::kFloat; }
+  bool has_masters() const { return options.dtype != at::kFloat; }
 
   // Stages 0 to 2.
   void make_flat(torch::nn::Module& module) {
@@ -100,7 +100,7 @@ struct ShardedModel::Impl {
                    : make_buckets(before.entries, before.size,
                                   options.bucket_bytes / static_cast<std::int64_t>(sizeof(float)));
     at::Tensor masters;
-    if (computes_in_bf16()) masters = copy_pieces(before, own_pieces());
+    if (has_masters()) masters = copy_pieces(before, own_pieces());
     flat = std::make_unique<FlatParameters>(
         module, options.dtype,
         FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
@@ -156,6 +156,24 @@ struct ShardedModel::Impl {
     }
   }
 
+  // Optimizers write bf16 copies while they are at it; f16 ones are rounded here, to nearest.
+  bool optimizer_rounds() const { return options.dtype == at::kBFloat16; }
+
+  std::vector<optim::PieceUpdate> pieces_of_optimizer() const {
+    std::vector<optim::PieceUpdate> result = pieces;
+    if (optimizer_rounds()) return result;
+    for (optim::PieceUpdate& piece : result) piece.working_copy = at::Tensor();
+    return result;
+  }
+
+  // optimizer: rounds as its last step did; null: to nearest.
+  void round_copies(const optim::Optimizer* optimizer) {
+    if (!has_masters()) return;
+    if (optimizer != nullptr && optimizer_rounds()) return optimizer->round(pieces);
+    const at::NoGradGuard no_grad;
+    for (const optim::PieceUpdate& piece : pieces) piece.working_copy.copy_(piece.weights);
+  }
+
   // 0: none.
   std::size_t unit_number(const torch::nn::Module& unit) const {
     const auto found = std::find(options.units.begin(), options.units.end(), &unit);
@@ -187,11 +205,13 @@ ShardedModel& ShardedModel::operator=(ShardedModel&&) noexcept = default;
 
 const ModuleLayout& ShardedModel::layout() const { return impl_->layout(); }
 const std::vector<optim::PieceUpdate>& ShardedModel::pieces() const { return impl_->pieces; }
+const std::vector<ShardPiece>& ShardedModel::shard() const { return impl_->shard; }
 
 optim::OptimizerSpace ShardedModel::space() const {
   optim::OptimizerSpace space;
-  for (const FlatEntry& entry : layout().entries) {
-    space.parameters.push_back({entry, entry.shape.size() > 1});
+  for (std::size_t i = 0; i < layout().entries.size(); ++i) {
+    const FlatEntry& entry = layout().entries[i];
+    space.parameters.push_back({entry, entry.shape.size() > 1, layout().hidden_matrix[i]});
   }
   space.segments = impl_->segments;
   space.group = impl_->sharded() ? &impl_->shard_group() : nullptr;
@@ -259,11 +279,13 @@ double ShardedModel::gradient_norm() {
 }
 
 void ShardedModel::step(optim::Optimizer& optimizer, double learning_rate, double scale) {
-  optimizer.step({.pieces = impl_->pieces,
+  const std::vector<optim::PieceUpdate> pieces = impl_->pieces_of_optimizer();
+  optimizer.step({.pieces = pieces,
                   .learning_rate = learning_rate,
                   .gradient_scale = scale,
                   .clear_gradients = true});
   impl_->gradients->clear(true);
+  if (!impl_->optimizer_rounds()) impl_->round_copies(nullptr);
   impl_->weights->publish();
 }
 
@@ -290,7 +312,7 @@ at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
 }
 
 at::Tensor ShardedModel::gather_weights() {
-  if (!impl_->sharded() && !impl_->computes_in_bf16()) return impl_->flat->data();
+  if (!impl_->sharded() && !impl_->has_masters()) return impl_->flat->data();
   const at::Tensor shard =
       at::empty({shard_size(impl_->shard)}, at::TensorOptions().dtype(at::kFloat));
   for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
@@ -311,11 +333,13 @@ void ShardedModel::set_weights(const at::Tensor& whole, const optim::Optimizer* 
   const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
     const ShardPiece& piece = impl_->shard[i];
-    optim::PieceUpdate& own = impl_->pieces[i];
-    own.weights.copy_(whole.narrow(0, piece.begin, piece.count()));
-    if (own.working_copy.defined() && optimizer == nullptr) own.working_copy.copy_(own.weights);
+    impl_->pieces[i].weights.copy_(whole.narrow(0, piece.begin, piece.count()));
   }
-  if (optimizer != nullptr && impl_->computes_in_bf16()) optimizer->round(impl_->pieces);
+  publish_weights(optimizer);
+}
+
+void ShardedModel::publish_weights(const optim::Optimizer* optimizer) {
+  impl_->round_copies(optimizer);
   impl_->weights->publish();
 }
 

@@ -64,7 +64,9 @@ class Group;
 
 struct ShardOptions {
   int stage = 1;
-  // Of the weights that compute: f32, or bf16 (with f32 masters, which the optimizer updates).
+  // Of the weights that compute: f32, or bf16 or f16 with f32 masters, which the optimizer updates.
+  // Gradients are those of that dtype, summed in f32. f16, whose copies are rounded to nearest,
+  // wants its loss scaled: optim/loss_scale.h.
   at::ScalarType dtype = at::kFloat;
   std::int64_t micro_batches = 0;  // of a step, over all ranks; 0: one for each rank
   std::int64_t bucket_bytes = std::int64_t{25}
@@ -95,10 +97,13 @@ class ShardedModel {
   ShardedModel& operator=(ShardedModel&&) noexcept;
 
   const ModuleLayout& layout() const;
-  // What an optimizer works on. Entries of two dims and more decay; the caller may say better.
+  // What an optimizer works on. Entries of two dims and more decay, and are hidden matrices unless
+  // an embedding owns them; the caller may say better (a head is none).
   optim::OptimizerSpace space() const;
   // This rank's weights (masters), gradients and working copies, as the space has them.
   const std::vector<optim::PieceUpdate>& pieces() const;
+  // Which elements these are.
+  const std::vector<ShardPiece>& shard() const;
 
   // The numbers of this rank's micro-batches of a step, in the order of its calls of backward().
   const std::vector<std::int64_t>& micro_batches() const;
@@ -136,6 +141,9 @@ class ShardedModel {
   // last step did, may be null.
   void scatter_shard(const at::Tensor& whole, const at::Tensor& shard) const;
   void set_weights(const at::Tensor& whole, const optim::Optimizer* optimizer = nullptr);
+  // After the weights of pieces() were changed otherwise, as by WeightAverage::swap(): what
+  // computes is theirs again, on all ranks. Collective, blocking. optimizer: as above.
+  void publish_weights(const optim::Optimizer* optimizer = nullptr);
 
   const StepReport& report() const;
   // Payload that this rank has sent so far, and the part of it between copies of the model: of

@@ -26,7 +26,7 @@ class WeightStore {
  public:
   virtual ~WeightStore() = default;
 
-  // This rank's weights by piece: f32 that the optimizer updates, and bf16 that computes or
+  // This rank's weights by piece: f32 that the optimizer updates, and bf16 or f16 that computes, or
   // undefined.
   struct Piece {
     at::Tensor weights;

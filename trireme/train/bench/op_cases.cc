@@ -22,7 +22,8 @@
 #include "trireme/ops/loss.h"
 #include "trireme/ops/norm.h"
 #include "trireme/ops/rotary.h"
-#include "trireme/optim/adamw.h"
+#include "trireme/optim/gradient_norm.h"
+#include "trireme/optim/optimizer.h"
 #include "trireme/train/bench/step_bench.h"
 
 namespace trireme {
@@ -141,17 +142,17 @@ class Table {
 };
 
 OpRun make_adamw(at::ScalarType dtype) {
-  const auto adamw = std::make_shared<optim::AdamW>(
-      optim::AdamWConfig(), kParameters, std::vector<optim::DecayRange>{{0, kParameters}});
+  optim::OptimizerSpace space;
+  space.parameters = {{{"weight", {kParameters}, 0, kParameters}, /*decays=*/true}};
+  space.segments = {{0, kParameters}};
+  const std::shared_ptr<optim::Optimizer> adamw = optim::make_optimizer({}, space);
   const at::Tensor weights = at::empty({kParameters}, at::kFloat).normal_();
   const at::Tensor gradients = at::empty({kParameters}, at::kFloat).normal_();
   const at::Tensor copy =
       dtype == at::kBFloat16 ? at::zeros({kParameters}, at::kBFloat16) : at::Tensor();
   return {[=] {
-            adamw->step({.weights = weights,
-                         .gradients = gradients,
-                         .learning_rate = 1e-4,
-                         .working_copy = copy});
+            const optim::PieceUpdate all{weights, gradients, copy};
+            adamw->step({.pieces = {&all, 1}, .learning_rate = 1e-4});
             return at::Tensor();
           },
           {}};
