@@ -14,11 +14,11 @@
 
 #include <cstdio>
 #include <span>
-#include <string_view>
 
 #include "examples/support/glyphs.h"
 #include "examples/support/image_files.h"
 #include "examples/support/rank_share.h"
+#include "trireme/base/error.h"
 #include "trireme/launch/init.h"
 #include "trireme/parallel/data/replica.h"
 
@@ -70,14 +70,11 @@ float accuracy(nn::Sequential& net, const LabelledImages& images, trireme::Group
   return right / static_cast<float>(images.labels.size(0));
 }
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   share_cores();
   torch::manual_seed(1);
   const auto world = trireme::init();
-  const std::string_view kind = argc == 3 ? argv[1] : "";
-  const ImageSplits images = kind == "--mnist"   ? read_mnist(argv[2])
-                             : kind == "--cifar" ? read_cifar10(argv[2])
-                                                 : draw_glyphs({});
+  const ImageSplits images = argc == 1 ? draw_glyphs({}) : read_images({argv + 1, argv + argc});
   auto net = make_net(images.train.images.size(1));
   auto replica = trireme::replicate(*net, *world);
   torch::optim::AdamW optimizer(net->parameters(), torch::optim::AdamWOptions(2e-3));
@@ -98,4 +95,6 @@ int main(int argc, char** argv) {
   const float score = accuracy(net, images.held_out, *world);
   if (world->rank() == 0) std::printf("accuracy on images held out: %.3f\n", score);
   world->close();
+} catch (const trireme::Error& error) {
+  return std::fprintf(stderr, "%s\n", error.what()), 2;
 }

@@ -1,15 +1,14 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// An encoder in the manner of BERT: it reads C++ headers in which tokens are hidden, and tells
-// which. Of 15 % of the tokens four fifths become [MASK], a tenth any token, a tenth stays
-// (Devlin et al. 2019).
+// An encoder in the manner of BERT (Devlin et al. 2019): it reads C++ headers in which tokens are
+// hidden, and tells which.
 //
 // Run alone:           ./06_masked_language_model [FOLDER WITH TEXT]
 // Run on two ranks:    torchrun --no-python --nproc-per-node 2 ./06_masked_language_model
 // Prints, on rank 0:   step 100  loss 2.88
-//                      ...
-//                      held out: 37 % of the hidden tokens right, loss 2.42, by frequency alone 3.52
+//                      held out: 37 % of the hidden tokens right, loss 2.42, by frequency
+//                      alone 3.52
 
 #include <torch/nn.h>
 #include <torch/optim.h>
@@ -21,6 +20,7 @@
 #include "examples/support/masked_text.h"
 #include "examples/support/rank_share.h"
 #include "examples/support/shared_folder.h"
+#include "trireme/base/error.h"
 #include "trireme/data/corpus.h"
 #include "trireme/data/token_shards.h"
 #include "trireme/launch/init.h"
@@ -43,7 +43,8 @@ struct EncoderImpl : nn::Module {
   // Logits [N, kVocab] of the N tokens of x [B, T] that hidden [B, T] marks.
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& hidden) {
     const auto embedded = tokens(x);  // [B, T, C]
-    const auto placed = embedded + torch::gelu(neighbours(embedded.transpose(1, 2))).transpose(1, 2);
+    const auto placed =
+        embedded + torch::gelu(neighbours(embedded.transpose(1, 2))).transpose(1, 2);
     return head(blocks->forward(placed.transpose(0, 1)).transpose(0, 1).index({hidden}));
   }
   nn::Embedding tokens;
@@ -52,8 +53,7 @@ struct EncoderImpl : nn::Module {
   nn::Linear head;
 };
 TORCH_MODULE(Encoder);
-
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   share_cores();
   torch::manual_seed(1);
   const auto world = trireme::init();
@@ -61,7 +61,8 @@ int main(int argc, char** argv) {
   if (world->rank() == 0) {
     trireme::prepare_tokens({.text = argc > 1 ? argv[1] : "/usr/include/c++",
                              .output = folder.path() + "/tokens",
-                             .train = {.vocab_size = kVocab}}, nullptr);
+                             .train = {.vocab_size = kVocab}},
+                            nullptr);
   }
   world->barrier();
   const trireme::TokenShards train(folder.path() + "/tokens", "train");
@@ -88,9 +89,12 @@ int main(int argc, char** argv) {
   const auto answers = sample.text.index({sample.hidden});
   const auto logits = encoder(sample.shown, sample.hidden);
   if (world->rank() == 0)
-    std::printf("held out: %.0f %% of the hidden tokens right, loss %.2f, by frequency alone %.2f\n",
-                100 * logits.argmax(1).eq(answers).to(torch::kDouble).mean().item<double>(),
-                nn::functional::cross_entropy(logits, answers).item<double>(),
-                trireme::unigram_entropy(held_out));
+    std::printf(
+        "held out: %.0f %% of the hidden tokens right, loss %.2f, by frequency alone %.2f\n",
+        100 * logits.argmax(1).eq(answers).to(torch::kDouble).mean().item<double>(),
+        nn::functional::cross_entropy(logits, answers).item<double>(),
+        trireme::unigram_entropy(held_out));
   world->close();
+} catch (const trireme::Error& error) {
+  return std::fprintf(stderr, "%s\n", error.what()), 2;
 }

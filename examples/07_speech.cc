@@ -19,6 +19,7 @@
 #include "examples/support/rank_share.h"
 #include "examples/support/speech.h"
 #include "examples/support/transcript.h"
+#include "trireme/base/error.h"
 #include "trireme/launch/init.h"
 #include "trireme/parallel/data/replica.h"
 
@@ -56,7 +57,7 @@ Batch batch_of(const std::vector<Spoken>& from, const torch::Tensor& numbers) {
           nn::utils::rnn::pad_sequence(texts, true), torch::tensor(counts)};
 }
 
-int main() {
+int main() try {
   share_cores();
   torch::manual_seed(1);
   const auto world = trireme::init();
@@ -81,7 +82,8 @@ int main() {
   if (world->rank() == 0) {
     const torch::NoGradGuard no_gradients;
     std::size_t wrong = 0, letters = 0;
-    for (const Spoken& spoken : speaker.speak({.voices = held_out_voices(), .speeds = {145, 175}})) {
+    for (const Spoken& spoken :
+         speaker.speak({.voices = held_out_voices(), .speeds = {145, 175}})) {
       const auto sound = spoken.features.t().unsqueeze(0);
       wrong += edits(transcript(net->forward(sound)[0].argmax(0)), spoken.text);
       letters += spoken.text.size();
@@ -90,4 +92,6 @@ int main() {
                 100 * static_cast<double>(wrong) / static_cast<double>(letters));
   }
   world->close();
+} catch (const trireme::Error& error) {
+  return std::fprintf(stderr, "%s\n", error.what()), 2;
 }

@@ -140,4 +140,11 @@ ImageSplits read_cifar10(const std::string& folder) {
   return {{at::cat(images), at::cat(labels)}, read_cifar10_batch(folder + "/test_batch.bin")};
 }
 
+ImageSplits read_images(const std::vector<std::string>& arguments) {
+  if (arguments.size() == 2 && arguments[0] == "--mnist") return read_mnist(arguments[1]);
+  if (arguments.size() == 2 && arguments[0] == "--cifar") return read_cifar10(arguments[1]);
+  throw_error<ConfigError>("arguments '{}': give --mnist FOLDER, or --cifar FOLDER, or none",
+                           fmt::join(arguments, " "));
+}
+
 }  // namespace trireme::examples

@@ -12,6 +12,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <string>
+#include <vector>
 
 #include "examples/support/labelled_images.h"
 
@@ -28,5 +29,9 @@ ImageSplits read_mnist(const std::string& folder);
 // data_batch_1.bin to data_batch_5.bin, and test_batch.bin as held out. Images [N, 3, 32, 32].
 // Source: cs.toronto.edu/~kriz/cifar.html, "Binary version".
 ImageSplits read_cifar10(const std::string& folder);
+
+// What a program was told to read: {"--mnist", folder} or {"--cifar", folder}. Throws ConfigError
+// for anything else.
+ImageSplits read_images(const std::vector<std::string>& arguments);
 
 }  // namespace trireme::examples

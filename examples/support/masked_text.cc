@@ -20,8 +20,7 @@ MaskedText mask(const TokenShards& tokens, const at::Tensor& numbers, std::int64
     auto* shown = sample.shown[i].data_ptr<std::int64_t>();
     auto* hidden = sample.hidden[i].data_ptr<bool>();
     tokens.read(number * context, {row, static_cast<std::size_t>(context)});
-    const RandomStream chance(
-        static_cast<std::uint64_t>(round * 1'000'000 + number), "mask");
+    const RandomStream chance(static_cast<std::uint64_t>(round * 1'000'000 + number), "mask");
     for (std::int64_t t = 0; t < context; ++t) {
       const double kind = 10 * chance.uniform(static_cast<std::uint64_t>(2 * t + 1));
       hidden[t] = chance.uniform(static_cast<std::uint64_t>(2 * t)) < 0.15;

@@ -29,7 +29,8 @@ SharedFolder::SharedFolder(Group& group) : is_owner_(group.rank() == 0) {
       throw_error<DataError>("cannot make the folder {}: {}", name.string(), std::strerror(errno));
     }
   }
-  group.broadcast(buffer_of(std::span(reinterpret_cast<std::uint8_t*>(path.data()), path.size())), 0);
+  group.broadcast(buffer_of(std::span(reinterpret_cast<std::uint8_t*>(path.data()), path.size())),
+                  0);
   path_ = path.data();
 }
 

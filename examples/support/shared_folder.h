@@ -4,9 +4,8 @@
 // A folder in which rank 0 prepares what all ranks read, gone when rank 0 is done.
 //
 //   const SharedFolder folder(*world);
-//   if (world->rank() == 0) prepare_tokens({.text = text, .output = folder.path() + "/tokens"}, {});
-//   world->barrier();
-//   const TokenShards train(folder.path() + "/tokens", "train");
+//   if (world->rank() == 0) prepare_tokens({.text = text, .output = folder.path() + "/tokens"},
+//   {}); world->barrier(); const TokenShards train(folder.path() + "/tokens", "train");
 #pragma once
 
 #include <string>

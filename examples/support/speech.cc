@@ -68,8 +68,8 @@ at::Tensor mel_bands(int rate) {
 
 std::vector<std::string> training_voices() {
   return {"en-us+m1", "en-us+m3", "en-us+m4", "en-us+m6", "en-us+f1", "en-us+f2",
-          "en-us+f4", "en-us+f5", "en+m1", "en+m3", "en+m4", "en+m7",
-          "en+f1", "en+f2", "en+f4", "en+f5"};
+          "en-us+f4", "en-us+f5", "en+m1",    "en+m3",    "en+m4",    "en+m7",
+          "en+f1",    "en+f2",    "en+f4",    "en+f5"};
 }
 
 std::vector<std::string> held_out_voices() {
@@ -77,9 +77,9 @@ std::vector<std::string> held_out_voices() {
 }
 
 std::vector<std::string> spoken_words() {
-  return {"zero",   "one",    "two",   "three", "four",   "five",   "six",  "seven",
+  return {"zero",   "one",    "two",   "three", "four",     "five",   "six",   "seven",
           "eight",  "nine",   "ocean", "river", "mountain", "yellow", "green", "purple",
-          "window", "garden", "horse", "tiger", "bread",  "sugar",  "paper", "music"};
+          "window", "garden", "horse", "tiger", "bread",    "sugar",  "paper", "music"};
 }
 
 Speaker::Speaker()

@@ -5,9 +5,9 @@
 // make.
 //
 //   const Speaker speaker;
-//   const std::vector<Spoken> words = speaker.speak({.voices = training_voices(), .speeds = {140, 180}});
-//   const at::Tensor features = words[0].features;  // what it sounds like
-//   words[0].text;                                  // what was said
+//   const std::vector<Spoken> words = speaker.speak({.voices = training_voices(), .speeds = {140,
+//   180}}); const at::Tensor features = words[0].features;  // what it sounds like words[0].text;
+//   // what was said
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,7 +36,8 @@ struct Spoken {
   at::Tensor features;  // f32 [frames, kSpeechBands], see log_mel()
 };
 
-// eSpeak NG, whose state is the process's: make one of these in a process, and use it in one thread.
+// eSpeak NG, whose state is the process's: make one of these in a process, and use it in one
+// thread.
 class Speaker {
  public:
   // Throws Error where eSpeak does not start.
