@@ -102,6 +102,15 @@ TEST_F(TrainTest, CopiesOfAShardedModelTrainItBitForBit) {
   }
 }
 
+// Whose matrices are updated whole, by ranks of each copy.
+TEST_F(TrainTest, CopiesOfAShardedModelTrainItWithMuonToo) {
+  train_or_fail("alone", {"optimizer.name=muon"});
+  train_or_fail("copies", {"optimizer.name=muon", "parallel.shard=2", "parallel.shard_ranks=2",
+                           "--workers", "4"});
+  EXPECT_EQ(losses("copies"), losses("alone"));
+  EXPECT_EQ(weights("copies", 12), weights("alone", 12));
+}
+
 TEST_F(TrainTest, AShardedRunGoesOnInAnyOtherLayout) {
   const std::vector<std::string> bf16 = {"train.dtype=bf16"};
   train_or_fail("whole", bf16);
