@@ -129,6 +129,47 @@ TEST(Model, OddNumbersOfWorkersAgreeWithOneThatHasTheirMicroBatches) {
   });
 }
 
+TEST(Model, CompiledAgainItGoesOnFromItsWeights) {
+  const auto twice = [](Strategy& strategy) {
+    const auto scope = strategy.scope();
+    Model model(scope, make_net(strategy.rank()));
+    model.compile(Sgd({.learning_rate = 0.5}), BinaryCrossEntropy());
+    model.fit(dataset(kSamples, 1), quiet(2));
+    const Logs before = model.evaluate(dataset(kSamples, 1), 7);
+    model.compile(AdamW({.learning_rate = 0.05}), BinaryCrossEntropy());
+    EXPECT_TRUE(model.evaluate(dataset(kSamples, 1), 7) == before);
+    model.fit(dataset(kSamples, 1), quiet(2));
+    return model.predict(samples(kSamples, 2).inputs, 7);
+  };
+  at::Tensor expected;
+  run_threads(1, [&](Group& group) {
+    ShardedStrategy strategy(group, {.stage = 0});
+    expected = twice(strategy);
+  });
+  for (const int stage : {0, 1, 2, 3}) {
+    run_threads(2, [&](Group& group) {
+      ShardedStrategy strategy(group, {.stage = stage});
+      EXPECT_TRUE(twice(strategy).equal(expected)) << "stage " << stage;
+    });
+  }
+}
+
+// Without a word about micro-batches.
+TEST(Model, ThreeWorkersShareInEachStage) {
+  Trained expected;
+  run_threads(1, [&](Group& group) {
+    ShardedStrategy strategy(group, {.stage = 0, .micro_batches = 3});
+    expected = train(strategy, AdamW({.learning_rate = 0.05}));
+  });
+  for (const int stage : {2, 3}) {
+    run_threads(3, [&](Group& group) {
+      ShardedStrategy strategy(group, {.stage = stage});
+      expect_same(train(strategy, AdamW({.learning_rate = 0.05})), expected,
+                  fmt::format("stage {}, rank {}", stage, group.rank()));
+    });
+  }
+}
+
 TEST(Model, ShardedTrainsTheSameInEachStage) {
   Trained expected;
   run_threads(1, [&](Group& group) {

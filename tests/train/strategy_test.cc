@@ -11,11 +11,13 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/error_text.h"
 #include "trireme/base/error.h"
 
 namespace trireme {
 namespace {
 
+using testing::failure_of;
 using ::testing::HasSubstr;
 
 // What torchrun says, for as long as it lives.
@@ -40,34 +42,24 @@ class TorchrunEnvironment {
   std::vector<std::pair<std::string, std::string>> variables_;
 };
 
-template <class Make>
-std::string refusal_of(const Make& make) {
-  try {
-    make();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "none";
-}
-
 // All before a socket is opened: nobody would come to these worlds.
 TEST(Strategy, RefusesAnotherNumberThanTheLauncherHasStarted) {
   const TorchrunEnvironment environment(3, 3);
-  EXPECT_THAT(refusal_of([] { MirroredStrategy({.workers = 2}); }),
+  EXPECT_THAT(failure_of([] { MirroredStrategy({.workers = 2}); }),
               HasSubstr("asks for 2 workers, but torchrun has already started 3"));
-  EXPECT_THAT(refusal_of([] { ShardedStrategy({.workers = 4}); }), HasSubstr("4 workers"));
+  EXPECT_THAT(failure_of([] { ShardedStrategy({.workers = 4}); }), HasSubstr("4 workers"));
 }
 
 TEST(MirroredStrategy, RefusesSeveralHosts) {
   const TorchrunEnvironment environment(6, 3);
-  EXPECT_THAT(refusal_of([] { MirroredStrategy strategy; }),
+  EXPECT_THAT(failure_of([] { MirroredStrategy strategy; }),
               HasSubstr("torchrun has started 3 of 6 here: use MultiWorkerMirroredStrategy"));
 }
 
 TEST(Strategy, RefusesNumbersOutOfRange) {
-  EXPECT_THAT(refusal_of([] { MirroredStrategy({.workers = 0}); }), HasSubstr("workers 0"));
-  EXPECT_THAT(refusal_of([] { MirroredStrategy({.threads = -1}); }), HasSubstr("threads -1"));
-  EXPECT_THAT(refusal_of([] { ShardedStrategy({.micro_batches = -2}); }),
+  EXPECT_THAT(failure_of([] { MirroredStrategy({.workers = 0}); }), HasSubstr("workers 0"));
+  EXPECT_THAT(failure_of([] { MirroredStrategy({.threads = -1}); }), HasSubstr("threads -1"));
+  EXPECT_THAT(failure_of([] { ShardedStrategy({.micro_batches = -2}); }),
               HasSubstr("micro_batches -2"));
 }
 

@@ -157,6 +157,7 @@ void Model::compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Met
   if (!loss.mean) throw_error<ConfigError>("a model needs a loss");
   loss_ = std::move(loss);
   metrics_ = std::move(metrics);
+  if (spread_) spread_->give_back();
   spread_.reset();  // one at a time has the module's parameters
   spread_ = strategy_->spread(*module_, optimizer);
 }

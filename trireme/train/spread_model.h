@@ -46,6 +46,8 @@ class SpreadModel {
   // Weights become rank 0's values, of the names and shapes of gather_weights(); those of other
   // ranks are not looked at. Blocking.
   virtual void set_weights(const NamedTensors& values) = 0;
+  // The last call: the module has its parameters whole again, on all ranks. Blocking.
+  virtual void give_back() = 0;
 };
 
 }  // namespace trireme

@@ -6,6 +6,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
 #include <string>
 
@@ -26,7 +27,8 @@ namespace {
 constexpr std::int64_t kDefaultMicroBatches = 4;
 
 // The least number from the default on that the ranks can share; ranks itself is one.
-std::int64_t default_micro_batches(int ranks) {
+std::int64_t default_micro_batches(int ranks, bool even_shares) {
+  if (even_shares && !std::has_single_bit(static_cast<unsigned>(ranks))) return ranks;
   std::int64_t micro_batches = kDefaultMicroBatches;
   while (!std::ranges::count(MicroBatchPlan::fitting_ranks(micro_batches), ranks)) ++micro_batches;
   return micro_batches;
@@ -79,8 +81,8 @@ Strategy::Strategy(const Common& common) : world_(nullptr), seed_(common.seed) {
   }
   follow_launcher();
   set_log_rank(info.rank, info.size);
-  micro_batches_ =
-      common.micro_batches > 0 ? common.micro_batches : default_micro_batches(info.size);
+  micro_batches_ = common.micro_batches > 0 ? common.micro_batches
+                                            : default_micro_batches(info.size, common.even_shares);
   const int threads =
       common.threads > 0 ? common.threads : std::max(1, usable_cores() / info.local_size);
   set_compute_threads(
@@ -97,8 +99,9 @@ Strategy::Strategy(const Common& common) : world_(nullptr), seed_(common.seed) {
 Strategy::Strategy(Group& group, const Common& common)
     : world_(&group),
       seed_(common.seed),
-      micro_batches_(common.micro_batches > 0 ? common.micro_batches
-                                              : default_micro_batches(group.size())) {
+      micro_batches_(common.micro_batches > 0
+                         ? common.micro_batches
+                         : default_micro_batches(group.size(), common.even_shares)) {
   check_range("micro_batches", common.micro_batches, 0);
 }
 
@@ -146,12 +149,15 @@ ShardedStrategy::ShardedStrategy(const ShardedOptions& options)
     : Strategy(Common{.workers = options.workers,
                       .threads = options.threads,
                       .micro_batches = options.micro_batches,
-                      .seed = options.seed}),
+                      .seed = options.seed,
+                      .even_shares = options.stage >= 2}),
       stage_(options.stage),
       shard_ranks_(options.shard_ranks) {}
 
 ShardedStrategy::ShardedStrategy(Group& group, const ShardedOptions& options)
-    : Strategy(group, Common{.micro_batches = options.micro_batches, .seed = options.seed}),
+    : Strategy(group, Common{.micro_batches = options.micro_batches,
+                             .seed = options.seed,
+                             .even_shares = options.stage >= 2}),
       stage_(options.stage),
       shard_ranks_(options.shard_ranks) {}
 

@@ -88,13 +88,15 @@ class Strategy {
 
  protected:
   // What all of them are told. micro_batches: of a batch; 0: 4, or for more or an odd number of
-  // workers the least number above that they can share.
+  // workers the least number above that they can share. even_shares: they share alike (ZeRO stages
+  // 2 and 3), so that any but a power of two of them take one micro-batch each.
   struct Common {
     int workers = 1;
     int threads = 1;  // of each; 0: the host's cores, divided among its workers
     std::int64_t micro_batches = 0;
     std::uint64_t seed = 0;
     bool one_host = false;  // several are refused
+    bool even_shares = false;
   };
   // Starts or joins. Throws ConfigError: workers that a launcher has started in another number or
   // on several hosts, numbers out of range, all before any socket is opened; workers that were told

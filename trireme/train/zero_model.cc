@@ -3,6 +3,7 @@
 
 #include "trireme/train/zero_model.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/nn/module.h>
 
@@ -68,6 +69,18 @@ class ZeroModel : public SpreadModel {
     group_.broadcast(buffer_of_tensor(whole), 0);
     for (const at::Tensor& rest : unspread()) group_.broadcast(buffer_of_tensor(rest), 0);
     sharded_.set_weights(whole);
+  }
+
+  void give_back() override {
+    at::Tensor whole = sharded_.gather_weights();
+    if (!whole.defined()) {
+      whole = at::empty({sharded_.layout().size}, at::TensorOptions().dtype(at::kFloat));
+    }
+    group_.broadcast(buffer_of_tensor(whole), 0);
+    for (std::size_t i = 0; i < sharded_.layout().entries.size(); ++i) {
+      const FlatEntry& entry = sharded_.layout().entries[i];
+      sharded_.layout().parameters[i].set_data(FlatParameters::view(whole, entry).clone());
+    }
   }
 
  private:
