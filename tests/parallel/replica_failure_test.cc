@@ -34,22 +34,13 @@ using ::testing::AllOf;
 using testing::Chain;
 using testing::failure_of;
 using ::testing::HasSubstr;
+using testing::run_step;
 using testing::run_threads;
 using ::testing::StartsWith;
 
-constexpr std::int64_t kRows = 3;
-// One block of f64.
-constexpr std::int64_t kBucketBytes = std::int64_t{32} << 10;
+constexpr std::int64_t kRows = testing::kChainRows;
+constexpr std::int64_t kBucketBytes = testing::kChainBucketBytes;
 const std::vector<std::string> kEngines{"shm", "gloo"};
-
-// A whole step of a rank on samples of its own.
-void run_step(Chain& chain, Replica& replica, const Group& group) {
-  chain.zero_grad();
-  for (const std::int64_t m : replica.micro_batches()) {
-    replica.backward(chain.loss((100 * group.rank() + m) * kRows, kRows));
-  }
-  replica.finish_gradients();
-}
 
 // Throws in the backward pass between the first and the second layer: later layers' gradients are
 // on their way then.
@@ -167,63 +158,22 @@ TEST(ReplicaFailure, ABackwardPassThatCameTooSoonSpoilsTheStep) {
   });
 }
 
-// Processes of this program, each a rank: what it says is its result.
-struct RankArguments {
-  int rank = 0, size = 0, port = 0, listen_fd = -1, result_fd = -1;
-  std::string engine;
-};
-
-constexpr const char* kRankVariable = "TRIREME_TEST_REPLICA_RANK";
-
-std::string run_rank_until_killed(const WorldOptions& options) {
-  const std::unique_ptr<Group> group = join_world(options);
-  Chain chain(4);
-  Replica replica(chain, *group, {.bucket_bytes = kBucketBytes});
-  run_step(chain, replica, *group);
-  if (group->rank() == 1) {
-    chain.between = [&](std::size_t layer, const at::Tensor& x) {
-      if (layer > 0) return x;
-      const at::Tensor here = x * 1;
-      here.register_hook([](const at::Tensor&) { std::raise(SIGKILL); });
-      return here;
-    };
-  }
-  const std::string error = failure_of([&] { run_step(chain, replica, *group); });
-  return error + "\n" + failure_of([&] { run_step(chain, replica, *group); });
-}
-
-// The body of a rank's process; not a test of its own.
-TEST(ReplicaFailure, DISABLED_RankOfAnotherTest) {
-  const char* text = std::getenv(kRankVariable);
-  ASSERT_NE(text, nullptr);
-  RankArguments own;
-  std::istringstream(text) >> own.rank >> own.size >> own.port >> own.listen_fd >> own.result_fd >>
-      own.engine;
-  testing::Listener listener{own.listen_fd, own.port};
-  const WorldOptions options =
-      testing::world_options(own.size, listener, own.engine).at(static_cast<std::size_t>(own.rank));
-  const std::string result = run_rank_until_killed(options);
-  EXPECT_EQ(::write(own.result_fd, result.data(), result.size()),
-            static_cast<ssize_t>(result.size()));
-}
-
-// LibTorch does not survive a fork: the child becomes a fresh copy of this program.
-testing::RankProcess start_rank(const RankArguments& own) {
-  return testing::RankProcess(own.rank, [own]() -> std::string {
-    RankArguments child = own;
-    child.result_fd = testing::RankProcess::result_fd();
-    if (own.rank == 0) {
-      ::fcntl(own.listen_fd, F_SETFD, 0);
+// LibTorch does not survive a fork: the child becomes a program of its own
+// (programs/replica_rank.cc).
+testing::RankProcess start_rank(int rank, int size, const testing::Listener& listener,
+                                const std::string& engine) {
+  return testing::RankProcess(rank, [=, port = listener.port, fd = listener.fd]() -> std::string {
+    if (rank == 0) {
+      ::fcntl(fd, F_SETFD, 0);
     } else {
-      ::close(own.listen_fd);
-      child.listen_fd = -1;
+      ::close(fd);
     }
-    const std::string text = fmt::format("{} {} {} {} {} {}", child.rank, child.size, child.port,
-                                         child.listen_fd, child.result_fd, child.engine);
-    ::setenv(kRankVariable, text.c_str(), 1);
+    const std::string text[] = {std::to_string(rank), std::to_string(size), std::to_string(port),
+                                std::to_string(rank == 0 ? fd : -1),
+                                std::to_string(testing::RankProcess::result_fd())};
     ::dup2(::open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
-    ::execl("/proc/self/exe", "replica_rank", "--gtest_also_run_disabled_tests",
-            "--gtest_filter=ReplicaFailure.DISABLED_RankOfAnotherTest", nullptr);
+    ::execl(TRIREME_REPLICA_RANK, "replica_rank", text[0].c_str(), text[1].c_str(), text[2].c_str(),
+            text[3].c_str(), text[4].c_str(), engine.c_str(), nullptr);
     return "exec failed";
   });
 }
@@ -233,7 +183,7 @@ TEST(ReplicaFailure, AKilledRankIsNamedByTheOthersWithinTheDeadline) {
     const testing::Listener listener = testing::listen_on_free_port();
     std::vector<testing::RankProcess> ranks;
     for (int rank = 0; rank < 3; ++rank) {
-      ranks.push_back(start_rank({rank, 3, listener.port, listener.fd, -1, engine}));
+      ranks.push_back(start_rank(rank, 3, listener, engine));
     }
     ::close(listener.fd);
     EXPECT_EQ(ranks[1].result(), "signal 9") << engine;

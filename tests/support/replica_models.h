@@ -14,6 +14,9 @@
 #include <string>
 #include <vector>
 
+#include "trireme/comm/group.h"
+#include "trireme/parallel/data/replica.h"
+
 namespace trireme::testing {
 
 // Rows [first, first + rows) of an endless matrix of samples: no two elements alike, in (-1, 1).
@@ -100,6 +103,19 @@ inline bool same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Te
     if (a[i].defined() != b[i].defined() || (a[i].defined() && !a[i].equal(b[i]))) return false;
   }
   return a.size() == b.size();
+}
+
+// Samples of a micro-batch, and buckets of one block of f64: each weight of a Chain travels alone.
+inline constexpr std::int64_t kChainRows = 3;
+inline constexpr std::int64_t kChainBucketBytes = std::int64_t{32} << 10;
+
+// A whole step of a rank on samples of its own.
+inline void run_step(Chain& chain, Replica& replica, const Group& group) {
+  chain.zero_grad();
+  for (const std::int64_t m : replica.micro_batches()) {
+    replica.backward(chain.loss((100 * group.rank() + m) * kChainRows, kChainRows));
+  }
+  replica.finish_gradients();
 }
 
 }  // namespace trireme::testing
