@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <functional>
 
 #include "tests/support/error_text.h"
 #include "trireme/base/error.h"
@@ -18,6 +17,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using trireme::testing::failure_of;
 
 constexpr const char* kNames[] = {"sgd", "adam", "adamw", "lamb", "lion", "adafactor", "muon"};
 
@@ -33,15 +33,6 @@ OptimizerConfig read(const std::string& yaml) {
   return section.optimizer;
 }
 
-std::string refusal(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "nothing was refused";
-}
-
 TEST(OptimizerConfig, UnsetOptionsAreTheMethodsOwn) {
   EXPECT_EQ(read("").name, "adamw");
   EXPECT_EQ(*read("").beta2, 0.95);
@@ -53,14 +44,14 @@ TEST(OptimizerConfig, UnsetOptionsAreTheMethodsOwn) {
 }
 
 TEST(OptimizerConfig, OptionsOfOtherMethodsAreRefusedWithTheirNames) {
-  EXPECT_THAT(refusal([] { read("optimizer:\n  momentum: 0.5\n"); }),
+  EXPECT_THAT(failure_of([] { read("optimizer:\n  momentum: 0.5\n"); }),
               AllOf(HasSubstr("train.yaml:2"), HasSubstr("optimizer.momentum"),
                     HasSubstr("sgd, adafactor, muon"), HasSubstr("optimizer.name is adamw")));
-  EXPECT_THAT(refusal([] { read("optimizer: {name: sgd, beta1: 0.9}"); }),
+  EXPECT_THAT(failure_of([] { read("optimizer: {name: sgd, beta1: 0.9}"); }),
               AllOf(HasSubstr("adam, adamw, lamb, lion, muon"), Not(HasSubstr("adafactor"))));
-  EXPECT_THAT(refusal([] { OptimizerConfig{.name = "lion", .epsilon = 1e-8}.validate(); }),
+  EXPECT_THAT(failure_of([] { OptimizerConfig{.name = "lion", .epsilon = 1e-8}.validate(); }),
               AllOf(HasSubstr("optimizer.epsilon"), HasSubstr("lion"), HasSubstr("adafactor")));
-  EXPECT_THAT(refusal([] { read("optimizer: {name: lamb, state: 8bit}"); }),
+  EXPECT_THAT(failure_of([] { read("optimizer: {name: lamb, state: 8bit}"); }),
               AllOf(HasSubstr("sgd, adam, adamw, lion"), HasSubstr("lamb")));
 }
 
@@ -87,7 +78,7 @@ TEST(OptimizerConfig, RefusesValuesOutOfRange) {
   EXPECT_THROW(OptimizerConfig{.epsilon = 0.0}.validate(), ConfigError);
   EXPECT_THROW(OptimizerConfig{.weight_decay = std::nan("")}.validate(), ConfigError);
   EXPECT_THROW(OptimizerConfig{.state = "4bit"}.validate(), ConfigError);
-  EXPECT_THAT(refusal([] { OptimizerConfig{.name = "adamv"}.validate(); }), HasSubstr("adamw"));
+  EXPECT_THAT(failure_of([] { OptimizerConfig{.name = "adamv"}.validate(); }), HasSubstr("adamw"));
   EXPECT_THROW(OptimizerConfig{.name = "adamv"}.with_defaults(), ConfigError);
   EXPECT_THROW(read("optimizer: {name: adamv}"), ConfigError);
 }

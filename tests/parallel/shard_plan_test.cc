@@ -10,23 +10,15 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/error_text.h"
 #include "trireme/base/error.h"
 
 namespace trireme {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::failure_of;
 using ::testing::HasSubstr;
-
-template <class Make>
-std::string refusal_of(const Make& make) {
-  try {
-    make();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "none";
-}
 
 TEST(ShardPlan, GroupsAreRanksSideBySideAndThoseAcross) {
   const ShardPlan plan(12, 4);
@@ -46,13 +38,13 @@ TEST(ShardPlan, AllRanksAreOneGroup) {
 }
 
 TEST(ShardPlan, RefusesGroupsThatTheSumHasNoNodeFor) {
-  EXPECT_THAT(refusal_of([] { ShardPlan(6, 4); }), HasSubstr("on 4 ranks each"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(6, 3); }), HasSubstr("use 1, 2, 6"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(4, 8); }), HasSubstr("4 ranks cannot"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(4, -2); }), HasSubstr("-2"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(4, (std::int64_t{1} << 32) + 2); }),
+  EXPECT_THAT(failure_of([] { ShardPlan(6, 4); }), HasSubstr("on 4 ranks each"));
+  EXPECT_THAT(failure_of([] { ShardPlan(6, 3); }), HasSubstr("use 1, 2, 6"));
+  EXPECT_THAT(failure_of([] { ShardPlan(4, 8); }), HasSubstr("4 ranks cannot"));
+  EXPECT_THAT(failure_of([] { ShardPlan(4, -2); }), HasSubstr("-2"));
+  EXPECT_THAT(failure_of([] { ShardPlan(4, (std::int64_t{1} << 32) + 2); }),
               HasSubstr("4294967298"));
-  EXPECT_EQ(refusal_of([] { ShardPlan(6, 6); }), "none");
+  EXPECT_EQ(failure_of([] { ShardPlan(6, 6); }), "no error");
 }
 
 TEST(ShardPlan, MicroBatchesAreSideBySideInACopyAndInterleavedAmongItsRanks) {
@@ -83,11 +75,11 @@ TEST(ShardPlan, EveryMicroBatchIsComputedOnce) {
 }
 
 TEST(ShardPlan, RefusesMicroBatchesThatCannotBeShared) {
-  EXPECT_THAT(refusal_of([] { ShardPlan(3, 0).rounds(6, 0); }),
+  EXPECT_THAT(failure_of([] { ShardPlan(3, 0).rounds(6, 0); }),
               HasSubstr("3 ranks cannot share 6 micro-batches"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(4, 0).rounds(6, 0); }), HasSubstr("6 micro-batches"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(6, 2).rounds(18, 0); }), HasSubstr("share 18"));
-  EXPECT_THAT(refusal_of([] { ShardPlan(4, 2).rounds(6, 0); }), HasSubstr("share 6"));
+  EXPECT_THAT(failure_of([] { ShardPlan(4, 0).rounds(6, 0); }), HasSubstr("6 micro-batches"));
+  EXPECT_THAT(failure_of([] { ShardPlan(6, 2).rounds(18, 0); }), HasSubstr("share 18"));
+  EXPECT_THAT(failure_of([] { ShardPlan(4, 2).rounds(6, 0); }), HasSubstr("share 6"));
 }
 
 }  // namespace

@@ -36,7 +36,7 @@
 namespace trireme {
 
 // What stands in checkpoint.json beside the file list: flat strings, numbers as text.
-// Keys in use: see train/train_state.h.
+// Keys in use: see train/model_state.h.
 using CheckpointState = std::map<std::string, std::string>;
 
 // One file of a checkpoint. digest: xxh3-64 of its bytes as 16 hex digits.

@@ -21,6 +21,7 @@
 #include "trireme/optim/cuda/kernels.h"
 #include "trireme/optim/flat_layout.h"
 #include "trireme/optim/kernels.h"
+#include "trireme/optim/tree_sum.h"
 
 namespace trireme::optim {
 namespace {
@@ -52,14 +53,8 @@ at::Tensor sums_of_blocks(const at::Tensor& flat) {
   return sums;
 }
 
-// Neighbours are added until one is left; the last of an odd number goes on as it is.
 double tree_sum(const at::Tensor& values) {
-  auto* sums = values.data_ptr<double>();
-  for (std::int64_t count = values.numel(); count > 1; count = (count + 1) / 2) {
-    for (std::int64_t i = 0; i < count / 2; ++i) sums[i] = sums[2 * i] + sums[2 * i + 1];
-    if (count % 2 != 0) sums[count / 2] = sums[count - 1];
-  }
-  return sums[0];
+  return detail::tree_sum(values.data_ptr<double>(), values.numel());
 }
 
 // The same tree by LibTorch's operations: some twenty small ones, whatever the size.

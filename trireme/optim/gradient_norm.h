@@ -28,7 +28,7 @@ double norm_of_blocks(const at::Tensor& sums);
 // The factor that brings a gradient of this norm down to max_norm; 1 when it is shorter already, or
 // when max_norm is 0 (no clipping).
 double clip_scale(double norm, double max_norm);
-// The same of global_norm_on_device(), f32: for AdamWUpdate::gradient_factor.
+// The same of global_norm_on_device(), f32: for OptimizerUpdate::gradient_factor.
 at::Tensor clip_scale(const at::Tensor& norm, double max_norm);
 
 }  // namespace trireme::optim

@@ -5,16 +5,15 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <cmath>
-#include <vector>
 
 #include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/kernels/tasks.h"
 #include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/optim/gradient_norm.h"
 #include "trireme/optim/kernels.h"
-#include "trireme/optim/tree_sum.h"
 
 namespace trireme::optim::detail {
 namespace {
@@ -51,21 +50,13 @@ void combine_all(float a, const float* x, float b, const float* y, std::int64_t 
   });
 }
 
-double norm_of(const float* values, std::int64_t count) {
-  std::vector<double> sums(static_cast<std::size_t>((count + kNormBlock - 1) / kNormBlock));
-  ops::run_ranges(count, kNormBlock, [&](std::int64_t begin, std::int64_t end) {
-    sums[static_cast<std::size_t>(begin / kNormBlock)] =
-        sum_of_squares(values + begin, end - begin);
-  });
-  return std::sqrt(tree_sum(std::move(sums)));
-}
-
 }  // namespace
 
 void orthogonalize(std::int64_t rows, std::int64_t columns, float* values) {
   const std::int64_t count = rows * columns;
   if (count == 0) return;
-  const auto scale = static_cast<float>(1.0 / (norm_of(values, count) + kLeastNorm));
+  const double norm = global_norm(at::from_blob(values, {count}, at::kFloat));
+  const auto scale = static_cast<float>(1.0 / (norm + kLeastNorm));
   combine_all(scale, values, 0.0F, values, count, values);
   // X X^T of the smaller side: of tall matrices X is the transpose.
   const bool tall = rows > columns;

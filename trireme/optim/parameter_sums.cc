@@ -44,7 +44,7 @@ double ParameterSums::of(std::size_t parameter, std::size_t kind) const {
   for (std::int64_t i = leaves.begin; i < leaves.begin + leaves.count; ++i) {
     own.push_back(sums_[static_cast<std::size_t>(i) * kinds_ + kind]);
   }
-  return tree_sum(std::move(own));
+  return detail::tree_sum(own.data(), leaves.count);
 }
 
 }  // namespace trireme::optim
