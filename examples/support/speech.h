@@ -47,7 +47,9 @@ class Speaker {
   Speaker& operator=(const Speaker&) = delete;
 
   // All words by all voices at all speeds, in this order of loops: voice, speed, word. Some 3 ms a
-  // word. Throws DataError for a voice that eSpeak does not have.
+  // word. eSpeak remembers what it said: the same calls give the same sounds, in another order they
+  // differ a little. Throws DataError for a voice that eSpeak does not have; a variant that it does
+  // not have (what follows "+") it ignores.
   std::vector<Spoken> speak(const SpeechOptions& options) const;
 
  private:
