@@ -9,7 +9,12 @@ clipped to norm 1. Independent of Trireme's code.
 
     bench/peers/torch_step.py --batch 4 --seq 256 --dtype bf16 --threads 2 --steps 5
 
-Prints one JSON object per line: first what ran (torch, BLAS, oneDNN, attention, optimizer), then
+Under a launcher that sets torchrun's environment it trains by DistributedDataParallel over Gloo,
+each rank on sequences of its own:
+
+    trireme launch -n 2 -- /usr/bin/python3 bench/peers/torch_step.py --dtype bf16 --seq 128
+
+Rank 0 prints one JSON object per line: first what ran (torch, BLAS, oneDNN, attention, optimizer), then
 each step's {"step", "warm_up", "ms", "loss"}, last {"peak_bytes"}. dtype f32, or bf16: autocast,
 the weights f32. Runs under Debian's python3 with python3-torch (apt-packages-parity.txt).
 """
@@ -18,10 +23,12 @@ import contextlib
 import ctypes
 import json
 import math
+import os
 import re
 import time
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import nn
 
@@ -83,7 +90,8 @@ def description(arguments, optimizer_name):
             "vector_units": setting(r"CPU capability usage: (\S+)"),
             "threads": torch.get_num_threads(), "attention": attention_name(),
             "optimizer": optimizer_name, "model": arguments.model, "dtype": arguments.dtype,
-            "batch": arguments.batch, "seq": arguments.seq}
+            "batch": arguments.batch, "seq": arguments.seq, "accumulate": arguments.accumulate,
+            "ranks": ranks()}
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -120,7 +128,7 @@ class Gpt2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def loss(self, inputs, targets):
+    def forward(self, inputs, targets):  # the loss
         x = self.tokens(inputs) + self.positions.weight[: inputs.shape[1]]
         for block in self.blocks:
             x = block(x)
@@ -130,11 +138,30 @@ class Gpt2(nn.Module):
 
 # --- steps ----------------------------------------------------------------------------------------
 
-def step(model, optimizer, inputs, targets, bf16):
+def ranks():
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first():
+    return os.environ.get("RANK", "0") == "0"
+
+
+def distributed(model):
+    """The model, replicated where there are several ranks."""
+    if ranks() == 1:
+        return model
+    torch.distributed.init_process_group("gloo")
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def step(model, optimizer, micro_batches, bf16):
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        loss = model.loss(inputs, targets)
-    loss.backward()
+    for i, tokens in enumerate(micro_batches):
+        last = i + 1 == len(micro_batches)
+        with contextlib.nullcontext() if last or ranks() == 1 else model.no_sync():
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = model(tokens[:, :-1], tokens[:, 1:])
+            (loss / len(micro_batches)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss.item()
@@ -146,7 +173,8 @@ def peak_bytes():
 
 
 def say(record):
-    print(json.dumps(record), flush=True)
+    if is_first():
+        print(json.dumps(record), flush=True)
 
 
 def main():
@@ -155,6 +183,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=256)
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=2)
@@ -163,13 +192,15 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1234)
     config = MODELS[arguments.model]
-    model = Gpt2(context=arguments.seq, **config)
+    model = distributed(Gpt2(context=arguments.seq, **config))
+    torch.manual_seed(1234 + int(os.environ.get("RANK", "0")))
     optimizer, optimizer_name = make_adamw(model)
     say(description(arguments, optimizer_name))
     for number in range(arguments.warm_up + arguments.steps):
-        tokens = torch.randint(config["vocabulary"], (arguments.batch, arguments.seq + 1))
+        micro_batches = torch.randint(config["vocabulary"],
+                                      (arguments.accumulate, arguments.batch, arguments.seq + 1))
         begin = time.perf_counter()
-        loss = step(model, optimizer, tokens[:, :-1], tokens[:, 1:], arguments.dtype == "bf16")
+        loss = step(model, optimizer, micro_batches, arguments.dtype == "bf16")
         say({"step": number, "warm_up": number < arguments.warm_up,
              "ms": 1e3 * (time.perf_counter() - begin), "loss": loss})
     say({"peak_bytes": peak_bytes()})
