@@ -24,6 +24,12 @@ void add_gradients(const at::Tensor& to, const at::Tensor& from) {
   from.zero_();
 }
 
+GradientTree::GradientTree(std::int64_t size, Group* group, at::ScalarType dtype)
+    : GradientTree(size, [group, dtype](std::int64_t elements) {
+        return group != nullptr ? shared_zeros(*group, {elements}, dtype)
+                                : at::zeros({elements}, at::TensorOptions().dtype(dtype));
+      }) {}
+
 void GradientTree::push(at::Tensor gradient) {
   TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
   partials_.push_back({0, std::move(gradient)});
@@ -70,8 +76,7 @@ at::Tensor GradientTree::take(at::Tensor leaf) {
 at::Tensor GradientTree::buffer() {
   if (pool_.empty()) {
     const MemoryScope scope(MemoryCategory::kGradients);
-    return group_ != nullptr ? shared_zeros(*group_, {size_}, dtype_)
-                             : at::zeros({size_}, at::TensorOptions().dtype(dtype_));
+    return make_(size_);
   }
   at::Tensor result = std::move(pool_.back());
   pool_.pop_back();

@@ -22,6 +22,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
+#include <utility>
 #include <vector>
 
 namespace trireme {
@@ -35,11 +37,14 @@ void add_gradients(const at::Tensor& to, const at::Tensor& from);
 // Not thread-safe.
 class GradientTree {
  public:
+  // Makes zeros [size] for sums to lie in.
+  using Make = std::function<at::Tensor(std::int64_t size)>;
+
   // dtype: f32 or f64. With a group, sums lie where its collectives use them; it must outlive the
   // tree.
   explicit GradientTree(std::int64_t size, Group* group = nullptr,
-                        at::ScalarType dtype = at::kFloat)
-      : size_(size), group_(group), dtype_(dtype) {}
+                        at::ScalarType dtype = at::kFloat);
+  GradientTree(std::int64_t size, Make make) : size_(size), make_(std::move(make)) {}
 
   // Zeros [size]: for gradients to be summed in.
   at::Tensor buffer();
@@ -63,8 +68,7 @@ class GradientTree {
     at::Tensor sum;
   };
   std::int64_t size_;
-  Group* group_;
-  at::ScalarType dtype_;
+  Make make_;
   std::vector<Partial> partials_;  // heights strictly descending
   std::vector<at::Tensor> pool_;   // zeros
 };

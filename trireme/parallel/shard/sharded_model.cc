@@ -18,6 +18,8 @@
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/model_agreement.h"
 #include "trireme/parallel/shard/before_backward.h"
+#include "trireme/parallel/shard/device_link.h"
+#include "trireme/parallel/shard/device_weights.h"
 #include "trireme/parallel/shard/flat_weights.h"
 #include "trireme/parallel/shard/reduced_gradients.h"
 #include "trireme/parallel/shard/segment_counts.h"
@@ -53,6 +55,24 @@ const ShardOptions& checked(const ShardOptions& options) {
   return options;
 }
 
+// Where the module computes.
+c10::Device device_of(const torch::nn::Module& module) {
+  for (const at::Tensor& parameter : module.parameters()) {
+    if (parameter.requires_grad()) return parameter.device();
+  }
+  return at::kCPU;
+}
+
+std::unique_ptr<DeviceLink> make_link(const torch::nn::Module& module, bool offload) {
+  const c10::Device device = device_of(module);
+  if (offload) return std::make_unique<DeviceLink>(device);
+  if (device.is_cpu()) return nullptr;
+  throw_error<ConfigError>(
+      "the parameters lie on {}, and sharded models are summed and updated in host memory: set "
+      "ShardOptions::offload, or move the module to the CPU",
+      device.str());
+}
+
 }  // namespace
 
 // f32 values of the pieces, entry by entry.
@@ -77,12 +97,15 @@ at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>
 struct ShardedModel::Impl {
   Impl(torch::nn::Module& module, Group& group_in, const ShardOptions& options_in)
       : options(checked(options_in)),
+        link(make_link(module, options.offload)),
         group(group_in.duplicate("sharded")),
         groups(*group, ShardPlan(group->size(), options.shard_ranks), "model") {
     check_same_model(*group, module);
     broadcast_model(*group, module);
     if (options.stage == 3) {
       make_units(module);
+    } else if (link != nullptr) {
+      make_device_weights(module);
     } else {
       make_flat(module);
     }
@@ -92,7 +115,7 @@ struct ShardedModel::Impl {
   bool sharded() const { return options.stage > 0; }
   bool has_masters() const { return options.dtype != at::kFloat; }
 
-  // Stages 0 to 2.
+  // Stages 0 to 2 on the host.
   void make_flat(torch::nn::Module& module) {
     const ModuleLayout before = make_layout(module, options.units);
     segments = options.stage == 2
@@ -106,7 +129,8 @@ struct ShardedModel::Impl {
         FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
     if (options.stage == 2) {
       gradients = std::make_unique<ShardedGradients>(
-          flat->layout(), *group, groups.plan(), options.micro_batches, ShardedGradients::OnUnit());
+          flat->layout(), *group, groups.plan(),
+          ShardedGradientsOptions{.stage = options.stage, .micro_batches = options.micro_batches});
     } else {
       gradients =
           std::make_unique<ReducedGradients>(*flat, *group, groups.plan(),
@@ -120,6 +144,24 @@ struct ShardedModel::Impl {
             .dtype = options.dtype, .sharded_optimizer = sharded(), .segments = segments});
   }
 
+  // Stages 0 to 2 on a device.
+  void make_device_weights(torch::nn::Module& module) {
+    const ModuleLayout before = make_layout(module, options.units);
+    segments = before.units;
+    const at::Tensor masters = copy_pieces(before, own_pieces());
+    flat = std::make_unique<FlatParameters>(
+        module, options.dtype, FlatOptions{.units = options.units, .gradients = false});
+    gradients = std::make_unique<ShardedGradients>(
+        flat->layout(), *group, groups.plan(),
+        ShardedGradientsOptions{
+            .stage = options.stage, .micro_batches = options.micro_batches, .link = link.get()});
+    weights = std::make_unique<DeviceWeights>(*flat, masters, shard_group(),
+                                              WeightStoreOptions{.dtype = options.dtype,
+                                                                 .sharded_optimizer = sharded(),
+                                                                 .segments = segments,
+                                                                 .link = link.get()});
+  }
+
   // Stage 3.
   void make_units(torch::nn::Module& module) {
     unit_layout = std::make_unique<ModuleLayout>(make_layout(module, options.units));
@@ -130,10 +172,14 @@ struct ShardedModel::Impl {
                            .sharded_optimizer = true,
                            .segments = segments,
                            .prefetch = options.prefetch,
-                           .gather_budget_bytes = options.gather_budget_bytes});
+                           .gather_budget_bytes = options.gather_budget_bytes,
+                           .link = link.get()});
     gradients = std::make_unique<ShardedGradients>(
-        *unit_layout, *group, groups.plan(), options.micro_batches,
-        [this](std::size_t unit) { weights->release(unit); });
+        *unit_layout, *group, groups.plan(),
+        ShardedGradientsOptions{.stage = options.stage,
+                                .micro_batches = options.micro_batches,
+                                .on_unit = [this](std::size_t unit) { weights->release(unit); },
+                                .link = link.get()});
     store->shrink();
     unit_weights = store.get();
     weights = std::move(store);
@@ -185,6 +231,7 @@ struct ShardedModel::Impl {
   }
 
   ShardOptions options;
+  std::unique_ptr<DeviceLink> link;  // with offload; the stores copy by it
   std::unique_ptr<Group> group;
   ShardGroups groups;
   std::vector<FlatSegment> segments;
@@ -312,7 +359,8 @@ at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
 }
 
 at::Tensor ShardedModel::gather_weights() {
-  if (!impl_->sharded() && !impl_->has_masters()) return impl_->flat->data();
+  const bool whole_in_flat = !impl_->sharded() && !impl_->has_masters() && impl_->link == nullptr;
+  if (whole_in_flat) return impl_->flat->data();
   const at::Tensor shard =
       at::empty({shard_size(impl_->shard)}, at::TensorOptions().dtype(at::kFloat));
   for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
