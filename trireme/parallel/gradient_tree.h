@@ -59,7 +59,7 @@ class GradientTree {
   // The sum, after fold() was called for all elements.
   at::Tensor take(at::Tensor leaf);
   // Returns a tensor of take() to the pool, so that the next step allocates nothing. It must hold
-  // zeros.
+  // zeros, unless the caller overwrites all that buffer() gives.
   void give_back(at::Tensor zeros) { pool_.push_back(std::move(zeros)); }
 
  private:

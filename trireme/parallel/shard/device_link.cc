@@ -60,13 +60,6 @@ c10::Stream new_stream(c10::Device device) {
 
 }  // namespace
 
-class DevicePoint::Impl {
- public:
-  virtual ~Impl() = default;
-  virtual void wait() const = 0;
-  virtual void hold_device() const = 0;
-};
-
 class DeviceLink::Impl {
  public:
   virtual ~Impl() = default;

@@ -34,7 +34,12 @@ class Group;
 // cheap value; one that is made of nothing is reached. Any thread.
 class DevicePoint {
  public:
-  class Impl;
+  class Impl {
+   public:
+    virtual ~Impl() = default;
+    virtual void wait() const = 0;
+    virtual void hold_device() const = 0;
+  };
 
   DevicePoint() = default;
   explicit DevicePoint(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}

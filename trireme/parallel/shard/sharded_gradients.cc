@@ -275,8 +275,8 @@ std::vector<at::Tensor> ShardedGradients::pieces() {
 
 void ShardedGradients::clear(bool pieces_are_zeros) {
   const at::NoGradGuard no_grad;
-  // In stage 1 the sum has the other ranks' pieces too, with what the reduction has left there.
-  if (!pieces_are_zeros || options_.stage == 1) sum_.zero_();
+  // What the reduction has left in other ranks' pieces (stage 1) may stay: leaves are overwritten.
+  if (!pieces_are_zeros) sum_.zero_();
   tree_.give_back(std::exchange(sum_, {}));
 }
 

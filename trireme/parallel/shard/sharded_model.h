@@ -80,8 +80,9 @@ struct ShardOptions {
   // Ranks that keep one copy of the model between them: a power of two that divides the group's,
   // and whose ranks should share a host. 0: all ranks.
   int shard_ranks = 0;
-  // CPU offload (ZeRO-Offload; Ren et al. 2021), for a module whose parameters lie on a GPU: see the
-  // head of this file. On the CPU it computes with weights of their own beside those of the host.
+  // CPU offload (ZeRO-Offload; Ren et al. 2021), for a module whose parameters lie on a GPU: see
+  // the head of this file. On the CPU it computes with weights of their own beside those of the
+  // host.
   bool offload = false;
 };
 
