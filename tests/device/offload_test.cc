@@ -82,6 +82,15 @@ TEST_F(LateDevice, NotesWhoDoesNotWait) {
   EXPECT_EQ(last_of(host), 4);
 }
 
+TEST_F(LateDevice, NotesWhoWritesTooEarly) {
+  const at::Tensor device = on_device(3), host = on_host(1);
+  link.start_copy(device, host, link.queued()).hold_device();
+  host.fill_(2);  // the device may still be copying
+  EXPECT_EQ(last_of(device), 1);
+  EXPECT_THAT(late_device::take_violations(),
+              ElementsAre(HasSubstr("host memory that has changed")));
+}
+
 TEST_F(LateDevice, TensorsLiveUntilTheyAreCopied) {
   const at::Tensor host = on_host(1);
   DevicePoint there;
@@ -190,6 +199,7 @@ Result train(Group& group, const Run& run) {
     sharded.step(*adamw, 0.01, 1.0 / kMicroBatches);
     look();
     const at::NoGradGuard no_grad;
+    sharded.forward([&] { return net.loss(sharded, 1001); });  // which nobody waits for
     for (const optim::PieceUpdate& piece : sharded.pieces()) piece.weights.mul_(0.9);
     sharded.publish_weights();
     look();

@@ -41,17 +41,19 @@ constexpr int kPatience = 8;
 
 // On its way in a stream.
 struct Copy {
-  std::byte* to;
-  const std::byte* from;
-  std::size_t bytes;
+  std::byte* to = nullptr;
+  const std::byte* from = nullptr;
+  std::size_t bytes = 0;
+  std::vector<std::byte> values{};  // of the host, when it was given to a stream
 };
 
 struct Stream {
   struct Work {
-    std::function<void()> run;
-    Copy copy{};  // no bytes: something else
+    Copy copy{};
+    std::function<void()> run{};  // in place of a copy
   };
   std::deque<Work> work;
+  std::vector<Copy> unseen;  // to the device, that have happened without the host knowing
   std::uint64_t given = 0, done = 0;
   std::uint64_t seen = 0;  // operations of the default stream that it comes after
 };
@@ -93,6 +95,11 @@ class Machine {
     std::free(data);
   }
 
+  // The host has waited for the default stream, and so for all that this was made to wait for.
+  void synchronize() {
+    const std::lock_guard lock(mutex_);
+    for (auto& [id, stream] : streams_) see(stream);
+  }
   // An operation of the default stream begins that works with the tensor.
   void operate(const at::Tensor& tensor) {
     const std::lock_guard lock(mutex_);
@@ -110,9 +117,10 @@ class Machine {
     if (place->second.last_used > s.seen) {
       note("a copy that is not ordered behind the last operation on its memory");
     }
-    const Copy copy{static_cast<std::byte*>(to.data_ptr()),
-                    static_cast<const std::byte*>(from.data_ptr()), from.nbytes()};
-    s.work.push_back({[copy] { std::memcpy(copy.to, copy.from, copy.bytes); }, copy});
+    Copy copy{static_cast<std::byte*>(to.data_ptr()),
+              static_cast<const std::byte*>(from.data_ptr()), from.nbytes()};
+    if (from.is_cpu()) copy.values.assign(copy.from, copy.from + copy.bytes);
+    s.work.push_back({std::move(copy)});
     ++s.given;
     ++late_copies_;
   }
@@ -127,14 +135,17 @@ class Machine {
     if (stream == kDefaultStream) return run_up_to(event);
     Stream& s = streams_[stream];
     s.seen = std::max(s.seen, event.seen);
-    s.work.push_back({[this, event] { run_up_to(event); }});
+    s.work.push_back({{}, [this, event] { run_up_to(event); }});
     ++s.given;
   }
   bool query(Event& event) {
     const std::lock_guard lock(mutex_);
-    if (event.stream == kDefaultStream || streams_[event.stream].done >= event.place) return true;
-    if (++event.asked >= kPatience) run_up_to(event);
-    return streams_[event.stream].done >= event.place;
+    if (event.stream == kDefaultStream) return true;
+    Stream& stream = streams_[event.stream];
+    if (stream.done < event.place && ++event.asked >= kPatience) run_up_to(event);
+    if (stream.done < event.place) return false;
+    see(stream);
+    return true;
   }
 
   StreamId new_stream() {
@@ -182,8 +193,37 @@ class Machine {
       const Stream::Work work = std::move(stream.work.front());
       stream.work.pop_front();
       ++stream.done;
-      work.run();
+      if (work.run) {
+        work.run();
+        continue;
+      }
+      std::memcpy(work.copy.to, work.copy.from, work.copy.bytes);
+      if (work.copy.values.empty()) {
+        renew_values(work.copy);
+      } else {
+        stream.unseen.push_back(work.copy);
+      }
     }
+  }
+  // A copy has written to the host what others, that wait for it, are to read there.
+  void renew_values(const Copy& written) {
+    for (auto& [id, stream] : streams_) {
+      for (Stream::Work& work : stream.work) {
+        Copy& copy = work.copy;
+        const bool reads = !copy.values.empty() && copy.from < written.to + written.bytes &&
+                           written.to < copy.from + copy.bytes;
+        if (reads) copy.values.assign(copy.from, copy.from + copy.bytes);
+      }
+    }
+  }
+  // The host knows that the stream has come as far as it has: it may write again where that read.
+  void see(Stream& stream) {
+    for (const Copy& copy : stream.unseen) {
+      if (std::memcmp(copy.from, copy.values.data(), copy.bytes) != 0) {
+        note("host memory that has changed before the host knew of the end of a copy from it");
+      }
+    }
+    stream.unseen.clear();
   }
   // The allocation that a tensor on the device lies in.
   Place find(const at::Tensor& tensor) {
@@ -310,6 +350,10 @@ at::Tensor on_cpu(const at::Tensor& tensor) {
                        at::TensorOptions().dtype(tensor.dtype()));
 }
 
+// Whether this thread is inside of an operation: its copies are the operation's, which nobody waits
+// for.
+thread_local bool operating = false;
+
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
   const StreamId stream = Machine::current_stream(to.is_cpu() ? from.device() : to.device());
   const bool late = non_blocking && stream != kDefaultStream;
@@ -321,6 +365,7 @@ at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_bloc
     Machine::get().operate(from);
     Machine::get().operate(to);
     on_cpu(to).copy_(on_cpu(from));
+    if (to.is_cpu() && !operating) Machine::get().synchronize();
   }
   return to;
 }
@@ -338,7 +383,10 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     if (!value.isTensorList()) continue;
     for (const at::Tensor& tensor : value.toTensorVector()) Machine::get().operate(tensor);
   }
+  const bool outer = std::exchange(operating, true);
   at::native::cpu_fallback(op, stack);
+  operating = outer;
+  if (op.schema().name() == "aten::_local_scalar_dense") Machine::get().synchronize();
 }
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {

@@ -9,7 +9,8 @@
 // What a device would let pass as long as one is lucky is noted, with its kind:
 //   a copy that no event orders behind the last operation on its memory;
 //   an operation on memory in which a copy is under way;
-//   memory that is freed before a copy in it has happened.
+//   memory that is freed before a copy in it has happened;
+//   memory of the host that changes before the host knows of the end of a copy from it.
 //
 // LibTorch knows them as privateuseone:0 and so on; a program has them by linking this file.
 // Backward passes run on a thread of LibTorch's for each, as on a GPU.

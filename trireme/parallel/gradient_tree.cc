@@ -32,15 +32,40 @@ GradientTree::GradientTree(std::int64_t size, Group* group, at::ScalarType dtype
 
 void GradientTree::push(at::Tensor gradient) {
   TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
-  partials_.push_back({0, std::move(gradient)});
-  while (partials_.size() >= 2 &&
-         partials_[partials_.size() - 2].height == partials_.back().height) {
-    Partial right = std::move(partials_.back());
-    partials_.pop_back();
-    add_gradients(partials_.back().sum, right.sum);
-    ++partials_.back().height;
-    pool_.push_back(std::move(right.sum));
+  merge(gradient, 0, size_);
+  push_merged(std::move(gradient));
+}
+
+// A sum of height h merges with one of height h alone: a leaf with one of 0, both with one of 1 ...
+std::size_t GradientTree::num_merging() const {
+  std::size_t merging = 0;
+  for (auto left = partials_.rbegin(); left != partials_.rend(); ++left) {
+    if (left->height != static_cast<int>(merging)) break;
+    ++merging;
   }
+  return merging;
+}
+
+void GradientTree::merge(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) {
+  at::Tensor sum = leaf.narrow(0, begin, end - begin);
+  const std::size_t merging = num_merging();
+  for (std::size_t i = 0; i < merging; ++i) {
+    const at::Tensor to = partials_[partials_.size() - 1 - i].sum.narrow(0, begin, end - begin);
+    add_gradients(to, sum);
+    sum = to;
+  }
+}
+
+void GradientTree::push_merged(at::Tensor leaf) {
+  const std::size_t merged = num_merging();
+  Partial sum{0, std::move(leaf)};
+  for (std::size_t i = 0; i < merged; ++i) {
+    pool_.push_back(std::move(sum.sum));
+    sum = std::move(partials_.back());
+    partials_.pop_back();
+    ++sum.height;
+  }
+  partials_.push_back(std::move(sum));
 }
 
 // What is left of a number of leaves that is no power of two: the last first, the top of the tree.

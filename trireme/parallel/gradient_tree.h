@@ -21,6 +21,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <utility>
@@ -53,6 +54,10 @@ class GradientTree {
   // The sum of all leaves pushed since the last take(), at least one. The tensor is the caller's
   // until give_back().
   at::Tensor take();
+  // push() in parts, on another thread say, as the leaf arrives: merge() once for each element,
+  // then push_merged(); nothing else of the tree changes in between.
+  void merge(const at::Tensor& leaf, std::int64_t begin, std::int64_t end);
+  void push_merged(at::Tensor leaf);
   // Elements [begin, end) of the sum of all leaves pushed and of this one, the last: [end - begin].
   // They are final, and lie in the tensor that take(leaf) will return. Once for each element.
   at::Tensor fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end);
@@ -67,6 +72,9 @@ class GradientTree {
     int height = 0;
     at::Tensor sum;
   };
+  // The partials that a new leaf merges with, the last ones.
+  std::size_t num_merging() const;
+
   std::int64_t size_;
   Make make_;
   std::vector<Partial> partials_;  // heights strictly descending

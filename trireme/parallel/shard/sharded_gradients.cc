@@ -7,6 +7,7 @@
 #include <ATen/ops/full_like.h>
 
 #include <exception>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -101,8 +102,8 @@ void ShardedGradients::begin_micro_batch(double weight) {
         micro_batches_.size(), micro_batches_.size() == 1 ? "" : "es");
   }
   account_.add_weight(weight);
-  // The tree stays as it is while the communication thread folds a round's last leaf into it.
-  if (ends_round() || last_ended_round_) settle_last_leaf();
+  // The tree stays as it is while the communication thread works on it.
+  if (options_.link != nullptr || ends_round() || last_ended_round_) settle_last_leaf();
   leaf_ = tree_.buffer();
   queue_.begin();
   computing_ = true;
@@ -191,12 +192,15 @@ void ShardedGradients::deliver(Group& wire, const Parcel& parcel) {
                     piece_of(parcel.leaf, parcel.unit));
     (offloaded ? host_pool_ : pool_).give_back(parcel.host);
   }
-  if (parcel.ends_round) end_round_of(wire, parcel);
+  std::optional<ops::RunTasksAlone> alone;
+  if (!offloaded || options_.link->device().is_cpu()) alone.emplace();  // the pool computes
+  if (parcel.ends_round) return end_round_of(wire, parcel);
+  const ShardPiece& piece = leaf_pieces_[parcel.unit];
+  if (offloaded) tree_.merge(parcel.leaf, piece.local_begin, piece.local_begin + piece.count());
 }
 
 void ShardedGradients::end_round_of(Group& wire, const Parcel& parcel) {
   const ShardPiece& in_leaf = leaf_pieces_[parcel.unit];
-  const ops::RunTasksAlone alone;  // the pool computes
   at::Tensor sum =
       tree_.fold(parcel.leaf, in_leaf.local_begin, in_leaf.local_begin + in_leaf.count());
   if (options_.stage == 0) return wire.all_reduce(buffer_of_tensor(sum));
@@ -229,6 +233,8 @@ void ShardedGradients::settle_last_leaf() {
   at::Tensor leaf = std::exchange(last_leaf_, {});
   if (std::exchange(last_ended_round_, false)) {
     rounds_.push_back(tree_.take(std::move(leaf)));
+  } else if (options_.link != nullptr) {
+    tree_.push_merged(std::move(leaf));
   } else {
     tree_.push(std::move(leaf));
   }

@@ -22,7 +22,10 @@
 // a round's last micro-batch: all_reduce (stage 0), or reduce_scatter inside the shard group and
 // all_reduce between copies (stage 1).
 //
-//   unit 2: device's buffer taken | gradients | copy -> leaf, buffer free | last: fold, reduce
+//   unit 2: device's buffer taken | gradients | copy -> leaf, buffer free | into the tree, reduced
+//
+// With a device the communication thread also adds leaves, while the next one is computed; on the
+// host, which computes, the thread of the backward pass does, by the pool of threads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
