@@ -210,7 +210,7 @@ at::Tensor computing_weights(testing::Chain& chain, ShardedModel& sharded) {
   std::vector<at::Tensor> all;
   sharded.forward([&] {
     for (const at::Tensor& parameter : sharded.layout().parameters) {
-      all.push_back(parameter.reshape({-1}).to(at::kFloat));
+      all.push_back(parameter.reshape({-1}).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
     }
     return chain.weights[0].sum();
   });

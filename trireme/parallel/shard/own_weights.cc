@@ -4,7 +4,9 @@
 #include "trireme/parallel/shard/own_weights.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "trireme/comm/group.h"
@@ -19,6 +21,24 @@ at::Tensor part(const at::Tensor& weights, const ShardPiece& piece) {
 }
 
 }  // namespace
+
+at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces) {
+  const at::NoGradGuard no_grad;
+  const MemoryScope scope(MemoryCategory::kWeights);
+  const at::Tensor result = at::zeros({shard_size(pieces)}, at::TensorOptions().dtype(at::kFloat));
+  for (const ShardPiece& piece : pieces) {
+    for (std::size_t i = 0; i < layout.entries.size(); ++i) {
+      const FlatEntry& entry = layout.entries[i];
+      const std::int64_t begin = std::max(entry.offset, piece.begin);
+      const std::int64_t end = std::min(entry.offset + entry.count, piece.end);
+      if (begin >= end) continue;
+      result.narrow(0, piece.local_begin + begin - piece.begin, end - begin)
+          .copy_(layout.parameters[i].detach().reshape({-1}).narrow(0, begin - entry.offset,
+                                                                    end - begin));
+    }
+  }
+  return result;
+}
 
 OwnWeights::OwnWeights(const at::Tensor& masters, std::vector<ShardPiece> pieces,
                        at::ScalarType dtype, Group& group, const DeviceLink* link)

@@ -12,12 +12,16 @@
 #include <vector>
 
 #include "trireme/optim/flat_layout.h"
+#include "trireme/parallel/module_layout.h"
 #include "trireme/parallel/shard/weight_store.h"
 
 namespace trireme {
 
 class DeviceLink;
 class Group;
+
+// f32 values of pieces of the parameters, one piece after the other.
+at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces);
 
 // Constant after construction, but for the values.
 class OwnWeights {

@@ -13,7 +13,6 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
-#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/model_agreement.h"
@@ -21,6 +20,7 @@
 #include "trireme/parallel/shard/device_link.h"
 #include "trireme/parallel/shard/device_weights.h"
 #include "trireme/parallel/shard/flat_weights.h"
+#include "trireme/parallel/shard/own_weights.h"
 #include "trireme/parallel/shard/reduced_gradients.h"
 #include "trireme/parallel/shard/segment_counts.h"
 #include "trireme/parallel/shard/shard_groups.h"
@@ -74,25 +74,6 @@ std::unique_ptr<DeviceLink> make_link(const torch::nn::Module& module, bool offl
 }
 
 }  // namespace
-
-// f32 values of the pieces, entry by entry.
-at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces) {
-  const at::NoGradGuard no_grad;
-  const MemoryScope scope(MemoryCategory::kWeights);
-  const at::Tensor result = at::zeros({shard_size(pieces)}, at::TensorOptions().dtype(at::kFloat));
-  for (const ShardPiece& piece : pieces) {
-    for (std::size_t i = 0; i < layout.entries.size(); ++i) {
-      const FlatEntry& entry = layout.entries[i];
-      const std::int64_t begin = std::max(entry.offset, piece.begin);
-      const std::int64_t end = std::min(entry.offset + entry.count, piece.end);
-      if (begin >= end) continue;
-      result.narrow(0, piece.local_begin + begin - piece.begin, end - begin)
-          .copy_(layout.parameters[i].detach().reshape({-1}).narrow(0, begin - entry.offset,
-                                                                    end - begin));
-    }
-  }
-  return result;
-}
 
 struct ShardedModel::Impl {
   Impl(torch::nn::Module& module, Group& group_in, const ShardOptions& options_in)

@@ -58,7 +58,4 @@ struct WeightStoreOptions {
   DeviceLink* link = nullptr;  // to the device that computes; null: the host does
 };
 
-// f32 values of this rank's pieces of the parameters, one piece after the other.
-at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces);
-
 }  // namespace trireme
