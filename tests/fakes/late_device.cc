@@ -36,6 +36,8 @@ constexpr StreamId kDefaultStream = 0;  // of each device
 // What memory holds that nobody has written: not-a-numbers.
 constexpr int kFresh = 0xFF;
 
+// Streams that links get in turn, as from LibTorch: more than any test has at once.
+constexpr StreamId kPoolStreams = 32;
 // Questions for an event until what is before it happens: more than who asks in passing has.
 constexpr int kPatience = 8;
 
@@ -150,7 +152,8 @@ class Machine {
 
   StreamId new_stream() {
     const std::lock_guard lock(mutex_);
-    return ++last_stream_;
+    last_stream_ = last_stream_ % kPoolStreams + 1;
+    return last_stream_;
   }
   // Of this thread.
   static StreamId& current_stream(c10::Device device) {

@@ -16,6 +16,8 @@
 
 #include "tests/support/devices.h"
 #include "tests/support/error_text.h"
+#include "tests/support/ranks.h"
+#include "trireme/base/error.h"
 #include "trireme/comm/world.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/memory/memory_ledger.h"
@@ -38,7 +40,11 @@ at::Tensor numbers(double first) {
 // A point that is reached when the test says so.
 class Gate final : public DevicePoint::Impl {
  public:
-  void wait() const override { open_.get_future().wait(); }
+  void wait() const override {
+    if (open_.get_future().wait_for(testing::kTestDeadline) != std::future_status::ready) {
+      throw Error("the gate was waited for by who should open it");
+    }
+  }
   void hold_device() const override { wait(); }
   void open() const { open_.set_value(); }
 

@@ -22,10 +22,7 @@
 #include "tests/support/ranks.h"
 #include "tests/support/replica_models.h"
 #include "tests/support/sharded_training.h"
-#include "trireme/ops/memory/caching_allocator.h"
-#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/optim/optimizer.h"
-#include "trireme/optim/weight_average.h"
 #include "trireme/parallel/data/replica.h"
 #include "trireme/parallel/shard/sharded_model.h"
 
@@ -118,8 +115,8 @@ TEST(Offload, CopiesAndRoundsTrainTheSameModelAsWithout) {
   }
 }
 
-// A unit's first weight is the whole model's first one as well, its second has no part in the loss,
-// and what is frozen never has a gradient.
+// A weight that the model has under two names, one of which is a unit's; one without part in the
+// loss; one that is frozen.
 struct Oddities : torch::nn::Module {
   Oddities() {
     const auto values = [](std::int64_t first, std::int64_t rows) {
@@ -147,155 +144,67 @@ struct Oddities : torch::nn::Module {
   std::shared_ptr<torch::nn::Module> unit;
 };
 
-// Tied weights belong to the unit alone, as the layout has it: other parts may not use them.
+struct OddRun {
+  std::vector<double> losses;  // of this rank, and norms
+  at::Tensor weights;          // on rank 0
+  at::Tensor frozen;
+};
+
+// Of three steps the second is not taken.
+OddRun train_oddities(Group& group, int stage, at::ScalarType dtype, bool offload) {
+  OddRun run;
+  Oddities model;
+  if (group.rank() == 1) model.frozen.add_(1);  // rank 0's counts
+  ShardedModel sharded(model, group,
+                       {.stage = stage,
+                        .dtype = dtype,
+                        .micro_batches = 4,
+                        .units = {model.unit.get()},
+                        .offload = offload});
+  const auto adamw = optim::make_optimizer({.name = "adamw", .weight_decay = 0.1}, sharded.space());
+  for (std::int64_t step = 0; step < 3; ++step) {
+    for (const std::int64_t m : sharded.micro_batches()) {
+      const at::Tensor loss =
+          sharded.forward([&] { return model.loss(sharded, 400 * step + 100 * m); });
+      sharded.backward(loss, 1.0 + static_cast<double>(m));
+      run.losses.push_back(loss.item<double>());
+    }
+    sharded.finish_gradients();
+    EXPECT_THAT(sharded.report().unused, ElementsAre("unit.unused"));
+    EXPECT_EQ(sharded.report().weight, 1 + 2 + 3 + 4);
+    run.losses.push_back(sharded.gradient_norm());
+    if (step == 1) {
+      sharded.drop_gradients();
+    } else {
+      sharded.step(*adamw, 0.02, 0.1);
+    }
+  }
+  run.weights = sharded.gather_weights();
+  run.frozen = model.frozen;
+  return run;
+}
+
+// Tied weights belong to the unit, as the layout has it, and are used there alone.
 TEST(Offload, TiedUnusedAndFrozenParametersAreAsWithout) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     for (const int stage : {0, 1, 2, 3}) {
       run_threads(2, [&](Group& group) {
-        std::vector<double> losses[2];
-        at::Tensor weights[2], frozen[2];
-        for (const bool offload : {false, true}) {
-          Oddities model;
-          if (group.rank() == 1) model.frozen.add_(1);  // rank 0's counts
-          ShardedModel sharded(model, group,
-                               {.stage = stage,
-                                .dtype = dtype,
-                                .micro_batches = 4,
-                                .units = {model.unit.get()},
-                                .offload = offload});
-          const auto adamw =
-              optim::make_optimizer({.name = "adamw", .weight_decay = 0.1}, sharded.space());
-          for (std::int64_t step = 0; step < 3; ++step) {
-            for (const std::int64_t m : sharded.micro_batches()) {
-              const at::Tensor loss =
-                  sharded.forward([&] { return model.loss(sharded, 400 * step + 100 * m); });
-              sharded.backward(loss, 1.0 + static_cast<double>(m));
-              losses[offload].push_back(loss.item<double>());
-            }
-            sharded.finish_gradients();
-            EXPECT_THAT(sharded.report().unused, ElementsAre("unit.unused"));
-            EXPECT_EQ(sharded.report().weight, 1 + 2 + 3 + 4);
-            losses[offload].push_back(sharded.gradient_norm());
-            if (step == 1) {
-              sharded.drop_gradients();
-            } else {
-              sharded.step(*adamw, 0.02, 0.1);
-            }
-          }
-          weights[offload] = sharded.gather_weights();
-          frozen[offload] = model.frozen;
-        }
+        const OddRun expected = train_oddities(group, stage, dtype, false);
+        const OddRun result = train_oddities(group, stage, dtype, true);
         const std::string what = fmt::format("stage {}, {}", stage, c10::toString(dtype));
-        EXPECT_EQ(losses[1], losses[0]) << what;
-        EXPECT_TRUE(frozen[1].equal(frozen[0])) << what;
+        EXPECT_EQ(result.losses, expected.losses) << what;
+        EXPECT_TRUE(result.frozen.equal(expected.frozen)) << what;
         if (group.rank() == 0) {
-          EXPECT_TRUE(weights[1].equal(weights[0])) << what;
+          EXPECT_TRUE(result.weights.equal(expected.weights)) << what;
         }
       });
     }
   }
-}
-
-at::Tensor formula(std::int64_t elements, double phase) {
-  return (torch::arange(elements, torch::kDouble) * 0.37 + phase).sin().to(at::kFloat);
 }
 
 class OffloadOnDevice : public ::testing::TestWithParam<c10::Device> {};
 INSTANTIATE_TEST_SUITE_P(Devices, OffloadOnDevice, ::testing::ValuesIn(testing::devices()),
                          testing::device_name);
-
-// The weights that compute, gathered by a forward pass in stage 3: entries one after the other.
-at::Tensor computing_weights(testing::Chain& chain, ShardedModel& sharded) {
-  const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> all;
-  sharded.forward([&] {
-    for (const at::Tensor& parameter : sharded.layout().parameters) {
-      all.push_back(parameter.reshape({-1}).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
-    }
-    return chain.weights[0].sum();
-  });
-  return torch::cat(all).cpu();
-}
-
-at::Tensor entries_of(const ShardedModel& sharded, const at::Tensor& whole) {
-  std::vector<at::Tensor> all;
-  for (const FlatEntry& entry : sharded.layout().entries) {
-    all.push_back(whole.narrow(0, entry.offset, entry.count));
-  }
-  return torch::cat(all);
-}
-
-TEST_P(OffloadOnDevice, WeightsThatAreSetComputeAndComeBack) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
-    for (const int stage : {0, 1, 2, 3}) {
-      run_threads(3, [&](Group& group) {
-        testing::Chain chain(3, at::kFloat);
-        chain.to(GetParam());
-        ShardedModel sharded(chain, group, {.stage = stage, .dtype = dtype, .offload = true});
-        const std::string what = fmt::format("stage {}, {}", stage, c10::toString(dtype));
-        const auto expect_weights = [&](const at::Tensor& whole) {
-          const at::Tensor rounded = entries_of(sharded, whole).to(dtype).to(at::kFloat);
-          EXPECT_TRUE(computing_weights(chain, sharded).equal(rounded)) << what;
-          const at::Tensor gathered = sharded.gather_weights();
-          EXPECT_EQ(gathered.defined(), group.rank() == 0) << what;
-          if (group.rank() == 0) {
-            EXPECT_TRUE(gathered.is_cpu());
-            EXPECT_TRUE(gathered.equal(whole)) << what;
-          }
-        };
-        EXPECT_EQ(sharded.layout().parameters[0].device(), GetParam());
-        optim::WeightAverage average(0.9, sharded.pieces());
-        at::Tensor first = sharded.gather_weights();
-        if (group.rank() != 0) first = torch::zeros({sharded.layout().size});
-        group.broadcast(
-            buffer_of(std::span(first.data_ptr<float>(), static_cast<std::size_t>(first.numel()))),
-            0);
-        expect_weights(first);
-        // At once one after the other: the second must not meet the copies of the first.
-        const at::Tensor second = formula(sharded.layout().size, 0.3);
-        sharded.set_weights(formula(sharded.layout().size, 0.9));
-        sharded.set_weights(second);
-        expect_weights(second);
-        average.swap(sharded.pieces());
-        sharded.publish_weights();
-        expect_weights(first);
-      });
-    }
-  }
-}
-
-// Where they lie: pieces with masters and gradients on the host, what computes on the device.
-TEST_P(OffloadOnDevice, TheHostHasWhatIsUpdated) {
-  for (const int stage : {0, 1, 2, 3}) {
-    run_threads(GetParam().is_cpu() ? 2 : 1, [&](Group& group) {
-      testing::Chain chain(2, at::kFloat);
-      chain.to(GetParam());
-      ShardedModel sharded(chain, group, {.stage = stage, .dtype = at::kBFloat16, .offload = true});
-      EXPECT_EQ(sharded.space().device, c10::Device(at::kCPU));
-      sharded.backward(sharded.forward([&] {
-        const at::Tensor x = testing::formula_samples(group.rank(), 4, chain.kWidth, at::kBFloat16);
-        return chain.forward(x.to(GetParam())).to(at::kFloat).square().mean();
-      }));
-      sharded.finish_gradients();
-      for (const optim::PieceUpdate& piece : sharded.pieces()) {
-        EXPECT_TRUE(piece.weights.is_cpu());
-        EXPECT_TRUE(piece.gradients.is_cpu());
-        EXPECT_TRUE(piece.working_copy.is_cpu());
-        EXPECT_EQ(piece.weights.scalar_type(), at::kFloat);
-        EXPECT_EQ(piece.gradients.scalar_type(), at::kFloat);
-        EXPECT_EQ(piece.working_copy.scalar_type(), at::kBFloat16);
-      }
-      for (const at::Tensor& parameter : chain.parameters()) {
-        EXPECT_EQ(parameter.device(), GetParam());
-        EXPECT_FALSE(parameter.grad().defined());
-        for (const optim::PieceUpdate& piece : sharded.pieces()) {
-          EXPECT_NE(parameter.data_ptr(), piece.working_copy.data_ptr());
-        }
-      }
-      sharded.drop_gradients();
-    });
-  }
-}
 
 // All layouts give the same bits on a device too, and follow the CPU.
 TEST_P(OffloadOnDevice, LayoutsAgreeAndFollowTheCpu) {
@@ -315,82 +224,6 @@ TEST_P(OffloadOnDevice, LayoutsAgreeAndFollowTheCpu) {
         expect_same_training(result, expected, group.rank(), fmt::format("stage {}", stage));
       });
     }
-  }
-}
-
-// What the header says of each stage, for one rank of two: bytes for each element of the flat
-// buffers.
-struct Bytes {
-  int stage;
-  at::ScalarType dtype;
-  double weights;    // on the device (none in stage 3) and on the host
-  double gradients;  // on the host, with one micro-batch
-};
-
-TEST(Offload, MemoryIsWhatTheHeaderSays) {
-  install_caching_allocator();
-  const std::vector<Bytes> table = {
-      {0, at::kFloat, 4 + 4, 4},    {0, at::kBFloat16, 2 + 6, 4}, {1, at::kFloat, 4 + 2, 4},
-      {1, at::kBFloat16, 2 + 3, 4}, {2, at::kFloat, 4 + 2, 2},    {2, at::kBFloat16, 2 + 3, 2},
-      {3, at::kFloat, 2, 2},        {3, at::kBFloat16, 3, 2},
-  };
-  for (const Bytes& bytes : table) {
-    const MemoryReport before = process_memory().report();
-    const auto added = [&](MemoryCategory category) {
-      return process_memory().report().current[category] - before.current[category];
-    };
-    run_threads(2, [&](Group& group) {
-      const std::string what = fmt::format("stage {}, {}", bytes.stage, c10::toString(bytes.dtype));
-      struct Net : torch::nn::Module {
-        explicit Net(int units) {
-          for (int i = 0; i < units; ++i) {
-            chains.push_back(register_module(std::to_string(i),
-                                             std::make_shared<testing::Chain>(2, at::kFloat, i)));
-            all.push_back(chains.back().get());
-          }
-        }
-        std::vector<std::shared_ptr<testing::Chain>> chains;
-        std::vector<const torch::nn::Module*> all;
-      };
-      constexpr int kUnits = 8;
-      Net net(kUnits);
-      ShardedModel sharded(
-          net, group,
-          {.stage = bytes.stage, .dtype = bytes.dtype, .units = net.all, .offload = true});
-      const auto step = [&] {
-        at::Tensor x =
-            testing::formula_samples(group.rank(), 3, testing::Chain::kWidth, bytes.dtype);
-        sharded.backward(sharded.forward([&] {
-          for (const auto& chain : net.chains) {
-            x = sharded.run(*chain, x, [&](const at::Tensor& y) { return chain->forward(y); });
-          }
-          return x.to(at::kFloat).square().mean();
-        }));
-        sharded.finish_gradients();
-        sharded.drop_gradients();
-      };
-      step();
-      step();
-      group.barrier();
-      if (group.rank() == 0) {
-        const auto both_ranks = 2 * static_cast<double>(sharded.layout().size);
-        EXPECT_EQ(added(MemoryCategory::kWeights), bytes.weights * both_ranks) << what;
-        EXPECT_EQ(added(MemoryCategory::kGradients), bytes.gradients * both_ranks) << what;
-        // Units: gradients of the one that is computed and three on their way on the device, four
-        // on the host (stages 2 and 3); weights of two on the host (not stage 0), and on the device
-        // those of stage 3: this one, the next, and the one before.
-        const auto unit = both_ranks / kUnits;
-        const double width = bytes.dtype == at::kFloat ? 4 : 2;
-        const double most = 4 * 4 + (bytes.stage >= 2 ? 4 * 4 : 0) +
-                            (bytes.stage >= 1 ? 2 * width : 0) + (bytes.stage == 3 ? 3 * width : 0);
-        EXPECT_LE(added(MemoryCategory::kWorkspace), most * unit) << what;
-        EXPECT_GT(added(MemoryCategory::kWorkspace), 4 * unit) << what;
-      }
-      group.barrier();
-    });
-    EXPECT_EQ(added(MemoryCategory::kWeights), 0);
-    EXPECT_EQ(added(MemoryCategory::kGradients), 0);
-    EXPECT_EQ(added(MemoryCategory::kWorkspace), 0);
   }
 }
 

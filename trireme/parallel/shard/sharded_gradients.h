@@ -4,10 +4,11 @@
 // ShardedGradients: gradients that leave unit by unit, while backward computes the units before.
 //
 // The gradients of a unit are summed in a buffer that is there from the first of them until all
-// have arrived and gone on from it: to this rank's piece of them by a reduce_scatter (stages 2 and
-// 3), and where a device computes to host memory first. Each micro-batch's pieces are a leaf of the
-// tree: of N ranks r computes micro-batches r, N + r, 2 N + r ..., so that the N that travel
-// together are a whole subtree, and the tree over micro-batches goes on from there.
+// have arrived and the reduce_scatter has made this rank's piece of them (stages 2 and 3). Where a
+// device computes, the buffer lies there, and they are copied to host memory before. Each
+// micro-batch's pieces are a leaf of the tree: of N ranks r computes micro-batches r, N + r,
+// 2 N + r ..., so that the N that travel together are a whole subtree, and the tree over
+// micro-batches goes on from there.
 //
 // With several copies of the model the N ranks are a shard group, which computes micro-batches side
 // by side in rounds (ShardPlan::rounds), and in a round's last micro-batch the sum over all of them
