@@ -24,6 +24,11 @@ void add_gradients(const at::Tensor& to, const at::Tensor& from) {
   from.zero_();
 }
 
+at::Tensor fold(const std::vector<at::Tensor>& chain) {
+  for (std::size_t i = 1; i < chain.size(); ++i) add_gradients(chain[i], chain[i - 1]);
+  return chain.back();
+}
+
 void GradientTree::push(at::Tensor gradient) {
   TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
   partials_.push_back({0, std::move(gradient)});
@@ -47,13 +52,16 @@ at::Tensor GradientTree::take() {
 }
 
 at::Tensor GradientTree::fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) {
-  at::Tensor sum = leaf.narrow(0, begin, end - begin);
+  return trireme::fold(chain(leaf, begin, end));
+}
+
+std::vector<at::Tensor> GradientTree::chain(const at::Tensor& leaf, std::int64_t begin,
+                                            std::int64_t end) const {
+  std::vector<at::Tensor> links{leaf.narrow(0, begin, end - begin)};
   for (auto left = partials_.rbegin(); left != partials_.rend(); ++left) {
-    const at::Tensor to = left->sum.narrow(0, begin, end - begin);
-    add_gradients(to, sum);
-    sum = to;
+    links.push_back(left->sum.narrow(0, begin, end - begin));
   }
-  return sum;
+  return links;
 }
 
 at::Tensor GradientTree::take(at::Tensor leaf) {

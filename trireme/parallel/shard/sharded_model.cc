@@ -53,6 +53,10 @@ const ShardOptions& checked(const ShardOptions& options) {
   return options;
 }
 
+void all_reduce_rows(Group& wire, const at::Tensor& rows) {
+  wire.all_reduce(buffer_of_tensor(rows));
+}
+
 }  // namespace
 
 // f32 values of the pieces, entry by entry.
@@ -111,7 +115,8 @@ struct ShardedModel::Impl {
       gradients =
           std::make_unique<ReducedGradients>(*flat, *group, groups.plan(),
                                              ReducerOptions{.micro_batches = options.micro_batches,
-                                                            .bucket_bytes = options.bucket_bytes},
+                                                            .bucket_bytes = options.bucket_bytes,
+                                                            .exchange_rows = all_reduce_rows},
                                              sharded());
     }
     weights = std::make_unique<FlatWeights>(
