@@ -35,8 +35,9 @@ struct BenchStepArguments {
   bool json = false;
 };
 
-// The options of each run: one, or those of the sweep, smallest first.
-std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments) {
+// The options of each run: one, or those of the sweep, smallest first. workers: that train
+// together.
+std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments, int workers) {
   std::vector<StepBenchOptions> runs;
   const auto sweep = [&](std::vector<std::int64_t> values, std::int64_t StepBenchOptions::*field) {
     for (const std::int64_t value : values) {
@@ -53,7 +54,7 @@ std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments) {
   } else {
     throw_error<ConfigError>("--sweep goes over seq or batch, not '{}'", arguments.sweep);
   }
-  for (const StepBenchOptions& options : runs) options.validate();
+  for (const StepBenchOptions& options : runs) options.validate(workers);
   return runs;
 }
 
@@ -63,8 +64,9 @@ std::string text_of(const BenchStepArguments& arguments, const StepBenchReport& 
 }
 
 int run_bench_step(const BenchStepArguments& arguments, std::vector<std::string> command) {
-  const std::vector<StepBenchOptions> runs = runs_of(arguments);
   const LaunchInfo info = launch_info();
+  const std::vector<StepBenchOptions> runs = runs_of(
+      arguments, info.launcher == Launcher::kNone ? std::max(1, arguments.workers) : info.size);
   if (info.launcher == Launcher::kNone && arguments.workers > 1) {
     command.front() = std::filesystem::read_symlink("/proc/self/exe").string();
     return run_local_workers({.workers = arguments.workers, .command = std::move(command)});
@@ -120,6 +122,11 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
   command->add_option("--accumulate", options.accumulate, "micro-batches of each worker in a step")
       ->capture_default_str();
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
+  command
+      ->add_option("--shard-ranks", options.shard_ranks,
+                   "with --shard 1, 2 or 3: workers that keep one copy of the model between them; "
+                   "0: all")
+      ->capture_default_str();
   command->add_option("--sweep", arguments->sweep,
                       "seq: 64 to 1024 tokens a sequence; batch: 1 to 16 sequences");
   command->add_flag("--limit,!--no-limit", options.measure_limit,
