@@ -30,6 +30,10 @@ class SettingsCollector final : public ConfigFields {
   void field(std::string_view name, std::int64_t& value, std::string_view) override {
     add(name, fmt::format("{}", value));
   }
+  void field(std::string_view name, std::int64_t& value, std::string_view,
+             const NumberWord& word) override {
+    add(name, value == word.number ? std::string(word.word) : fmt::format("{}", value));
+  }
   void field(std::string_view name, double& value, std::string_view) override {
     add(name, fmt::format("{}", value));
   }
