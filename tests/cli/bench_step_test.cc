@@ -197,6 +197,9 @@ TEST(BenchStepWorkers, CopiesExchangeGradientsAlone) {
     const double inside = step.at("bytes_sent").get<double>() / parameters - across;
     EXPECT_NEAR(inside, stage == "1" ? 4 : 6, 1.3);
   }
+  const nlohmann::json host = run({"--shard", "2", "--shard-ranks", "auto"});
+  EXPECT_EQ(host.at("shard_ranks"), 4) << "of one host";
+  EXPECT_EQ(host.at("bytes_sent_between_replicas"), 0);
 }
 
 TEST(BenchStepInput, BadInputIsOneLine) {
@@ -209,8 +212,9 @@ TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({"--steps", "0"}), {"--steps", "0"});
   expect_refused(bench_step({"--shard", "4"}), {"--shard", "4"});
   expect_refused(bench_step({"--shard-ranks", "2"}), {"--shard-ranks", "--shard is 0"});
-  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "some"}), {"--shard-ranks", "some"});
-  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "-1"}), {"-1", "use 1"});
+  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "some"}),
+                 {"--shard-ranks", "some", "auto"});
+  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "-1"}), {"--shard-ranks", "-1"});
   expect_refused(bench_step({"--shard", "1", "--shard-ranks", "3", "--workers", "4"}),
                  {"4 ranks", "3 ranks each", "use 1, 2, 4"});
   expect_refused(bench_step({"--accumulate", "0"}), {"--accumulate", "0"});

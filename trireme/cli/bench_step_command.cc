@@ -5,6 +5,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -21,6 +22,7 @@
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/bench/step_bench.h"
 
@@ -29,24 +31,41 @@ namespace {
 
 struct BenchStepArguments {
   StepBenchOptions options;
+  std::string shard_ranks = "0";
   std::string sweep;
   int threads = 0;  // of each worker; 0: its share of the cores
   int workers = 0;  // to start
   bool json = false;
 };
 
+std::int64_t shard_ranks_of(const std::string& text) {
+  if (text == "auto") return kHostRanks;
+  std::int64_t value = -1;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || value < 0) {
+    throw_error<ConfigError>(
+        "--shard-ranks is '{}'; it must be a number of workers, 0 for all, or auto for those of a "
+        "host",
+        text);
+  }
+  return value;
+}
+
 // The options of each run: one, or those of the sweep, smallest first. workers: that train
 // together.
 std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments, int workers) {
+  StepBenchOptions given = arguments.options;
+  given.shard_ranks = shard_ranks_of(arguments.shard_ranks);
   std::vector<StepBenchOptions> runs;
   const auto sweep = [&](std::vector<std::int64_t> values, std::int64_t StepBenchOptions::*field) {
     for (const std::int64_t value : values) {
-      runs.push_back(arguments.options);
+      runs.push_back(given);
       runs.back().*field = value;
     }
   };
   if (arguments.sweep.empty()) {
-    runs = {arguments.options};
+    runs = {given};
   } else if (arguments.sweep == "seq") {
     sweep({64, 128, 256, 512, 1024}, &StepBenchOptions::tokens);
   } else if (arguments.sweep == "batch") {
@@ -123,9 +142,9 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
       ->capture_default_str();
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
   command
-      ->add_option("--shard-ranks", options.shard_ranks,
+      ->add_option("--shard-ranks", arguments->shard_ranks,
                    "with --shard 1, 2 or 3: workers that keep one copy of the model between them; "
-                   "0: all")
+                   "0: all; auto: those of each host")
       ->capture_default_str();
   command->add_option("--sweep", arguments->sweep,
                       "seq: 64 to 1024 tokens a sequence; batch: 1 to 16 sequences");

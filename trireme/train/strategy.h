@@ -34,6 +34,7 @@
 #include <optional>
 
 #include "trireme/comm/codec/compressed_all_reduce.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/train/optimizer_recipe.h"
 #include "trireme/train/spread_model.h"
 
@@ -161,8 +162,8 @@ struct ShardedOptions {
   int threads = 1;                 // of each; 0: the host's cores, divided among its workers
   std::int64_t micro_batches = 0;  // of a batch; 0: 4, or what the workers can share
   std::uint64_t seed = 0;          // of the models' initial weights
-  // Workers side by side that keep one copy of the model between them, those of a host say; 0: all
-  // (docs/data_parallel.md).
+  // Workers side by side that keep one copy of the model between them, those of a host say; 0: all;
+  // kHostRanks: those of each host (docs/data_parallel.md).
   int shard_ranks = 0;
 };
 

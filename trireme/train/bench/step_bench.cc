@@ -205,8 +205,10 @@ void StepBenchOptions::validate(int ranks) const {
         "--shard-ranks is of --shard 1, 2 and 3, but --shard is 0 and nothing is sharded: leave it "
         "out, or give a stage");
   }
-  const ShardPlan plan(ranks, shard_ranks);
-  if (shard >= 2) plan.rounds(accumulate * ranks, 0);
+  if (shard_ranks != kHostRanks) {
+    const ShardPlan plan(ranks, shard_ranks);
+    if (shard >= 2) plan.rounds(accumulate * ranks, 0);
+  }
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
   check_memory(*this, train_config(*this, known_model(model, tokens), 1));
 }
@@ -239,7 +241,10 @@ StepBenchReport bench_step(const StepBenchOptions& options, const std::string& f
   StepBenchReport report;
   report.options = options;
   report.ranks = group.size();
-  report.replicas = ShardPlan(report.ranks, options.shard_ranks).replicas();
+  if (options.shard_ranks == kHostRanks) {
+    report.options.shard_ranks = host_shard_ranks(group.hosts());
+  }
+  report.replicas = ShardPlan(report.ranks, report.options.shard_ranks).replicas();
   report.parameters = model.num_parameters();
   report.threads = at::get_num_threads();
   report.flops = static_cast<double>(options.accumulate) *
