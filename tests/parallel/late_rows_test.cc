@@ -31,9 +31,9 @@ namespace {
 
 using testing::formula_samples;
 using testing::gradients_of;
+using ::testing::HasSubstr;
 using testing::run_threads;
 using testing::same_bits;
-using ::testing::HasSubstr;
 
 using Order = std::vector<std::size_t>;
 
@@ -155,9 +155,9 @@ TEST(LateRows, TheMatrixLeavesFirstAndTheSumsAreTheSame) {
       for (const int micro_batches : {ranks, 2 * ranks, ranks == 2 ? 6 : 12}) {
         run_threads(ranks, [&](Group& group) {
           Words words(output), plain_words(output);
-          const auto run = run_steps(words, group, micro_batches, true, [&](int step, std::int64_t m) {
-            return words.loss(100 * step + m);
-          });
+          const auto run =
+              run_steps(words, group, micro_batches, true,
+                        [&](int step, std::int64_t m) { return words.loss(100 * step + m); });
           const auto plain =
               run_steps(plain_words, group, micro_batches, false,
                         [&](int step, std::int64_t m) { return plain_words.loss(100 * step + m); });
@@ -187,12 +187,11 @@ TEST(LateRows, ManyRowsTravelWithTheMatrix) {
         model.length = step == 1 ? kTokens : 10 * kTokens;
         return model.loss(100 * step + m, step == 1 ? 40 : kRows);
       };
-      const auto run = run_steps(
-          words, group, micro_batches, true,
-          [&](int step, std::int64_t m) { return loss_of(words, step, m); });
-      const auto plain = run_steps(
-          plain_words, group, micro_batches, false,
-          [&](int step, std::int64_t m) { return loss_of(plain_words, step, m); });
+      const auto run = run_steps(words, group, micro_batches, true,
+                                 [&](int step, std::int64_t m) { return loss_of(words, step, m); });
+      const auto plain =
+          run_steps(plain_words, group, micro_batches, false,
+                    [&](int step, std::int64_t m) { return loss_of(plain_words, step, m); });
       expect_same_bits(run, plain, group.rank());
       EXPECT_GT(run.num_late[1], 0);
       EXPECT_EQ(run.num_late[2], 0);

@@ -80,8 +80,8 @@ std::optional<std::size_t> LateRows::find(const at::Tensor& loss, const ModuleLa
   std::optional<std::size_t> found;
   for (std::size_t i = 0; i < layout.entries.size(); ++i) {
     const FlatEntry& entry = layout.entries[i];
-    const bool large = entry.count >= least_elements &&
-                       (!found || entry.count > layout.entries[*found].count);
+    const bool large =
+        entry.count >= least_elements && (!found || entry.count > layout.entries[*found].count);
     if (entry.shape.size() != 2 || !large || !layout.parameters[i].is_cpu()) continue;
     if (!ops::uses_in_graph(loss, layout.parameters[i]).lookups.empty()) found = i;
   }
@@ -127,8 +127,8 @@ ops::DirectGradients::Rules LateRows::rules() {
                 check_order();
                 ++additions_;
               },
-          .row_home = [this, is_ours](
-                          const at::Tensor& parameter) -> const ops::DirectGradients::RowHome* {
+          .row_home =
+              [this, is_ours](const at::Tensor& parameter) -> const ops::DirectGradients::RowHome* {
             if (!is_ours(parameter)) return nullptr;
             if (has_rows_apart()) return &home_;
             ++lookups_;  // which is going to be an addition
@@ -144,9 +144,8 @@ void LateRows::set_rows_apart(const at::Tensor& gradients) {
   const at::NoGradGuard no_grad;
   const MemoryScope scope(MemoryCategory::kGradients);
   home_.place.fill_(-1).index_copy_(0, rows_, at::arange(rows_.numel(), at::kLong));
-  home_.sums = gradients.narrow(0, place_.offset, place_.count)
-                   .view(place_.shape)
-                   .index_select(0, rows_);
+  home_.sums =
+      gradients.narrow(0, place_.offset, place_.count).view(place_.shape).index_select(0, rows_);
 }
 
 void LateRows::check_order() const {

@@ -63,8 +63,8 @@ class MatrixTravel {
 
   std::vector<at::Tensor> chain_;  // each [V, C]
   std::vector<std::uint8_t> marks_;
-  bool at_the_end_ = false;  // the whole matrix
-  at::Tensor rows_;          // i64 [n], ascending: those of all ranks
+  bool at_the_end_ = false;       // the whole matrix
+  at::Tensor rows_;               // i64 [n], ascending: those of all ranks
   std::vector<at::Tensor> late_;  // [n, C], by link of the chain
   std::vector<Bucket> waiting_;
 };
@@ -99,7 +99,7 @@ class LateRows {
 
   // The rows that this rank sets apart in this pass.
   std::vector<std::uint8_t> marks() const;
-  const at::Tensor& rows() const { return rows_; }         // i64 [R], ascending
+  const at::Tensor& rows() const { return rows_; }           // i64 [R], ascending
   const at::Tensor& row_sums() const { return home_.sums; }  // f32 [R, C]; undefined before
 
  private:

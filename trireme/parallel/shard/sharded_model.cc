@@ -41,7 +41,7 @@ const ShardOptions& checked(const ShardOptions& options) {
     throw_error<ConfigError>(
         "shard_ranks is {}, but in stage 0 of ZeRO nothing is sharded: leave it out, or use stage "
         "1, 2 or 3",
-        options.shard_ranks);
+        options.shard_ranks == kHostRanks ? "auto" : fmt::format("{}", options.shard_ranks));
   }
   if (options.bucket_bytes < 1) {
     throw_error<ConfigError>("buckets of {} bytes: at least 1", options.bucket_bytes);
@@ -55,6 +55,11 @@ const ShardOptions& checked(const ShardOptions& options) {
 
 void all_reduce_rows(Group& wire, const at::Tensor& rows) {
   wire.all_reduce(buffer_of_tensor(rows));
+}
+
+ShardPlan plan_of(const Group& group, const ShardOptions& options) {
+  return {group.size(), options.shard_ranks == kHostRanks ? host_shard_ranks(group.hosts())
+                                                          : options.shard_ranks};
 }
 
 }  // namespace
@@ -82,7 +87,7 @@ struct ShardedModel::Impl {
   Impl(torch::nn::Module& module, Group& group_in, const ShardOptions& options_in)
       : options(checked(options_in)),
         group(group_in.duplicate("sharded")),
-        groups(*group, ShardPlan(group->size(), options.shard_ranks), "model") {
+        groups(*group, plan_of(*group, options), "model") {
     check_same_model(*group, module);
     broadcast_model(*group, module);
     if (options.stage == 3) {
