@@ -91,7 +91,16 @@ TEST(GradientTree, AnyNumberOfLeavesIsTheTreeThatSplitsAtAPowerOfTwo) {
   GradientTree tree(5);
   for (int leaves = 1; leaves <= 7; ++leaves) {
     for (const bool in_parts : {false, true}) {
-      for (int i = 0; i < leaves - 1; ++i) tree.push(tree.buffer().copy_(leaf(i)));
+      for (int i = 0; i < leaves - 1; ++i) {
+        at::Tensor one = tree.buffer().copy_(leaf(i));
+        if (in_parts) {
+          tree.merge(one, 2, 5);
+          tree.merge(one, 0, 2);
+          tree.push_merged(std::move(one));
+        } else {
+          tree.push(std::move(one));
+        }
+      }
       at::Tensor last = tree.buffer().copy_(leaf(leaves - 1));
       if (in_parts) {
         const at::Tensor back = tree.fold(last, 3, 5);

@@ -4,6 +4,7 @@
 // Models with f16 parameters: f32 masters, f32 sums of gradients, and what the loss scale is for.
 // They compute in f32 inside, since LibTorch 1.13 has no f16 products on a CPU; their gradients are
 // f16, and that is what is tested.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/nn/module.h>
@@ -63,6 +64,7 @@ struct TrainOptions {
   double loss_factor = 1;                         // gradients are that much larger
   std::optional<optim::LossScaleConfig> scale{};  // none: f16 as it is
   std::int64_t steps = 40;
+  bool offload = false;
 };
 
 struct Trained {
@@ -75,7 +77,10 @@ struct Trained {
 Trained train(Group& group, const TrainOptions& run) {
   Net net;
   ShardedModel sharded(net, group,
-                       {.stage = run.stage, .dtype = run.dtype, .micro_batches = kMicroBatches});
+                       {.stage = run.stage,
+                        .dtype = run.dtype,
+                        .micro_batches = kMicroBatches,
+                        .offload = run.offload});
   // No epsilon: updates do not depend on the size of gradients.
   const auto optimizer = optim::make_optimizer(
       {.name = "adamw", .epsilon = 1e-30, .weight_decay = 0}, sharded.space());
@@ -163,15 +168,18 @@ TEST(HalfPrecision, EveryStageTrainsTheSameModelOnAnyNumberOfRanks) {
   for (const int stage : {0, 1, 2, 3}) {
     for (const int ranks : {1, 2, 4}) {
       run_threads(ranks, [&](Group& group) {
-        TrainOptions here = run;
-        here.stage = stage;
-        const Trained result = train(group, here);
-        const std::string where =
-            "stage " + std::to_string(stage) + ", " + std::to_string(ranks) + " ranks";
-        EXPECT_EQ(result.norms, expected.norms) << where;
-        EXPECT_EQ(result.overflows, expected.overflows) << where;
-        if (group.rank() == 0) {
-          EXPECT_TRUE(result.weights.equal(expected.weights)) << where;
+        for (const bool offload : {false, true}) {
+          TrainOptions here = run;
+          here.stage = stage;
+          here.offload = offload;
+          const Trained result = train(group, here);
+          const std::string where =
+              fmt::format("stage {}, {} ranks, offload {}", stage, ranks, offload);
+          EXPECT_EQ(result.norms, expected.norms) << where;
+          EXPECT_EQ(result.overflows, expected.overflows) << where;
+          if (group.rank() == 0) {
+            EXPECT_TRUE(result.weights.equal(expected.weights)) << where;
+          }
         }
       });
     }

@@ -29,17 +29,44 @@ at::Tensor fold(const std::vector<at::Tensor>& chain) {
   return chain.back();
 }
 
+GradientTree::GradientTree(std::int64_t size, Group* group, at::ScalarType dtype)
+    : GradientTree(size, [group, dtype](std::int64_t elements) {
+        return group != nullptr ? shared_zeros(*group, {elements}, dtype)
+                                : at::zeros({elements}, at::TensorOptions().dtype(dtype));
+      }) {}
+
 void GradientTree::push(at::Tensor gradient) {
   TRIREME_CHECK_EQ(gradient.numel(), size_, "gradient of another size");
-  partials_.push_back({0, std::move(gradient)});
-  while (partials_.size() >= 2 &&
-         partials_[partials_.size() - 2].height == partials_.back().height) {
-    Partial right = std::move(partials_.back());
-    partials_.pop_back();
-    add_gradients(partials_.back().sum, right.sum);
-    ++partials_.back().height;
-    pool_.push_back(std::move(right.sum));
+  merge(gradient, 0, size_);
+  push_merged(std::move(gradient));
+}
+
+// A sum of height h merges with one of height h alone: a leaf with one of 0, both with one of 1 ...
+std::size_t GradientTree::num_merging() const {
+  std::size_t merging = 0;
+  for (auto left = partials_.rbegin(); left != partials_.rend(); ++left) {
+    if (left->height != static_cast<int>(merging)) break;
+    ++merging;
   }
+  return merging;
+}
+
+void GradientTree::merge(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) {
+  std::vector<at::Tensor> links = chain(leaf, begin, end);
+  links.resize(num_merging() + 1);
+  trireme::fold(links);
+}
+
+void GradientTree::push_merged(at::Tensor leaf) {
+  const std::size_t merged = num_merging();
+  Partial sum{0, std::move(leaf)};
+  for (std::size_t i = 0; i < merged; ++i) {
+    pool_.push_back(std::move(sum.sum));
+    sum = std::move(partials_.back());
+    partials_.pop_back();
+    ++sum.height;
+  }
+  partials_.push_back(std::move(sum));
 }
 
 // What is left of a number of leaves that is no power of two: the last first, the top of the tree.
@@ -78,8 +105,7 @@ at::Tensor GradientTree::take(at::Tensor leaf) {
 at::Tensor GradientTree::buffer() {
   if (pool_.empty()) {
     const MemoryScope scope(MemoryCategory::kGradients);
-    return group_ != nullptr ? shared_zeros(*group_, {size_}, dtype_)
-                             : at::zeros({size_}, at::TensorOptions().dtype(dtype_));
+    return make_(size_);
   }
   at::Tensor result = std::move(pool_.back());
   pool_.pop_back();

@@ -21,7 +21,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <utility>
 #include <vector>
 
 namespace trireme {
@@ -39,11 +42,14 @@ at::Tensor fold(const std::vector<at::Tensor>& chain);
 // Not thread-safe.
 class GradientTree {
  public:
+  // Makes zeros [size] for sums to lie in.
+  using Make = std::function<at::Tensor(std::int64_t size)>;
+
   // dtype: f32 or f64. With a group, sums lie where its collectives use them; it must outlive the
   // tree.
   explicit GradientTree(std::int64_t size, Group* group = nullptr,
-                        at::ScalarType dtype = at::kFloat)
-      : size_(size), group_(group), dtype_(dtype) {}
+                        at::ScalarType dtype = at::kFloat);
+  GradientTree(std::int64_t size, Make make) : size_(size), make_(std::move(make)) {}
 
   // Zeros [size]: for gradients to be summed in.
   at::Tensor buffer();
@@ -52,6 +58,10 @@ class GradientTree {
   // The sum of all leaves pushed since the last take(), at least one. The tensor is the caller's
   // until give_back().
   at::Tensor take();
+  // push() in parts, on another thread say, as the leaf arrives: merge() once for each element,
+  // then push_merged(); nothing else of the tree changes in between.
+  void merge(const at::Tensor& leaf, std::int64_t begin, std::int64_t end);
+  void push_merged(at::Tensor leaf);
   // Elements [begin, end) of the sum of all leaves pushed and of this one, the last: [end - begin].
   // They are final, and lie in the tensor that take(leaf) will return. Once for each element.
   at::Tensor fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end);
@@ -60,7 +70,7 @@ class GradientTree {
   // The sum, after fold() was called for all elements.
   at::Tensor take(at::Tensor leaf);
   // Returns a tensor of take() to the pool, so that the next step allocates nothing. It must hold
-  // zeros.
+  // zeros, unless the caller overwrites all that buffer() gives.
   void give_back(at::Tensor zeros) { pool_.push_back(std::move(zeros)); }
 
  private:
@@ -68,9 +78,11 @@ class GradientTree {
     int height = 0;
     at::Tensor sum;
   };
+  // The partials that a new leaf merges with, the last ones.
+  std::size_t num_merging() const;
+
   std::int64_t size_;
-  Group* group_;
-  at::ScalarType dtype_;
+  Make make_;
   std::vector<Partial> partials_;  // heights strictly descending
   std::vector<at::Tensor> pool_;   // zeros
 };

@@ -78,7 +78,7 @@ std::vector<at::Tensor> with_data(std::vector<at::Tensor> tensors) {
   return tensors;
 }
 
-// By dtype, as one operation each. What is not contiguous is sent as a copy.
+// By dtype, as one operation each. What is not contiguous, or lies on a device, is sent as a copy.
 void broadcast_tensors(Group& group, const std::vector<at::Tensor>& tensors, int root) {
   const at::NoGradGuard no_grad;
   std::vector<std::pair<at::ScalarType, std::vector<std::pair<at::Tensor, at::Tensor>>>> by_dtype;
@@ -86,7 +86,7 @@ void broadcast_tensors(Group& group, const std::vector<at::Tensor>& tensors, int
     auto same = by_dtype.begin();
     while (same != by_dtype.end() && same->first != tensor.scalar_type()) ++same;
     if (same == by_dtype.end()) same = by_dtype.insert(same, {tensor.scalar_type(), {}});
-    same->second.emplace_back(tensor, tensor.detach().contiguous());
+    same->second.emplace_back(tensor, tensor.detach().cpu().contiguous());
   }
   for (const auto& [dtype, pairs] : by_dtype) {
     std::vector<Buffer> buffers;

@@ -26,7 +26,8 @@ void check_same_model(Group& group, const torch::nn::Module& module);
 void check_same_lines(Group& group, std::string_view what, const std::vector<std::string>& lines);
 
 // Parameters (also those that require no gradient) and buffers become the root's. Collective,
-// blocking. The module as check_same_model() wants it, on the CPU.
+// blocking. The module as check_same_model() wants it; from other devices than the CPU it travels
+// by way of a copy.
 void broadcast_model(Group& group, torch::nn::Module& module, int root = 0);
 // Buffers alone: running means and the like.
 void broadcast_module_buffers(Group& group, torch::nn::Module& module, int root = 0);

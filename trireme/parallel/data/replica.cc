@@ -83,6 +83,12 @@ struct Replica::Impl {
                 [this](Group& wire, std::size_t bucket, const at::Tensor& gradients) {
                   exchange(wire, bucket, gradients);
                 }) {
+    if (!flat.grad().is_cpu()) {
+      throw_error<ConfigError>(
+          "the parameters lie on {}, and replicas sum their gradients in host memory: move the "
+          "module to the CPU, or train it as a ShardedModel with offload",
+          flat.grad().device().str());
+    }
     if (options.compression && flat.grad().scalar_type() != at::kFloat) {
       throw_error<ConfigError>("gradients of {} do not travel encoded: leave compression out",
                                c10::toString(flat.grad().scalar_type()));

@@ -5,6 +5,7 @@
 
 #include "trireme/base/check.h"
 #include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/parallel/shard/device_link.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
@@ -18,7 +19,7 @@ at::Tensor BufferPool::take(std::int64_t elements) {
   }
   if (best == free_.end()) {
     const MemoryScope scope(MemoryCategory::kWorkspace);
-    all_.push_back(shared_zeros(group_, {elements}, dtype_));
+    all_.push_back(make_(elements));
     return all_.back();
   }
   const at::Tensor found = *best;
@@ -32,6 +33,18 @@ void BufferPool::give_back(const at::Tensor& buffer) {
     if (one.data_ptr() == buffer.data_ptr()) return free_.push_back(one);
   }
   TRIREME_ASSERT(false, "a buffer comes back to the pool that it was taken from");
+}
+
+BufferPool::Make computing_memory(Group& group, at::ScalarType dtype, const DeviceLink* link) {
+  if (link == nullptr) return host_memory(group, dtype, nullptr);
+  return [link, dtype](std::int64_t elements) { return link->device_memory(elements, dtype); };
+}
+
+BufferPool::Make host_memory(Group& group, at::ScalarType dtype, const DeviceLink* link) {
+  return [&group, link, dtype](std::int64_t elements) {
+    return link != nullptr ? link->host_zeros(group, {elements}, dtype)
+                           : shared_zeros(group, {elements}, dtype);
+  };
 }
 
 }  // namespace trireme

@@ -7,10 +7,12 @@
 #include <ATen/ops/full_like.h>
 
 #include <exception>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
 
+#include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
 #include "trireme/ops/kernels/tasks.h"
@@ -25,26 +27,39 @@ namespace {
 // Units whose gradients may be on their way while another's are summed.
 constexpr std::size_t kMostInFlight = 2;
 
+std::vector<ShardPiece> pieces_of(const ModuleLayout& layout, const ShardPlan& plan, int rank) {
+  return shard_pieces(layout.units, plan.index_of(rank), plan.shard_ranks());
+}
+
 }  // namespace
 
 ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group, const ShardPlan& plan,
-                                   std::int64_t micro_batches, OnUnit on_unit)
+                                   ShardedGradientsOptions options)
     : layout_(layout),
-      pieces_(shard_pieces(layout.units, plan.index_of(group.rank()), plan.shard_ranks())),
+      options_(std::move(options)),
+      leaf_plan_(options_.stage < 2 ? ShardPlan(group.size(), 1) : plan),
+      leaf_pieces_(pieces_of(layout, leaf_plan_, group.rank())),
+      pieces_(options_.stage == 0 ? leaf_pieces_ : pieces_of(layout, plan, group.rank())),
       entries_of_(layout.units.size()),
-      on_unit_(std::move(on_unit)),
       groups_(group, plan, "gradients"),
-      pool_(group, at::kFloat),
+      pool_(computing_memory(group, at::kFloat, options_.link)),
+      host_pool_(host_memory(group, at::kFloat, options_.link)),
       queue_(layout.entries, layout.units),
-      tree_(shard_size(pieces_)),
+      tree_(leaf_is_own() ? GradientTree(shard_size(leaf_pieces_),
+                                         host_memory(group, at::kFloat, options_.link))
+                          : GradientTree(shard_size(leaf_pieces_))),
       open_(layout.units.size()),
       account_(names_of(layout.entries)),
       thread_(group.duplicate("gradients")),
       hooks_(layout.parameters, [this](std::size_t entry, bool) { on_gradient(entry); }) {
+  TRIREME_ASSERT(options_.stage >= 2 || options_.link != nullptr,
+                 "gradients that the host computes are reduced in buckets in stage {}",
+                 options_.stage);
   for (std::size_t i = 0; i < layout.entries.size(); ++i) {
     entries_of_[layout.unit_of[i]].push_back(i);
   }
-  for (const std::vector<std::int64_t>& round : plan.rounds(micro_batches, group.rank())) {
+  for (const std::vector<std::int64_t>& round :
+       leaf_plan_.rounds(options_.micro_batches, group.rank())) {
     micro_batches_.insert(micro_batches_.end(), round.begin(), round.end());
     ends_round_.insert(ends_round_.end(), round.size() - 1, false);
     ends_round_.push_back(true);
@@ -87,8 +102,8 @@ void ShardedGradients::begin_micro_batch(double weight) {
         micro_batches_.size(), micro_batches_.size() == 1 ? "" : "es");
   }
   account_.add_weight(weight);
-  // The tree stays as it is while the communication thread folds a round's last leaf into it.
-  if (ends_round() || last_ended_round_) settle_last_leaf();
+  // The tree stays as it is while the communication thread works on it.
+  if (options_.link != nullptr || ends_round() || last_ended_round_) settle_last_leaf();
   leaf_ = tree_.buffer();
   queue_.begin();
   computing_ = true;
@@ -145,27 +160,61 @@ void ShardedGradients::launch(const std::vector<std::size_t>& units) {
     for (const std::size_t entry : entries_of_[unit]) {
       layout_.parameters[entry].mutable_grad().reset();
     }
-    in_flight_.push_back(thread_.post([this, unit, gradients = std::exchange(open_[unit], {}),
-                                       leaf = leaf_, ends_round = ends_round()](Group& wire) {
-      scatter(wire, unit, gradients, leaf);
-      if (ends_round) end_round_of(unit, leaf);
-    }));
-    if (on_unit_) on_unit_(unit);
+    in_flight_.push_back(
+        thread_.post([this, parcel = pack(unit)](Group& wire) { deliver(wire, parcel); }));
+    if (options_.on_unit) options_.on_unit(unit);
   }
 }
 
-void ShardedGradients::scatter(Group& wire, std::size_t unit, const at::Tensor& gradients,
-                               const at::Tensor& leaf) {
-  const ShardPiece& piece = pieces_[unit];
-  groups_.scatter(wire, layout_.units[unit], gradients,
-                  leaf.narrow(0, piece.local_begin, piece.count()));
-  pool_.give_back(gradients);
+ShardedGradients::Parcel ShardedGradients::pack(std::size_t unit) {
+  Parcel parcel{.unit = unit,
+                .computed = std::exchange(open_[unit], {}),
+                .host = {},
+                .copied = {},
+                .leaf = leaf_,
+                .ends_round = ends_round()};
+  if (options_.link == nullptr) {
+    parcel.host = parcel.computed;
+  } else {
+    parcel.host = leaf_is_own() ? piece_of(leaf_, unit) : host_pool_.take(parcel.computed.numel());
+    parcel.copied =
+        options_.link->start_copy(parcel.host, parcel.computed, options_.link->queued());
+  }
+  return parcel;
 }
 
-void ShardedGradients::end_round_of(std::size_t unit, const at::Tensor& leaf) {
-  const ShardPiece& piece = pieces_[unit];
-  const ops::RunTasksAlone alone;  // the pool computes
-  groups_.add_replicas(tree_.fold(leaf, piece.local_begin, piece.local_begin + piece.count()));
+void ShardedGradients::deliver(Group& wire, const Parcel& parcel) {
+  parcel.copied.wait();
+  const bool offloaded = options_.link != nullptr;
+  if (offloaded) pool_.give_back(parcel.computed);
+  if (!leaf_is_own()) {
+    groups_.scatter(wire, layout_.units[parcel.unit], parcel.host,
+                    piece_of(parcel.leaf, parcel.unit));
+    (offloaded ? host_pool_ : pool_).give_back(parcel.host);
+  }
+  std::optional<ops::RunTasksAlone> alone;
+  if (!offloaded || options_.link->device().is_cpu()) alone.emplace();  // the pool computes
+  if (parcel.ends_round) return end_round_of(wire, parcel);
+  const ShardPiece& piece = leaf_pieces_[parcel.unit];
+  if (offloaded) tree_.merge(parcel.leaf, piece.local_begin, piece.local_begin + piece.count());
+}
+
+void ShardedGradients::end_round_of(Group& wire, const Parcel& parcel) {
+  const ShardPiece& in_leaf = leaf_pieces_[parcel.unit];
+  at::Tensor sum =
+      tree_.fold(parcel.leaf, in_leaf.local_begin, in_leaf.local_begin + in_leaf.count());
+  if (options_.stage == 0) return wire.all_reduce(buffer_of_tensor(sum));
+  if (options_.stage == 1) {
+    const ShardPiece& own = pieces_[parcel.unit];
+    const at::Tensor whole = sum;
+    sum = whole.narrow(0, own.begin - in_leaf.begin, own.count());
+    groups_.scatter(wire, layout_.units[parcel.unit], whole, sum);
+  }
+  groups_.add_replicas(sum);
+}
+
+at::Tensor ShardedGradients::piece_of(const at::Tensor& leaf, std::size_t unit) const {
+  return leaf.narrow(0, leaf_pieces_[unit].local_begin, leaf_pieces_[unit].count());
 }
 
 void ShardedGradients::end_micro_batch() {
@@ -184,6 +233,8 @@ void ShardedGradients::settle_last_leaf() {
   at::Tensor leaf = std::exchange(last_leaf_, {});
   if (std::exchange(last_ended_round_, false)) {
     rounds_.push_back(tree_.take(std::move(leaf)));
+  } else if (options_.link != nullptr) {
+    tree_.push_merged(std::move(leaf));
   } else {
     tree_.push(std::move(leaf));
   }
@@ -220,14 +271,17 @@ at::Tensor ShardedGradients::sum_of_rounds() {
 
 std::vector<at::Tensor> ShardedGradients::pieces() {
   std::vector<at::Tensor> result;
-  for (const ShardPiece& piece : pieces_) {
-    result.push_back(sum_.narrow(0, piece.local_begin, piece.count()));
+  for (std::size_t unit = 0; unit < pieces_.size(); ++unit) {
+    const ShardPiece& piece = pieces_[unit];
+    result.push_back(
+        piece_of(sum_, unit).narrow(0, piece.begin - leaf_pieces_[unit].begin, piece.count()));
   }
   return result;
 }
 
 void ShardedGradients::clear(bool pieces_are_zeros) {
   const at::NoGradGuard no_grad;
+  // What the reduction has left in other ranks' pieces (stage 1) may stay: leaves are overwritten.
   if (!pieces_are_zeros) sum_.zero_();
   tree_.give_back(std::exchange(sum_, {}));
 }

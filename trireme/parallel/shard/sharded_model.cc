@@ -13,12 +13,14 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
-#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/model_agreement.h"
 #include "trireme/parallel/shard/before_backward.h"
+#include "trireme/parallel/shard/device_link.h"
+#include "trireme/parallel/shard/device_weights.h"
 #include "trireme/parallel/shard/flat_weights.h"
+#include "trireme/parallel/shard/own_weights.h"
 #include "trireme/parallel/shard/reduced_gradients.h"
 #include "trireme/parallel/shard/segment_counts.h"
 #include "trireme/parallel/shard/shard_groups.h"
@@ -62,36 +64,38 @@ ShardPlan plan_of(const Group& group, const ShardOptions& options) {
                                                           : options.shard_ranks};
 }
 
-}  // namespace
-
-// f32 values of the pieces, entry by entry.
-at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces) {
-  const at::NoGradGuard no_grad;
-  const MemoryScope scope(MemoryCategory::kWeights);
-  const at::Tensor result = at::zeros({shard_size(pieces)}, at::TensorOptions().dtype(at::kFloat));
-  for (const ShardPiece& piece : pieces) {
-    for (std::size_t i = 0; i < layout.entries.size(); ++i) {
-      const FlatEntry& entry = layout.entries[i];
-      const std::int64_t begin = std::max(entry.offset, piece.begin);
-      const std::int64_t end = std::min(entry.offset + entry.count, piece.end);
-      if (begin >= end) continue;
-      result.narrow(0, piece.local_begin + begin - piece.begin, end - begin)
-          .copy_(layout.parameters[i].detach().reshape({-1}).narrow(0, begin - entry.offset,
-                                                                    end - begin));
-    }
+// Where the module computes.
+c10::Device device_of(const torch::nn::Module& module) {
+  for (const at::Tensor& parameter : module.parameters()) {
+    if (parameter.requires_grad()) return parameter.device();
   }
-  return result;
+  return at::kCPU;
 }
+
+std::unique_ptr<DeviceLink> make_link(const torch::nn::Module& module, bool offload) {
+  const c10::Device device = device_of(module);
+  if (offload) return std::make_unique<DeviceLink>(device);
+  if (device.is_cpu()) return nullptr;
+  throw_error<ConfigError>(
+      "the parameters lie on {}, and sharded models are summed and updated in host memory: set "
+      "ShardOptions::offload, or move the module to the CPU",
+      device.str());
+}
+
+}  // namespace
 
 struct ShardedModel::Impl {
   Impl(torch::nn::Module& module, Group& group_in, const ShardOptions& options_in)
       : options(checked(options_in)),
+        link(make_link(module, options.offload)),
         group(group_in.duplicate("sharded")),
         groups(*group, plan_of(*group, options), "model") {
     check_same_model(*group, module);
     broadcast_model(*group, module);
     if (options.stage == 3) {
       make_units(module);
+    } else if (link != nullptr) {
+      make_device_weights(module);
     } else {
       make_flat(module);
     }
@@ -101,7 +105,7 @@ struct ShardedModel::Impl {
   bool sharded() const { return options.stage > 0; }
   bool has_masters() const { return options.dtype != at::kFloat; }
 
-  // Stages 0 to 2.
+  // Stages 0 to 2 on the host.
   void make_flat(torch::nn::Module& module) {
     const ModuleLayout before = make_layout(module, options.units);
     segments = options.stage == 2
@@ -115,7 +119,8 @@ struct ShardedModel::Impl {
         FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
     if (options.stage == 2) {
       gradients = std::make_unique<ShardedGradients>(
-          flat->layout(), *group, groups.plan(), options.micro_batches, ShardedGradients::OnUnit());
+          flat->layout(), *group, groups.plan(),
+          ShardedGradientsOptions{.stage = options.stage, .micro_batches = options.micro_batches});
     } else {
       gradients =
           std::make_unique<ReducedGradients>(*flat, *group, groups.plan(),
@@ -130,6 +135,24 @@ struct ShardedModel::Impl {
             .dtype = options.dtype, .sharded_optimizer = sharded(), .segments = segments});
   }
 
+  // Stages 0 to 2 on a device.
+  void make_device_weights(torch::nn::Module& module) {
+    const ModuleLayout before = make_layout(module, options.units);
+    segments = before.units;
+    const at::Tensor masters = copy_pieces(before, own_pieces());
+    flat = std::make_unique<FlatParameters>(
+        module, options.dtype, FlatOptions{.units = options.units, .gradients = false});
+    gradients = std::make_unique<ShardedGradients>(
+        flat->layout(), *group, groups.plan(),
+        ShardedGradientsOptions{
+            .stage = options.stage, .micro_batches = options.micro_batches, .link = link.get()});
+    weights = std::make_unique<DeviceWeights>(*flat, masters, shard_group(),
+                                              WeightStoreOptions{.dtype = options.dtype,
+                                                                 .sharded_optimizer = sharded(),
+                                                                 .segments = segments,
+                                                                 .link = link.get()});
+  }
+
   // Stage 3.
   void make_units(torch::nn::Module& module) {
     unit_layout = std::make_unique<ModuleLayout>(make_layout(module, options.units));
@@ -140,10 +163,14 @@ struct ShardedModel::Impl {
                            .sharded_optimizer = true,
                            .segments = segments,
                            .prefetch = options.prefetch,
-                           .gather_budget_bytes = options.gather_budget_bytes});
+                           .gather_budget_bytes = options.gather_budget_bytes,
+                           .link = link.get()});
     gradients = std::make_unique<ShardedGradients>(
-        *unit_layout, *group, groups.plan(), options.micro_batches,
-        [this](std::size_t unit) { weights->release(unit); });
+        *unit_layout, *group, groups.plan(),
+        ShardedGradientsOptions{.stage = options.stage,
+                                .micro_batches = options.micro_batches,
+                                .on_unit = [this](std::size_t unit) { weights->release(unit); },
+                                .link = link.get()});
     store->shrink();
     unit_weights = store.get();
     weights = std::move(store);
@@ -195,6 +222,7 @@ struct ShardedModel::Impl {
   }
 
   ShardOptions options;
+  std::unique_ptr<DeviceLink> link;  // with offload; the stores copy by it
   std::unique_ptr<Group> group;
   ShardGroups groups;
   std::vector<FlatSegment> segments;
@@ -322,7 +350,8 @@ at::Tensor ShardedModel::gather_shard(const at::Tensor& shard) {
 }
 
 at::Tensor ShardedModel::gather_weights() {
-  if (!impl_->sharded() && !impl_->has_masters()) return impl_->flat->data();
+  const bool whole_in_flat = !impl_->sharded() && !impl_->has_masters() && impl_->link == nullptr;
+  if (whole_in_flat) return impl_->flat->data();
   const at::Tensor shard =
       at::empty({shard_size(impl_->shard)}, at::TensorOptions().dtype(at::kFloat));
   for (std::size_t i = 0; i < impl_->shard.size(); ++i) {

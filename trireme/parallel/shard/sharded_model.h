@@ -36,6 +36,21 @@
 // (shard_plan.h). Between them a rank sends 2 (N/S - 1) / (N/S) x P/S elements a step and no
 // weights, all else stays inside: for a slow network between hosts. The price is memory.
 //
+// Offload (ZeRO-Offload; Ren et al. 2021): a module on a GPU computes there, on weights that come
+// from host memory; f32 masters, sums of gradients and the optimizer lie and work on the host. In
+// all stages gradients go there unit by unit, not in buckets, while backward computes the units
+// before, and are summed as without. Weights come back in step(), in stage 3 ahead of their use.
+// Bytes of P parameters with AdamW, which keeps two moments:
+//
+//   stage   GPU, f32 or bf16   host, f32          host, bf16
+//     0     4 P or 2 P         16 P               18 P
+//     1     4 P or 2 P         4 P + 12 P/N       4 P + 14 P/N
+//     2     4 P or 2 P         16 P/N             18 P/N
+//     3     none               16 P/N             18 P/N
+//
+// and on the GPU f32 gradients of the unit at hand, of what belongs to no unit and of at most three
+// units on their way, and in stage 3 what is gathered. docs/data_parallel.md has the rest.
+//
 // The result is the same, bit for bit, for every stage, number of ranks and of copies in f32:
 // micro-batches are summed in one tree (micro_batch_plan.h), the norm over one row of blocks
 // (flat_layout.h).
@@ -82,6 +97,9 @@ struct ShardOptions {
   // and whose ranks should share a host. 0: all ranks. kHostRanks: the ranks of one host, of which
   // the group knows.
   int shard_ranks = 0;
+  // For a module on a GPU: see above. One on the CPU then computes on weights of its own beside the
+  // host's, by real copies: a trial of the same.
+  bool offload = false;
 };
 
 // Movable. Not thread-safe. All ranks of the group make one alike and call its functions in the
@@ -92,7 +110,11 @@ class ShardedModel {
   // outlives this, as does the group. Collective, blocking. Throws ConfigError: a stage that is not
   // 0 to 3; shard_ranks as ShardPlan and host_shard_ranks() do, and in stage 0; micro_batches that
   // the ranks cannot share (stages 2 and 3: ShardPlan::rounds()); a budget that the largest unit
-  // exceeds; models that differ. ShapeError as make_layout() does. CommError.
+  // exceeds; models that differ; parameters on another device than the CPU without offload, or on
+  // one that DeviceLink refuses. ShapeError as make_layout() does. CommError.
+  //
+  // On a GPU everything is to run on the stream that is current now, and ranks that are threads of
+  // one process need a GPU each, since LibTorch has one thread for backward passes on it.
   ShardedModel(torch::nn::Module& module, Group& group, const ShardOptions& options);
   ~ShardedModel();
   ShardedModel(ShardedModel&&) noexcept;

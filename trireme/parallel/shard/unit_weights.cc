@@ -17,30 +17,18 @@
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
-namespace {
 
-at::Tensor computing_shard(const at::Tensor& masters, at::ScalarType dtype, Group& group) {
-  const MemoryScope scope(MemoryCategory::kWeights);
-  const at::Tensor shard = shared_zeros(group, {masters.numel()}, dtype);
-  shard.copy_(masters);
-  return shard;
-}
-
-}  // namespace
-
-// In f32 the pieces that the optimizer updates are those that are gathered.
-UnitWeights::UnitWeights(ModuleLayout& layout, at::Tensor masters, Group& group,
+UnitWeights::UnitWeights(ModuleLayout& layout, const at::Tensor& masters, Group& group,
                          WeightStoreOptions options)
     : layout_(layout),
       options_(std::move(options)),
-      pieces_(shard_pieces(layout.units, group.rank(), group.size())),
-      masters_(options_.dtype == at::kFloat ? computing_shard(masters, at::kFloat, group)
-                                            : std::move(masters)),
-      shard_(options_.dtype == at::kFloat ? masters_
-                                          : computing_shard(masters_, options_.dtype, group)),
-      nothing_(at::empty({0}, at::TensorOptions().dtype(options_.dtype))),
+      own_(masters, shard_pieces(layout.units, group.rank(), group.size()), options_.dtype, group,
+           options_.link),
+      nothing_(at::empty(
+          {0},
+          at::TensorOptions().dtype(options_.dtype).device(layout.parameters.front().device()))),
       units_(layout.units.size()),
-      pool_(group, options_.dtype),
+      pool_(computing_memory(group, options_.dtype, options_.link)),
       thread_(group.duplicate("weights")) {
   const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < layout_.entries.size(); ++i) {
@@ -50,9 +38,9 @@ UnitWeights::UnitWeights(ModuleLayout& layout, at::Tensor masters, Group& group,
     units_[layout_.unit_of[i]].entries.push_back(i);
   }
   for (at::Tensor& parameter : layout_.frozen) parameter.set_data(parameter.to(options_.dtype));
+  if (options_.link != nullptr) gather_.emplace(*options_.link, options_.dtype, layout.units);
   std::int64_t largest = 0;
   for (std::size_t unit = 0; unit < units_.size(); ++unit) {
-    units_[unit].shard = shard_.narrow(0, pieces_[unit].local_begin, pieces_[unit].count());
     if (unit > 0) largest = std::max(largest, unit_bytes(unit));
   }
   const std::int64_t least = unit_bytes(0) + largest;
@@ -73,15 +61,6 @@ void UnitWeights::shrink() {
   for (at::Tensor& parameter : layout_.parameters) parameter.set_data(nothing_);
 }
 
-std::vector<WeightStore::Piece> UnitWeights::pieces() {
-  std::vector<Piece> result;
-  for (std::size_t i = 0; i < pieces_.size(); ++i) {
-    const at::Tensor master = masters_.narrow(0, pieces_[i].local_begin, pieces_[i].count());
-    result.push_back({master, options_.dtype == at::kFloat ? at::Tensor() : units_[i].shard});
-  }
-  return result;
-}
-
 void UnitWeights::begin_pass() {
   end_pass();
   if (!seen_.empty()) order_ = std::exchange(seen_, {});
@@ -94,10 +73,22 @@ void UnitWeights::start_gather(std::size_t unit) {
   const FlatSegment& segment = layout_.units[unit];
   gathered_bytes_ += unit_bytes(unit);
   u.buffer = pool_.take(segment.end - segment.begin);
-  u.ticket = thread_.post([segment, shard = u.shard, buffer = u.buffer](Group& wire) {
-    wire.all_gather(buffer_of_tensor(shard), buffer_of_tensor(buffer),
-                    segment_counts(segment, wire.size()));
+  const DevicePoint computed = options_.link != nullptr ? options_.link->queued() : DevicePoint();
+  u.ticket = thread_.post([this, unit, buffer = u.buffer, computed](Group& wire) {
+    gather(wire, unit, buffer, computed);
   });
+}
+
+void UnitWeights::gather(Group& wire, std::size_t unit, const at::Tensor& buffer,
+                         const DevicePoint& computed) {
+  const FlatSegment& segment = layout_.units[unit];
+  const at::Tensor own = own_.computing(unit);
+  if (gather_) {
+    units_[unit].copied = gather_->start(wire, segment, own, buffer, computed);
+  } else {
+    wire.all_gather(buffer_of_tensor(own), buffer_of_tensor(buffer),
+                    segment_counts(segment, wire.size()));
+  }
 }
 
 void UnitWeights::attach(std::size_t unit) {
@@ -105,16 +96,20 @@ void UnitWeights::attach(std::size_t unit) {
   if (u.attached) return;
   start_gather(unit);
   thread_.wait(u.ticket);
+  u.copied.hold_device();
   const at::NoGradGuard no_grad;
   if (!u.full.defined()) {
-    u.full = at::from_blob(u.buffer.data_ptr(), u.buffer.sizes(), u.buffer.options());
+    u.full = at::for_blob(u.buffer.data_ptr(), u.buffer.sizes())
+                 .options(u.buffer.options())
+                 .target_device(u.buffer.device())
+                 .make_tensor();
     for (const std::size_t entry : u.entries) {
       const FlatEntry& e = layout_.entries[entry];
       u.places.push_back(
           u.full.narrow(0, e.offset - layout_.units[unit].begin, e.count).view(e.shape));
     }
   } else {
-    u.full.storage().set_data_ptr(at::DataPtr(u.buffer.data_ptr(), at::kCPU));
+    u.full.storage().set_data_ptr(at::DataPtr(u.buffer.data_ptr(), u.buffer.device()));
   }
   for (std::size_t i = 0; i < u.entries.size(); ++i) {
     layout_.parameters[u.entries[i]].set_data(u.places[i]);
@@ -127,7 +122,7 @@ void UnitWeights::detach(std::size_t unit) {
   if (!u.buffer.defined()) return;
   if (u.attached) {
     for (const std::size_t entry : u.entries) layout_.parameters[entry].set_data(nothing_);
-    u.full.storage().set_data_ptr(at::DataPtr(nullptr, at::kCPU));
+    u.full.storage().set_data_ptr(at::DataPtr(nullptr, u.buffer.device()));
     u.attached = false;
   } else {
     thread_.wait(u.ticket);
@@ -175,8 +170,10 @@ void UnitWeights::leave(std::size_t unit, bool backward_follows) {
 
 void UnitWeights::release(std::size_t unit) { detach(unit); }
 
+// Pieces may be changed from here on.
 void UnitWeights::end_pass() {
   for (std::size_t unit = 0; unit < units_.size(); ++unit) detach(unit);
+  for (const Unit& unit : units_) unit.copied.wait();
 }
 
 }  // namespace trireme

@@ -20,6 +20,7 @@ class Module;
 
 namespace trireme {
 
+class DeviceLink;
 class Group;
 
 class WeightStore {
@@ -54,9 +55,7 @@ struct WeightStoreOptions {
   std::vector<FlatSegment> segments;
   int prefetch = 1;
   std::int64_t gather_budget_bytes = 0;
+  DeviceLink* link = nullptr;  // to the device that computes; null: the host does
 };
-
-// f32 values of this rank's pieces of the parameters, one piece after the other.
-at::Tensor copy_pieces(const ModuleLayout& layout, const std::vector<ShardPiece>& pieces);
 
 }  // namespace trireme
