@@ -211,6 +211,32 @@ struct RuledOut {
   }
 };
 
+struct CountSettings {
+  std::int64_t count = 2;
+  void visit(ConfigFields& f) { f.field("count", count, "how many", {"auto", -1}); }
+};
+
+TEST(Config, AWordMayStandForANumber) {
+  const auto count_of = [](const std::string& text) {
+    CountSettings settings;
+    bind_config(ConfigTree::parse(text, "train.yaml", {}), settings);
+    return settings.count;
+  };
+  EXPECT_EQ(count_of(""), 2);
+  EXPECT_EQ(count_of("count: 7"), 7);
+  EXPECT_EQ(count_of("count: auto"), -1);
+  for (const std::string text : {"all", "-1", "2.5", "'auto'", "[auto]"}) {
+    try {
+      count_of("count: " + text);
+      ADD_FAILURE() << text;
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("train.yaml:1: count wants a whole number or auto, got"));
+    }
+  }
+  EXPECT_EQ(config_to_yaml(CountSettings{.count = -1}), "count: auto\n");
+  EXPECT_EQ(config_to_yaml(CountSettings{.count = 7}), "count: 7\n");
+}
+
 TEST(Config, SettingsThatAnotherRulesOutAreRefusedWithTheReason) {
   const auto read = [](const std::string& text) {
     RuledOut settings;

@@ -56,6 +56,7 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
   EXPECT_THAT(keys_of(step), ElementsAreArray({"accumulate",
                                                "batch",
                                                "bytes_sent",
+                                               "bytes_sent_between_replicas",
                                                "commit",
                                                "communication_ms",
                                                "communication_ms_p10",
@@ -85,6 +86,7 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                                "ranks",
                                                "seq",
                                                "shard",
+                                               "shard_ranks",
                                                "share_of_limit",
                                                "state_bytes_per_parameter",
                                                "step_ms",
@@ -172,6 +174,34 @@ TEST(BenchStepWorkers, ShareStateAndTrafficAsTheStagesSay) {
   }
 }
 
+// With S = 2 ranks to a copy and R = 2 copies: what the stages say of two ranks, and of gradients
+// 2 (R - 1) / R of a rank's half besides, between copies.
+TEST(BenchStepWorkers, CopiesExchangeGradientsAlone) {
+  const auto run = [](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--batch", "1", "--seq", "8", "--steps", "2", "--workers",
+                                       "4", "--no-limit", "--json"});
+    const auto all = rows(bench_step(arguments));
+    return all.size() == 1 ? all[0] : nlohmann::json();
+  };
+  const nlohmann::json whole = run({"--shard", "1"});
+  EXPECT_EQ(whole.at("shard_ranks"), 0);
+  EXPECT_EQ(whole.at("bytes_sent_between_replicas"), 0);
+  for (const std::string stage : {"1", "3"}) {
+    const nlohmann::json step = run({"--shard", stage, "--shard-ranks", "2"});
+    EXPECT_EQ(step.at("loss"), whole.at("loss"));
+    EXPECT_EQ(step.at("ranks"), 4);
+    EXPECT_EQ(step.at("shard_ranks"), 2);
+    const double parameters = step.at("parameters");
+    const double across = step.at("bytes_sent_between_replicas").get<double>() / parameters;
+    EXPECT_NEAR(across, 2, 0.4) << "f32, and gaps";
+    const double inside = step.at("bytes_sent").get<double>() / parameters - across;
+    EXPECT_NEAR(inside, stage == "1" ? 4 : 6, 1.3);
+  }
+  const nlohmann::json host = run({"--shard", "2", "--shard-ranks", "auto"});
+  EXPECT_EQ(host.at("shard_ranks"), 4) << "of one host";
+  EXPECT_EQ(host.at("bytes_sent_between_replicas"), 0);
+}
+
 TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({}, "gpt5"), {"gpt5", "gpt2-124m", "tiny"});
   expect_refused(bench_step({"--dtype", "f16"}), {"f16", "f32", "bf16"});
@@ -181,6 +211,12 @@ TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({"--seq", "-3"}), {"--seq", "-3"});
   expect_refused(bench_step({"--steps", "0"}), {"--steps", "0"});
   expect_refused(bench_step({"--shard", "4"}), {"--shard", "4"});
+  expect_refused(bench_step({"--shard-ranks", "2"}), {"--shard-ranks", "--shard is 0"});
+  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "some"}),
+                 {"--shard-ranks", "some", "auto"});
+  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "-1"}), {"--shard-ranks", "-1"});
+  expect_refused(bench_step({"--shard", "1", "--shard-ranks", "3", "--workers", "4"}),
+                 {"4 ranks", "3 ranks each", "use 1, 2, 4"});
   expect_refused(bench_step({"--accumulate", "0"}), {"--accumulate", "0"});
   expect_refused(bench_step({"--sweep", "width"}), {"width", "seq", "batch"});
   expect_refused(run_program({kTrireme, "bench", "step", "--threads", "0"}), {"--threads", "0"});

@@ -101,6 +101,42 @@ TEST_F(LaunchedTrainingTest, WorkersOfOneLauncherAreEnough) {
   EXPECT_FALSE(std::filesystem::exists(path("refused")));
 }
 
+// Each launcher's workers on a host of their own, as TRIREME_HOST_ID has it.
+TEST_F(LaunchedTrainingTest, KeepsACopyOfTheModelInEachHost) {
+  const Listener listener = listen_on_free_port();
+  ::close(listener.fd);
+  const auto launcher = [&](const std::string& node) {
+    return joined({kTrireme, "launch", "-n", "2", "--nodes", "2", "--node-rank", node,
+                   "--rendezvous", "127.0.0.1:" + std::to_string(listener.port), "--"},
+                  train_command("run", {"parallel.shard=2", "parallel.shard_ranks=auto"}));
+  };
+  Program first(launcher("0"), {{"TRIREME_HOST_ID", "left"}});
+  Program second(launcher("1"), {{"TRIREME_HOST_ID", "right"}});
+  EXPECT_EQ(second.wait(seconds(60)).exit_code, 0);
+  const ProgramResult result = first.wait(seconds(60));
+  expect_the_run_of_one(result, "run");
+  EXPECT_THAT(result.err,
+              HasSubstr("parallel.shard_ranks is auto: the 2 workers of each host keep a copy"));
+  EXPECT_THAT(read_text(path("run/config.yaml")), HasSubstr("shard_ranks: auto"));
+}
+
+// Before any worker is met: nobody would come.
+TEST_F(LaunchedTrainingTest, RefusesCopiesInHostsThatCannotHaveThem) {
+  const auto refused = [&](const std::string& size, const std::string& local_size) {
+    return run_program(train_command("run", {"parallel.shard=1", "parallel.shard_ranks=auto"}),
+                       seconds(60),
+                       {{"RANK", "0"},
+                        {"WORLD_SIZE", size},
+                        {"LOCAL_RANK", "0"},
+                        {"LOCAL_WORLD_SIZE", local_size},
+                        {"MASTER_ADDR", "127.0.0.1"},
+                        {"MASTER_PORT", "1"}});
+  };
+  expect_refused(refused("4", "3"), {"parallel.shard_ranks is auto", "3 of 4 workers"});
+  expect_refused(refused("6", "3"), {"3 of 6 workers", "a power of two"});
+  EXPECT_FALSE(std::filesystem::exists(path("run")));
+}
+
 TEST_F(LaunchedTrainingTest, CtrlCSavesAndEndsAll) {
   Program program(joined({kTrireme, "launch", "-n", "2", "--"},
                          train_command("run", {"train.steps=100000", "checkpoint.every=0"})));

@@ -162,6 +162,10 @@ TEST_F(TrainTest, RefusesLayoutsThatCannotBe) {
   expect_refused(train("run", {"parallel.shard=4"}), {"parallel.shard", "4", "0, 1, 2 or 3"});
   expect_refused(train("run", {"parallel.shard_ranks=2", "--workers", "4"}),
                  {"parallel.shard_ranks", "parallel.shard is 0"});
+  expect_refused(train("run", {"parallel.shard_ranks=auto", "--workers", "4"}),
+                 {"parallel.shard_ranks is auto", "parallel.shard is 0"});
+  expect_refused(train("run", {"parallel.shard=1", "parallel.shard_ranks=host", "--workers", "4"}),
+                 {"parallel.shard_ranks", "a whole number or auto", "'host'"});
   expect_refused(train("run", {"parallel.shard=1", "parallel.shard_ranks=3", "--workers", "4"}),
                  {"4 ranks", "3 ranks each", "use 1, 2, 4"});
   expect_refused(train("run", {"parallel.shard=2", "batch.micro_batches=6", "--workers", "3"}),

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/placements.h"
 #include "tests/support/ranks.h"
 #include "tests/support/reference_tree.h"
 #include "trireme/base/error.h"
@@ -250,6 +251,16 @@ INSTANTIATE_TEST_SUITE_P(Engines, GroupTest,
                            return std::get<0>(test.param) + "_" +
                                   std::to_string(std::get<1>(test.param));
                          });
+
+TEST(GroupHosts, AreNumberedByTheirLowestRank) {
+  testing::run_placed({"shm+gloo", {7, 3, 7, 5, 3}}, [](Group& world) {
+    EXPECT_EQ(world.hosts(), (std::vector<int>{0, 1, 0, 2, 1}));
+    if (world.rank() == 0) return;
+    const auto part = world.split("part", {1, 2, 3, 4});
+    EXPECT_EQ(part->hosts(), (std::vector<int>{0, 1, 2, 0}));
+  });
+  run_threads(1, [](Group& alone) { EXPECT_EQ(alone.hosts(), std::vector<int>{0}); });
+}
 
 TEST(GroupArguments, AreRefusedBeforeAnythingIsSent) {
   run_threads(2, [](Group& group) {

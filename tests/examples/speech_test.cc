@@ -35,9 +35,7 @@ TEST(LogMel, ATonePeaksInTheBandOfItsPitch) {
   EXPECT_GT(features[35][25].item<float>(), 0.5F);
 }
 
-TEST(LogMel, TheShortestSoundHasAFrame) {
-  EXPECT_GE(log_mel(torch::ones({1}), 22050).size(0), 1);
-}
+TEST(LogMel, TheShortestSoundHasAFrame) { EXPECT_GE(log_mel(torch::ones({1}), 22050).size(0), 1); }
 
 // One test: eSpeak starts once in a process.
 TEST(Speaker, SaysAllWordsByAllVoicesAndRefusesOthers) {

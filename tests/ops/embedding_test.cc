@@ -9,6 +9,7 @@
 
 #include "tests/support/operations_of_training.h"
 #include "trireme/base/error.h"
+#include "trireme/ops/parameter_gradient.h"
 
 namespace trireme {
 namespace {
@@ -68,6 +69,51 @@ TEST(EmbeddingOp, GradientsAreSumsInOrder) {
   ops::embedding(table, fours).backward(torch::ones({2000, 3}, at::kBFloat16));
   EXPECT_EQ(table.grad()[4][2].item<float>(), 2000.0F);  // bf16 sums end at 256
   EXPECT_EQ(table.grad()[0][0].item<float>(), 0.0F);
+}
+
+TEST(EmbeddingOp, ItsUsesAreReadFromTheGraph) {
+  const auto table = normal({7, 5}, 1).to(at::kFloat).requires_grad_(true);
+  const auto other = normal({7, 5}, 2).to(at::kFloat).requires_grad_(true);
+  const auto first = torch::tensor({6, 0, 6}, at::kLong), second = torch::tensor({2}, at::kLong);
+  const auto x = ops::embedding(table, first).sum(0) + ops::embedding(table, second)[0];
+  const auto loss = (table.matmul(x) * other.matmul(x)).sum() + table.sum();
+  const auto uses = ops::uses_in_graph(loss, table);
+  ASSERT_EQ(uses.lookups.size(), 2U);
+  const bool in_order = uses.lookups[0].equal(first);
+  EXPECT_TRUE(uses.lookups[in_order ? 1 : 0].equal(second));
+  EXPECT_TRUE(uses.lookups[in_order ? 0 : 1].equal(first));
+  EXPECT_EQ(uses.others, 2);
+  const auto none = ops::uses_in_graph(ops::embedding(other, first).sum(), table);
+  EXPECT_TRUE(none.lookups.empty());
+  EXPECT_EQ(none.others, 0);
+  EXPECT_EQ(ops::uses_in_graph(table.detach().sum(), table).others, 0);
+  // As positions it is used, and not looked up.
+  const auto positions = normal({3, 5}, 3).to(at::kFloat).requires_grad_(true);
+  const auto moved = ops::embedding(table, first, positions).sum();
+  EXPECT_EQ(ops::uses_in_graph(moved, positions).others, 1);
+  EXPECT_TRUE(ops::uses_in_graph(moved, positions).lookups.empty());
+}
+
+TEST(EmbeddingOp, AddsRowsWhereTheyAreAtHome) {
+  const auto table = normal({7, 5}, 1).to(at::kFloat).requires_grad_(true);
+  table.mutable_grad() = torch::zeros_like(table);
+  const auto indices = torch::tensor({6, 0, 6, 2}, at::kLong);
+  const auto factors = normal({4, 5}, 2).to(at::kFloat);
+  ops::DirectGradients::RowHome home{torch::full({3, 5}, 0.5, at::kFloat),
+                                     torch::tensor({1, -1, 2, -1, -1, -1, 0}, at::kLong)};
+  const auto pass = [&] {
+    const ops::DirectGradients direct({.row_home = [&](const at::Tensor& parameter) {
+      return parameter.is_same(table) ? &home : nullptr;
+    }});
+    (ops::embedding(table, indices) * factors).sum().backward();
+  };
+  pass();
+  EXPECT_TRUE(home.sums[0].equal(0.5F + (factors[0] + factors[2])));
+  EXPECT_TRUE(home.sums[1].equal(0.5F + factors[1]));
+  EXPECT_TRUE(home.sums[2].equal(0.5F + factors[3]));
+  EXPECT_EQ(table.grad().abs().sum().item<float>(), 0);
+  home.place[2] = -1;
+  EXPECT_THROW(pass(), Error);
 }
 
 TEST(EmbeddingOp, TakesNoIndices) {

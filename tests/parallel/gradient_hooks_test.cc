@@ -28,7 +28,7 @@ at::Tensor leaf(double value) { return torch::full({3}, value, at::kDouble).requ
 TEST(GradientHooks, CallOncePerPassInItsOrderAfterTheSum) {
   const std::vector<at::Tensor> parameters{leaf(2), leaf(3), leaf(5)};
   std::vector<std::size_t> calls;
-  const GradientHooks hooks(parameters, [&](std::size_t i) {
+  const GradientHooks hooks(parameters, [&](std::size_t i, bool) {
     calls.push_back(i);
     EXPECT_TRUE(parameters[i].grad().defined()) << i;
   });
@@ -47,7 +47,7 @@ TEST(GradientHooks, CallOncePerPassInItsOrderAfterTheSum) {
 TEST(GradientHooks, SayNothingWhenGradientsAreReturned) {
   const std::vector<at::Tensor> parameters{leaf(2)};
   int calls = 0;
-  const GradientHooks hooks(parameters, [&](std::size_t) { ++calls; });
+  const GradientHooks hooks(parameters, [&](std::size_t, bool) { ++calls; });
   torch::autograd::grad({(parameters[0] * 3).sum()}, {parameters[0]});
   EXPECT_EQ(calls, 0);
 }
@@ -56,10 +56,10 @@ TEST(GradientHooks, EndWithTheirObject) {
   const std::vector<at::Tensor> parameters{leaf(2), leaf(3)};
   const auto loss = [&] { return (parameters[0] * parameters[1]).sum(); };
   std::vector<std::size_t> first_calls, second_calls;
-  auto first = std::make_optional<GradientHooks>(parameters,
-                                                 [&](std::size_t i) { first_calls.push_back(i); });
+  auto first = std::make_optional<GradientHooks>(
+      parameters, [&](std::size_t i, bool) { first_calls.push_back(i); });
   std::optional<GradientHooks> second(std::in_place, std::vector<at::Tensor>{parameters[1]},
-                                      [&](std::size_t i) { second_calls.push_back(i); });
+                                      [&](std::size_t i, bool) { second_calls.push_back(i); });
   loss().backward();
   EXPECT_THAT(first_calls, UnorderedElementsAre(0U, 1U));
   EXPECT_THAT(second_calls, ElementsAre(0U)) << "a number of its own";
@@ -76,7 +76,7 @@ TEST(GradientHooks, EndWithTheirObject) {
 
 TEST(GradientHooks, EndThePassByWhatTheyThrow) {
   const std::vector<at::Tensor> parameters{leaf(2), leaf(3)};
-  const GradientHooks hooks(parameters, [&](std::size_t i) {
+  const GradientHooks hooks(parameters, [&](std::size_t i, bool) {
     if (i == 1) throw std::runtime_error("no more");
   });
   const at::Tensor loss = ((parameters[0] * 7).exp() * parameters[1]).sum();
@@ -95,7 +95,7 @@ TEST(GradientHooks, AreCalledWhereTheOperationAddedTheGradientItself) {
     parameter.mutable_grad() = torch::zeros(parameter.sizes());
   }
   std::vector<std::size_t> calls;
-  const GradientHooks hooks(parameters, [&](std::size_t i) {
+  const GradientHooks hooks(parameters, [&](std::size_t i, bool) {
     calls.push_back(i);
     EXPECT_GT(parameters[i].grad().abs().min().item<double>(), 0.0) << "complete by now";
   });
@@ -108,7 +108,7 @@ TEST(GradientHooks, AreCalledWhereTheOperationAddedTheGradientItself) {
 }
 
 TEST(GradientHooks, OfNothingAreNothing) {
-  const GradientHooks hooks({}, [](std::size_t) { FAIL(); });
+  const GradientHooks hooks({}, [](std::size_t, bool) { FAIL(); });
 }
 
 }  // namespace

@@ -108,8 +108,9 @@ TEST(Offload, CopiesAndRoundsTrainTheSameModelAsWithout) {
                       spread.ranks, spread.shard_ranks, spread.micro_batches, group.rank());
       expect_same_training(result, expected, group.rank(), what);
       EXPECT_EQ(result.across, expected.across) << what;
-      // But for which order buckets go in: 8 bytes for each of them.
-      EXPECT_NEAR(static_cast<double>(result.inside), static_cast<double>(expected.inside), 100)
+      // But for which order buckets go in: 8 bytes for each of them, and for the matrix that leaves
+      // early.
+      EXPECT_NEAR(static_cast<double>(result.inside), static_cast<double>(expected.inside), 200)
           << what;
     });
   }

@@ -91,7 +91,9 @@ TEST(ReplicaUse, LeavesAPlainModuleBehind) {
       chain.zero_grad();
       if (group.rank() == 0) chain_loss(chain, 0, 2, 0).backward();
     }
-    EXPECT_EQ(chain.weights[0].grad().abs().sum().item<double>() > 0, group.rank() == 0);
+    // zero_grad() leaves none in LibTorch 2.
+    const at::Tensor gradient = chain.weights[0].grad();
+    EXPECT_EQ(gradient.defined() && gradient.abs().max().item<double>() > 0, group.rank() == 0);
   });
 }
 

@@ -47,6 +47,26 @@ TEST(ShardPlan, RefusesGroupsThatTheSumHasNoNodeFor) {
   EXPECT_EQ(failure_of([] { ShardPlan(6, 6); }), "no error");
 }
 
+TEST(HostShardRanks, AreThoseOfOneHost) {
+  EXPECT_EQ(host_shard_ranks({0}), 1);
+  EXPECT_EQ(host_shard_ranks({0, 0, 0}), 3) << "one host: all";
+  EXPECT_EQ(host_shard_ranks({0, 0, 1, 1, 2, 2}), 2);
+  EXPECT_EQ(host_shard_ranks({0, 1, 2}), 1);
+}
+
+TEST(HostShardRanks, RefusesHostsThatCannotKeepACopyEach) {
+  const auto refusal = [](const std::vector<int>& hosts) {
+    return failure_of([&] { host_shard_ranks(hosts); });
+  };
+  EXPECT_THAT(refusal({0, 0, 1, 1, 2}),
+              HasSubstr("ConfigError: shard_ranks is auto, but the hosts have different numbers of "
+                        "ranks (2 with 2, 1 with 1): start equally many"));
+  EXPECT_THAT(refusal({0, 0, 0, 1, 1, 1}),
+              HasSubstr("each of the 2 hosts has 3 ranks, which is no power of two"));
+  EXPECT_THAT(refusal({0, 1, 1, 0}),
+              HasSubstr("ranks 0 and 3 share a host and rank 2 between them is on another"));
+}
+
 TEST(ShardPlan, MicroBatchesAreSideBySideInACopyAndInterleavedAmongItsRanks) {
   EXPECT_THAT(ShardPlan(4, 0).rounds(12, 1), ElementsAre(ElementsAre(1, 5, 9)));
   EXPECT_THAT(ShardPlan(4, 2).rounds(8, 1), ElementsAre(ElementsAre(1, 3)));

@@ -104,6 +104,38 @@ TEST(ShardedModel, CopiesOnTwoHostsTrainTheSameModelAsOneRank) {
   }
 }
 
+TEST(ShardedModel, KeepsACopyInEachHostWhereItIsTold) {
+  ShardedResult expected;
+  testing::run_placed({"shm+gloo", {0, 0, 1, 1}}, [&](Group& group) {
+    const ShardedResult result =
+        run_sharded(group, "gpt2", {.stage = 2, .shard_ranks = 2}, at::kFloat);
+    if (group.rank() == 0) expected = result;
+  });
+  EXPECT_GT(expected.across, 0);
+  testing::run_placed({"shm+gloo", {0, 0, 1, 1}}, [&](Group& group) {
+    const ShardedResult result =
+        run_sharded(group, "gpt2", {.stage = 2, .shard_ranks = kHostRanks}, at::kFloat);
+    EXPECT_EQ(result.across, expected.across);
+    EXPECT_EQ(result.inside, expected.inside);
+    EXPECT_EQ(result.norms, expected.norms);
+  });
+  run_threads(3, [&](Group& group) {
+    const ShardedResult result = run_sharded(
+        group, "gpt2", {.stage = 2, .micro_batches = 3, .shard_ranks = kHostRanks}, at::kFloat);
+    EXPECT_EQ(result.across, 0) << "one host, one copy";
+  });
+  testing::run_placed({"shm+gloo", {0, 0, 0, 1, 1}}, [](Group& group) {
+    testing::Chain chain(2, at::kFloat);
+    const auto refusal = [&](int stage) {
+      return testing::failure_of([&] {
+        const ShardedModel model(chain, group, {.stage = stage, .shard_ranks = kHostRanks});
+      });
+    };
+    EXPECT_THAT(refusal(1), AllOf(HasSubstr("ConfigError"), HasSubstr("1 with 3, 1 with 2")));
+    EXPECT_THAT(refusal(0), AllOf(HasSubstr("shard_ranks is auto"), HasSubstr("stage 0")));
+  });
+}
+
 // Of 4 ranks in stage 1: inside go 2 (S - 1) / S of the model, and for the norm, the micro-batches'
 // weights and the like next to nothing.
 TEST(ShardedModel, WeightsStayInsideACopy) {

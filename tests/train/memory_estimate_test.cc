@@ -18,6 +18,7 @@
 #include "tests/support/model_fixtures.h"
 #include "tests/support/training_steps.h"
 #include "trireme/base/error.h"
+#include "trireme/parallel/shard/shard_plan.h"
 
 namespace trireme {
 namespace {
@@ -166,6 +167,9 @@ TEST(MemoryEstimateOf, RanksOfACopyShareTheModel) {
   }
   EXPECT_EQ(copies[MemoryCategory::kGradients], 4 * eight[MemoryCategory::kGradients])
       << "a micro-batch for each rank";
+  config.parallel.shard_ranks = kHostRanks;
+  const MemorySplit host = estimate_memory(config, {.ranks = 8, .local_ranks = 2});
+  EXPECT_EQ(host[MemoryCategory::kWeights], two[MemoryCategory::kWeights]);
 }
 
 TEST(MemoryEstimateOf, RefusalsTellTheNumbersAndWhatIsLess) {

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "tests/support/error_text.h"
+#include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 #include "trireme/base/error.h"
@@ -34,47 +35,21 @@ namespace trireme {
 namespace {
 
 using ::testing::AllOf;
+using testing::dataset;
+using testing::formula;
 using ::testing::HasSubstr;
+using testing::kBatch;
+using testing::kFeatures;
+using testing::kSamples;
+using testing::make_net;
+using testing::quiet;
 using testing::run_threads;
+using testing::samples;
 using torch::nn::Linear;
 using torch::nn::Sequential;
 
-constexpr std::int64_t kSamples = 53;
-constexpr std::int64_t kFeatures = 6;
-// The last batch has 3 samples: less than there are micro-batches.
-constexpr std::int64_t kBatch = 10;
 // f64: batches are summed by micro-batches here and at once there.
 constexpr double kTolerance = 1e-12;
-
-// Each value another one.
-at::Tensor formula(at::IntArrayRef sizes, double phase, at::ScalarType dtype = at::kFloat) {
-  const at::Tensor count = torch::arange(c10::multiply_integers(sizes), torch::kDouble);
-  return torch::sin(count * 0.71 + phase).reshape(sizes).to(dtype);
-}
-
-Samples samples(std::int64_t count, double phase, at::ScalarType dtype = at::kFloat) {
-  const at::Tensor x = formula({count, kFeatures}, phase, dtype);
-  return {x, x.sum(1, true).gt(0).to(dtype)};
-}
-
-Dataset dataset(std::int64_t count, double phase, at::ScalarType dtype = at::kFloat) {
-  const auto [x, y] = samples(count, phase, dtype);
-  return {x, y};
-}
-
-Sequential make_net(double phase, at::ScalarType dtype = at::kFloat) {
-  Sequential net(Linear(kFeatures, 5), torch::nn::Tanh(), Linear(5, 1), torch::nn::Sigmoid());
-  net->to(dtype);
-  const at::NoGradGuard no_grad;
-  for (at::Tensor& parameter : net->parameters()) {
-    parameter.copy_(formula(parameter.sizes(), phase += 1, dtype));
-  }
-  return net;
-}
-
-FitOptions quiet(std::int64_t epochs) {
-  return {.epochs = epochs, .batch_size = kBatch, .progress = false};
-}
 
 struct Trained {
   History history;

@@ -58,6 +58,12 @@ class ConfigTree {
   std::unique_ptr<Impl> impl_;
 };
 
+// A word that stands for a number ("auto"), which itself may not be given.
+struct NumberWord {
+  std::string_view word;
+  std::int64_t number;
+};
+
 // What a component's visit() talks to: a reader, a writer, or a documenter of settings.
 class ConfigFields {
  public:
@@ -65,6 +71,8 @@ class ConfigFields {
 
   virtual void field(std::string_view name, bool& value, std::string_view help) = 0;
   virtual void field(std::string_view name, std::int64_t& value, std::string_view help) = 0;
+  virtual void field(std::string_view name, std::int64_t& value, std::string_view help,
+                     const NumberWord& word) = 0;
   virtual void field(std::string_view name, double& value, std::string_view help) = 0;
   // With words, the value must be one of them.
   virtual void field(std::string_view name, std::string& value, std::string_view help,

@@ -60,6 +60,17 @@ std::int64_t parse_integer(const Setting& setting) {
   return value;
 }
 
+std::int64_t parse_integer_or(const Setting& setting, const NumberWord& word) {
+  const std::string wanted = fmt::format("a whole number or {}", word.word);
+  setting.require_plain(wanted);
+  const std::string& text = setting.node.text;
+  if (text == word.word) return word.number;
+  if (!is_whole_number(text)) setting.refuse(wanted);
+  const std::int64_t value = parse_integer(setting);
+  if (value == word.number) setting.refuse(wanted);
+  return value;
+}
+
 double parse_number(const Setting& setting) {
   setting.require_plain("a number");
   const std::string& text = setting.node.text;
@@ -136,6 +147,10 @@ class ConfigReader final : public ConfigFields {
   }
   void field(std::string_view name, std::int64_t& value, std::string_view) override {
     read(name, value, parse_integer);
+  }
+  void field(std::string_view name, std::int64_t& value, std::string_view,
+             const NumberWord& word) override {
+    read(name, value, [&](const Setting& setting) { return parse_integer_or(setting, word); });
   }
   void field(std::string_view name, double& value, std::string_view) override {
     read(name, value, parse_number);

@@ -60,6 +60,10 @@ class ConfigWriter final : public ConfigFields {
   void field(std::string_view name, std::int64_t& value, std::string_view help) override {
     line(name, fmt::format("{}", value), help);
   }
+  void field(std::string_view name, std::int64_t& value, std::string_view help,
+             const NumberWord& word) override {
+    line(name, value == word.number ? std::string(word.word) : fmt::format("{}", value), help);
+  }
   void field(std::string_view name, double& value, std::string_view help) override {
     if (!std::isfinite(value)) {
       throw_error<ConfigError>("{} is {}, wanted a finite number", join(name), value);

@@ -5,6 +5,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -21,6 +22,7 @@
 #include "trireme/launch/local_workers.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/topology/host.h"
 #include "trireme/train/bench/step_bench.h"
 
@@ -29,23 +31,41 @@ namespace {
 
 struct BenchStepArguments {
   StepBenchOptions options;
+  std::string shard_ranks = "0";
   std::string sweep;
   int threads = 0;  // of each worker; 0: its share of the cores
   int workers = 0;  // to start
   bool json = false;
 };
 
-// The options of each run: one, or those of the sweep, smallest first.
-std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments) {
+std::int64_t shard_ranks_of(const std::string& text) {
+  if (text == "auto") return kHostRanks;
+  std::int64_t value = -1;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || value < 0) {
+    throw_error<ConfigError>(
+        "--shard-ranks is '{}'; it must be a number of workers, 0 for all, or auto for those of a "
+        "host",
+        text);
+  }
+  return value;
+}
+
+// The options of each run: one, or those of the sweep, smallest first. workers: that train
+// together.
+std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments, int workers) {
+  StepBenchOptions given = arguments.options;
+  given.shard_ranks = shard_ranks_of(arguments.shard_ranks);
   std::vector<StepBenchOptions> runs;
   const auto sweep = [&](std::vector<std::int64_t> values, std::int64_t StepBenchOptions::*field) {
     for (const std::int64_t value : values) {
-      runs.push_back(arguments.options);
+      runs.push_back(given);
       runs.back().*field = value;
     }
   };
   if (arguments.sweep.empty()) {
-    runs = {arguments.options};
+    runs = {given};
   } else if (arguments.sweep == "seq") {
     sweep({64, 128, 256, 512, 1024}, &StepBenchOptions::tokens);
   } else if (arguments.sweep == "batch") {
@@ -53,7 +73,7 @@ std::vector<StepBenchOptions> runs_of(const BenchStepArguments& arguments) {
   } else {
     throw_error<ConfigError>("--sweep goes over seq or batch, not '{}'", arguments.sweep);
   }
-  for (const StepBenchOptions& options : runs) options.validate();
+  for (const StepBenchOptions& options : runs) options.validate(workers);
   return runs;
 }
 
@@ -63,8 +83,9 @@ std::string text_of(const BenchStepArguments& arguments, const StepBenchReport& 
 }
 
 int run_bench_step(const BenchStepArguments& arguments, std::vector<std::string> command) {
-  const std::vector<StepBenchOptions> runs = runs_of(arguments);
   const LaunchInfo info = launch_info();
+  const std::vector<StepBenchOptions> runs = runs_of(
+      arguments, info.launcher == Launcher::kNone ? std::max(1, arguments.workers) : info.size);
   if (info.launcher == Launcher::kNone && arguments.workers > 1) {
     command.front() = std::filesystem::read_symlink("/proc/self/exe").string();
     return run_local_workers({.workers = arguments.workers, .command = std::move(command)});
@@ -120,6 +141,11 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
   command->add_option("--accumulate", options.accumulate, "micro-batches of each worker in a step")
       ->capture_default_str();
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
+  command
+      ->add_option("--shard-ranks", arguments->shard_ranks,
+                   "with --shard 1, 2 or 3: workers that keep one copy of the model between them; "
+                   "0: all; auto: those of each host")
+      ->capture_default_str();
   command->add_option("--sweep", arguments->sweep,
                       "seq: 64 to 1024 tokens a sequence; batch: 1 to 16 sequences");
   command->add_flag("--limit,!--no-limit", options.measure_limit,

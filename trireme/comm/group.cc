@@ -8,6 +8,7 @@
 #include "trireme/base/error.h"
 #include "trireme/comm/group_arguments.h"
 #include "trireme/comm/group_impl.h"
+#include "trireme/comm/hierarchy/host_map.h"
 #include "trireme/topology/mesh.h"
 
 namespace trireme {
@@ -74,6 +75,12 @@ int Group::rank() const { return impl_->scope().rank; }
 int Group::size() const { return impl_->scope().size(); }
 std::string_view Group::engine() const { return impl_->engine().name(); }
 const std::vector<int>& Group::world_ranks() const { return impl_->scope().world_ranks; }
+std::vector<int> Group::hosts() const {
+  const HostMap map(impl_->scope());
+  std::vector<int> result;
+  for (int rank = 0; rank < size(); ++rank) result.push_back(map.host_of(rank));
+  return result;
+}
 void Group::set_timeout(std::chrono::milliseconds timeout) { impl_->set_timeout(timeout); }
 
 SharedBuffer Group::allocate_shared(std::size_t bytes) {

@@ -105,6 +105,9 @@ class Group {
   std::string_view engine() const;
   // Ranks of the world, by rank of this group.
   const std::vector<int>& world_ranks() const;
+  // The number of each rank's host, by rank of this group: hosts are numbered by their lowest rank.
+  // Which ranks share one: see WorldOptions::host_id. The same on all ranks. Moves no bytes.
+  std::vector<int> hosts() const;
 
   // Deadline of every later operation, from its start. Default 5 minutes.
   void set_timeout(std::chrono::milliseconds timeout);

@@ -12,6 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "trireme/base/error.h"
 #include "trireme/ops/device_kernels.h"
@@ -26,18 +27,38 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+void add_groups(const at::Tensor& gradient, const RowGrouping& groups, float* to) {
+  add_row_groups(gradient.device(), {.element = element_of(gradient),
+                                     .from = gradient.data_ptr(),
+                                     .width = gradient.size(-1),
+                                     .groups = groups.targets.numel(),
+                                     .order = groups.order.data_ptr<std::int64_t>(),
+                                     .starts = groups.starts.data_ptr<std::int64_t>(),
+                                     .targets = groups.targets.data_ptr<std::int64_t>(),
+                                     .to = to});
+}
+
 at::Tensor summed(const at::Tensor& parameter, const at::Tensor& gradient,
                   const RowGrouping& groups) {
   detail::GradientSum sum(parameter);
-  add_row_groups(parameter.device(), {.element = element_of(gradient),
-                                      .from = gradient.data_ptr(),
-                                      .width = gradient.size(-1),
-                                      .groups = groups.targets.numel(),
-                                      .order = groups.order.data_ptr<std::int64_t>(),
-                                      .starts = groups.starts.data_ptr<std::int64_t>(),
-                                      .targets = groups.targets.data_ptr<std::int64_t>(),
-                                      .to = sum.data()});
+  add_groups(gradient, groups, sum.data());
   return sum.finish();
+}
+
+at::Tensor summed_rows(const at::Tensor& weight, const at::Tensor& gradient,
+                       const at::Tensor& indices) {
+  RowGrouping groups = group_by_index(indices, weight.size(0));
+  const DirectGradients::RowHome* home = detail::row_home(weight);
+  if (home == nullptr) return summed(weight, gradient, groups);
+  groups.targets = home->place.index_select(0, groups.targets);
+  if (groups.targets.numel() > 0 && groups.targets.min().item<std::int64_t>() < 0) {
+    throw_error<Error>(
+        "an embedding of [{}] looked up rows that the loss's graph does not have (inside of "
+        "checkpoint()?): their gradients have no place",
+        fmt::join(weight.sizes(), ", "));
+  }
+  add_groups(gradient, groups, home->sums.data_ptr<float>());
+  return {};
 }
 
 struct Embedding : torch::autograd::Function<Embedding> {
@@ -69,7 +90,7 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const at::Tensor gradient = gradients[0].contiguous();
     at::Tensor weight_grad, positions_grad;
     if (context->needs_input_grad(0)) {
-      weight_grad = summed(weight, gradient, group_by_index(indices, weight.size(0)));
+      weight_grad = summed_rows(weight, gradient, indices);
     }
     if (positions.defined() && context->needs_input_grad(2)) {
       positions_grad = summed(positions, gradient, group_by_position(indices));
@@ -119,6 +140,34 @@ at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices,
   return Embedding::apply(
       weight_VC.contiguous(), indices,
       positions_TC.defined() ? c10::optional<at::Tensor>(positions_TC.contiguous()) : c10::nullopt);
+}
+
+GraphUses uses_in_graph(const at::Tensor& root, const at::Tensor& weight) {
+  using torch::autograd::Node;
+  GraphUses uses;
+  const Node* accumulator = torch::autograd::impl::grad_accumulator(weight).get();
+  std::unordered_set<Node*> seen{nullptr};
+  std::vector<Node*> ahead;
+  const auto visit = [&](Node* node) {
+    if (seen.insert(node).second) ahead.push_back(node);
+  };
+  visit(root.grad_fn().get());
+  while (!ahead.empty()) {
+    Node* node = ahead.back();
+    ahead.pop_back();
+    const auto& edges = node->next_edges();
+    for (std::size_t i = 0; i < edges.size(); ++i) {
+      visit(edges[i].function.get());
+      if (edges[i].function.get() != accumulator) continue;
+      auto* lookup = dynamic_cast<torch::autograd::CppNode<Embedding>*>(node);
+      if (lookup != nullptr && i == 0) {
+        uses.lookups.push_back(lookup->ctx_.get_saved_variables()[1]);
+      } else {
+        ++uses.others;
+      }
+    }
+  }
+  return uses;
 }
 
 }  // namespace trireme::ops

@@ -6,6 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <vector>
+
 namespace trireme::ops {
 
 // weight[indices], plus positions[t] for the indices [..., t] where positions are given. weight:
@@ -16,5 +19,15 @@ namespace trireme::ops {
 // of the device instead, after which the process can use it no more.
 at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices,
                      const at::Tensor& positions_TC = {});
+
+// What a backward pass adds to the gradient of a matrix.
+struct GraphUses {
+  std::vector<at::Tensor> lookups;  // the indices of each embedding() of it: i64, contiguous
+  std::int64_t others = 0;          // other operations that use it
+};
+
+// Of the pass from root, as its graph has it: a walk over all its nodes. What another graph holds,
+// as that of an ops::checkpoint(), is not seen. weight: a leaf that requires a gradient.
+GraphUses uses_in_graph(const at::Tensor& root, const at::Tensor& weight);
 
 }  // namespace trireme::ops

@@ -22,20 +22,26 @@ namespace {
 constexpr auto kDirectGradients = static_cast<c10::DebugInfoKind>(0xD6);
 
 struct Mark final : c10::DebugInfoBase {
-  explicit Mark(DirectGradients::Home home_in) : home(std::move(home_in)) {}
-  const DirectGradients::Home home;
+  explicit Mark(DirectGradients::Rules rules_in) : rules(std::move(rules_in)) {}
+  const DirectGradients::Rules rules;
 };
 
-// Null where gradients take the usual way.
-const Mark* mark() {
-  return static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(kDirectGradients));
+// Null where the parameter's gradient takes the usual way.
+const DirectGradients::Rules* rules_for(const at::Tensor& parameter) {
+  const auto* mark = static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(kDirectGradients));
+  // With a graph of the backward pass itself, gradients are values like others.
+  if (mark == nullptr || at::GradMode::is_enabled() || !parameter.is_leaf() ||
+      !parameter.requires_grad()) {
+    return nullptr;
+  }
+  return &mark->rules;
 }
 
 }  // namespace
 
-DirectGradients::DirectGradients() : DirectGradients(Home()) {}
-DirectGradients::DirectGradients(Home home)
-    : guard_(kDirectGradients, std::make_shared<Mark>(std::move(home))) {}
+DirectGradients::DirectGradients() : DirectGradients(Rules()) {}
+DirectGradients::DirectGradients(Rules rules)
+    : guard_(kDirectGradients, std::make_shared<Mark>(std::move(rules))) {}
 DirectGradients::~DirectGradients() = default;
 
 namespace detail {
@@ -49,18 +55,21 @@ void check_first_derivative() {
 }
 
 at::Tensor direct_gradient(const at::Tensor& parameter) {
-  const Mark* direct = mark();
-  // With a graph of the backward pass itself, gradients are values like others.
-  if (direct == nullptr || at::GradMode::is_enabled() || !parameter.is_leaf() ||
-      !parameter.requires_grad()) {
-    return {};
-  }
-  if (!parameter.grad().defined() && direct->home) direct->home(parameter);
+  const DirectGradients::Rules* rules = rules_for(parameter);
+  if (rules == nullptr) return {};
+  if (!parameter.grad().defined() && rules->home) rules->home(parameter);
   const at::Tensor& gradient = parameter.grad();
   const bool fits = gradient.defined() && gradient.scalar_type() == at::kFloat &&
                     has_kernels(gradient, parameter) && gradient.is_contiguous() &&
                     gradient.sizes() == parameter.sizes();
-  return fits ? gradient : at::Tensor();
+  if (!fits) return {};
+  if (rules->before_addition) rules->before_addition(parameter);
+  return gradient;
+}
+
+const DirectGradients::RowHome* row_home(const at::Tensor& parameter) {
+  const DirectGradients::Rules* rules = rules_for(parameter);
+  return rules != nullptr && rules->row_home ? rules->row_home(parameter) : nullptr;
 }
 
 GradientSum::GradientSum(const at::Tensor& parameter)

@@ -28,15 +28,28 @@ namespace trireme::ops {
 // Tensor::register_hook(), before it, get nothing to see. Do not use torch::autograd::grad()
 // meanwhile: it wants gradients returned. May nest.
 //
-// A home gives a parameter without a gradient the tensor in which it is to be summed, by setting
-// its grad(), when the first of it comes: for gradients whose memory is there only while it is
-// needed. What it does not know it leaves alone.
+// Rules say more about parameters that they know and leave others alone; each may be missing.
 class DirectGradients {
  public:
-  using Home = std::function<void(const at::Tensor& parameter)>;
+  // Rows of a matrix's gradient that are summed elsewhere: row r at sums[place[r]].
+  struct RowHome {
+    at::Tensor sums;   // f32 [R, C], contiguous
+    at::Tensor place;  // i64 [V], contiguous; -1: none
+  };
+  struct Rules {
+    // Gives a parameter without a gradient the tensor in which it is to be summed, by setting its
+    // grad(), when the first of it comes: for gradients whose memory is there only while it is
+    // needed.
+    std::function<void(const at::Tensor& parameter)> home = {};
+    // Something is about to be added to grad().
+    std::function<void(const at::Tensor& parameter)> before_addition = {};
+    // Gradients of an embedding()'s rows are about to be added: to where, or, null, to grad(). The
+    // home lives until the pass has ended. Rows that have no place there are an Error.
+    std::function<const RowHome*(const at::Tensor& parameter)> row_home = {};
+  };
 
   DirectGradients();
-  explicit DirectGradients(Home home);
+  explicit DirectGradients(Rules rules);
   ~DirectGradients();
   DirectGradients(const DirectGradients&) = delete;
   DirectGradients& operator=(const DirectGradients&) = delete;
@@ -53,6 +66,9 @@ void check_first_derivative();
 
 // Where to add the gradient of this parameter, f32; undefined when it must be returned.
 at::Tensor direct_gradient(const at::Tensor& parameter);
+
+// The rules' row_home for a parameter whose gradient is added directly; null where there is none.
+const DirectGradients::RowHome* row_home(const at::Tensor& parameter);
 
 // A gradient of parameter's shape for a kernel to add to in f32, and what backward() returns after
 // it has: nothing where it was added directly, else the sum in the parameter's dtype.

@@ -63,12 +63,23 @@ StepVerdict GradientGuard::judge(std::int64_t step, double loss, double norm) {
     throw_error<Error>(
         "step {}: the loss is {} and the gradient norm {} (running mean {:.4g}): {} bad step{} in "
         "a row, guard.max_consecutive is {}; training has diverged: resume from the last "
-        "checkpoint with a smaller schedule.learning_rate{}",
+        "checkpoint with a smaller learning rate{}",
         step + 1, loss, norm, state_.mean_norm, state_.consecutive,
         state_.consecutive == 1 ? "" : "s", config_.max_consecutive,
         verdict == StepVerdict::kSpike ? " or a larger guard.spike_factor" : "");
   }
   return verdict;
+}
+
+std::string describe_skipped(std::int64_t step, StepVerdict verdict, double loss, double norm,
+                             const GuardState& state) {
+  return fmt::format(
+      "step {}: skipped: {} (loss {:.4g}, gradient norm {:.4g}, running mean {:.4g}); the weights "
+      "are as before; {} in a row, {} not finite and {} spiking so far",
+      step + 1,
+      verdict == StepVerdict::kSpike ? "the gradient norm spikes"
+                                     : "the loss or the gradient is not finite",
+      loss, norm, state.mean_norm, state.consecutive, state.non_finite, state.spikes);
 }
 
 std::string to_text(const GuardState& state) {

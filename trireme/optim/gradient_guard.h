@@ -78,6 +78,10 @@ class GradientGuard {
   GuardState state_;
 };
 
+// What a log says of a step (0-based) that was passed over; state: the guard's after it.
+std::string describe_skipped(std::int64_t step, StepVerdict verdict, double loss, double norm,
+                             const GuardState& state);
+
 // A state as one line of text and back, bit for bit: for checkpoints. Throws CheckpointError for
 // text that is none.
 std::string to_text(const GuardState& state);

@@ -45,6 +45,8 @@ class WeightAverage {
   // must wait until they are back. Throws ShapeError for other pieces.
   void swap(std::span<const PieceUpdate> pieces);
 
+  bool swapped() const { return swapped_; }
+
   // The average, f32 [elements of the pieces], one piece after the other, as OptimizerState has
   // them: in place, for checkpoints.
   const at::Tensor& values() const { return values_; }

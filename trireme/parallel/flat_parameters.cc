@@ -12,7 +12,6 @@
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/memory/memory_ledger.h"
-#include "trireme/ops/parameter_gradient.h"
 #include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
@@ -92,8 +91,9 @@ void FlatParameters::clear_gaps() {
   }
 }
 
-void FlatParameters::backward(const at::Tensor& loss, const at::Tensor& seed) {
-  const ops::DirectGradients direct;
+void FlatParameters::backward(const at::Tensor& loss, const at::Tensor& seed,
+                              ops::DirectGradients::Rules rules) {
+  const ops::DirectGradients direct(std::move(rules));
   loss.backward(seed);
 }
 

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "trireme/ops/parameter_gradient.h"
 #include "trireme/optim/flat_layout.h"
 #include "trireme/parallel/module_layout.h"
 
@@ -64,8 +65,9 @@ class FlatParameters {
   // loss.backward(), with the gradients of ops' operations summed in place (ops::DirectGradients).
   // loss.backward() alone gives the same sums with more passes over memory, and in bf16 each
   // gradient is rounded to bf16 before it is added. seed: what the loss's gradient is; 1 when
-  // undefined.
-  void backward(const at::Tensor& loss, const at::Tensor& seed = {});
+  // undefined. rules: of the DirectGradients.
+  void backward(const at::Tensor& loss, const at::Tensor& seed = {},
+                ops::DirectGradients::Rules rules = {});
   // The gradients lie in `buffer` from here on, contiguous, of the dtype and size of grad();
   // returns the tensor where they lay. Nothing is copied or cleared. Throws ShapeError.
   at::Tensor exchange_grad(const at::Tensor& buffer);

@@ -20,8 +20,8 @@ class ReadyHook final : public torch::autograd::FunctionPostHook {
   ReadyHook(std::size_t index, std::shared_ptr<const GradientHooks::OnReady> on_ready)
       : index_(index), on_ready_(std::move(on_ready)) {}
 
-  variable_list operator()(const variable_list& outputs, const variable_list&) override {
-    (*on_ready_)(index_);
+  variable_list operator()(const variable_list& outputs, const variable_list& inputs) override {
+    (*on_ready_)(index_, !inputs.empty() && inputs[0].defined());
     return outputs;
   }
 

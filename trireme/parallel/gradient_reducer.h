@@ -14,6 +14,9 @@
 //   rank 0  forward  backward ----------------|  finish
 //                        bucket 3 | 2 | 1  0  ->       (communication thread)
 //
+// From the second step on an embedding's matrix of a bucket or more need not wait for the
+// embedding: late_rows.h.
+//
 // What stands at the root of parallel/ is used by parallel/data and parallel/shard alike.
 #pragma once
 
@@ -22,6 +25,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +36,7 @@
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/gradient_hooks.h"
 #include "trireme/parallel/gradient_tree.h"
+#include "trireme/parallel/late_rows.h"
 #include "trireme/parallel/step_exchange.h"
 
 namespace trireme {
@@ -38,6 +44,10 @@ namespace trireme {
 struct ReducerOptions {
   std::int64_t micro_batches = 0;  // of a step, over all ranks; 0: one for each rank
   std::int64_t bucket_bytes = std::int64_t{25} << 20;
+  // Makes the sum over ranks of some elements, in place, with the bits that they would have in
+  // their bucket: an all_reduce. None: no matrix leaves before all of it is there (a codec's bits
+  // depend on what travels together).
+  std::function<void(Group&, const at::Tensor& elements)> exchange_rows = {};
 };
 
 // Not thread-safe. All ranks make one alike.
@@ -85,12 +95,20 @@ class GradientReducer {
   void check_step() const;
   void begin_micro_batch(double weight);
   void end_micro_batch();
-  void on_gradient(std::size_t entry);
-  void take_gradient(std::size_t entry);
+  void on_gradient(std::size_t entry, bool by_autograd);
+  void take_gradient(std::size_t entry, bool by_autograd);
   void launch(const std::vector<std::size_t>& buckets);
+  void launch_matrix_bucket(std::size_t bucket);
   void lay_sum_into_gradients();
+  // Late rows.
+  void foresee(const at::Tensor& loss);
+  void watch_matrix();
+  void finish_matrix();
+  bool holds_some_of_matrix(const FlatSegment& bucket) const;
+  void agree_on_order();
 
   FlatParameters& flat_;
+  const ReducerOptions options_;
   const Exchange exchange_;
   std::vector<std::int64_t> micro_batches_;
   std::vector<bool> ends_round_;  // by position in micro_batches_
@@ -102,6 +120,12 @@ class GradientReducer {
   bool computing_ = false;          // one has begun and not ended
   std::string spoiled_;             // why there will be no sum; empty while there may
   std::vector<at::Tensor> rounds_;  // sums, on their way
+
+  // The embedding's matrix; in the first step rank 0's only, which looks on.
+  std::optional<LateRows> late_;
+  std::optional<BucketQueue> foreseen_;   // first step: as if the matrix left early
+  std::shared_ptr<MatrixTravel> travel_;  // of the round under way, once something of it has left
+  CommunicationThread::Ticket matrix_ticket_ = 0;
 
   StepAccount account_;
   CommunicationThread thread_;

@@ -24,6 +24,11 @@ void add_gradients(const at::Tensor& to, const at::Tensor& from) {
   from.zero_();
 }
 
+at::Tensor fold(const std::vector<at::Tensor>& chain) {
+  for (std::size_t i = 1; i < chain.size(); ++i) add_gradients(chain[i], chain[i - 1]);
+  return chain.back();
+}
+
 GradientTree::GradientTree(std::int64_t size, Group* group, at::ScalarType dtype)
     : GradientTree(size, [group, dtype](std::int64_t elements) {
         return group != nullptr ? shared_zeros(*group, {elements}, dtype)
@@ -47,13 +52,9 @@ std::size_t GradientTree::num_merging() const {
 }
 
 void GradientTree::merge(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) {
-  at::Tensor sum = leaf.narrow(0, begin, end - begin);
-  const std::size_t merging = num_merging();
-  for (std::size_t i = 0; i < merging; ++i) {
-    const at::Tensor to = partials_[partials_.size() - 1 - i].sum.narrow(0, begin, end - begin);
-    add_gradients(to, sum);
-    sum = to;
-  }
+  std::vector<at::Tensor> links = chain(leaf, begin, end);
+  links.resize(num_merging() + 1);
+  trireme::fold(links);
 }
 
 void GradientTree::push_merged(at::Tensor leaf) {
@@ -78,13 +79,16 @@ at::Tensor GradientTree::take() {
 }
 
 at::Tensor GradientTree::fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) {
-  at::Tensor sum = leaf.narrow(0, begin, end - begin);
+  return trireme::fold(chain(leaf, begin, end));
+}
+
+std::vector<at::Tensor> GradientTree::chain(const at::Tensor& leaf, std::int64_t begin,
+                                            std::int64_t end) const {
+  std::vector<at::Tensor> links{leaf.narrow(0, begin, end - begin)};
   for (auto left = partials_.rbegin(); left != partials_.rend(); ++left) {
-    const at::Tensor to = left->sum.narrow(0, begin, end - begin);
-    add_gradients(to, sum);
-    sum = to;
+    links.push_back(left->sum.narrow(0, begin, end - begin));
   }
-  return sum;
+  return links;
 }
 
 at::Tensor GradientTree::take(at::Tensor leaf) {

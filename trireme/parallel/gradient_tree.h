@@ -35,6 +35,10 @@ class Group;
 // Throws ShapeError for other dtypes.
 void add_gradients(const at::Tensor& to, const at::Tensor& from);
 
+// Adds the first to the second, this to the third, and so on; returns the last, which holds the sum
+// while the others hold zeros.
+at::Tensor fold(const std::vector<at::Tensor>& chain);
+
 // Not thread-safe.
 class GradientTree {
  public:
@@ -61,6 +65,8 @@ class GradientTree {
   // Elements [begin, end) of the sum of all leaves pushed and of this one, the last: [end - begin].
   // They are final, and lie in the tensor that take(leaf) will return. Once for each element.
   at::Tensor fold(const at::Tensor& leaf, std::int64_t begin, std::int64_t end);
+  // What fold() would fold, for a thread that does so later: before the tensors are used otherwise.
+  std::vector<at::Tensor> chain(const at::Tensor& leaf, std::int64_t begin, std::int64_t end) const;
   // The sum, after fold() was called for all elements.
   at::Tensor take(at::Tensor leaf);
   // Returns a tensor of take() to the pool, so that the next step allocates nothing. It must hold

@@ -18,6 +18,7 @@
 #include "trireme/optim/optimizer.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/topology/host.h"
 
 namespace trireme {
@@ -240,6 +241,12 @@ std::int64_t shard_sums(const TrainConfig& config, const JobShape& job) {
   return mine == 1 ? 1 : std::bit_width(mine - 1) + 2;
 }
 
+// That keep one copy of the model between them.
+std::int64_t ranks_to_a_copy(const TrainConfig& config, const JobShape& job) {
+  if (config.parallel.shard_ranks == kHostRanks) return job.local_ranks;
+  return config.parallel.shard_ranks > 0 ? config.parallel.shard_ranks : job.ranks;
+}
+
 // In GB from one on, else in MB.
 struct Unit {
   double bytes;
@@ -281,9 +288,7 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   const FlatElements flat = flat_elements(config.model);
   const std::int64_t stage = config.parallel.shard;
   const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
-  // That share the model.
-  const std::int64_t sharers =
-      config.parallel.shard_ranks > 0 ? config.parallel.shard_ranks : job.ranks;
+  const std::int64_t sharers = ranks_to_a_copy(config, job);
   const std::int64_t all = flat.all(), share = div_up(all, sharers);
   MemorySplit memory;
   // In f32 the weights that compute are those that the optimizer updates.

@@ -23,7 +23,7 @@ namespace trireme {
 struct JobShape {
   int ranks = 1;
   int threads = 1;      // of each rank
-  int local_ranks = 1;  // that share this host's memory
+  int local_ranks = 1;  // that share this host's memory, and a copy with shard_ranks auto
 };
 
 // Of one rank, at the peak of a step; config.model resolved. Pure, but that the kernels' scratch

@@ -12,10 +12,13 @@
 
 namespace trireme {
 
-// options.micro_batches: above 0. Module and group outlive it. Collective, blocking. Throws as
-// Replica's constructor does.
+// options.micro_batches: above 0. average_decay: of the average of the weights; 0: none. Module and
+// group outlive it. Collective, blocking. Throws as Replica's constructor does; ConfigError for a
+// recipe without an optimizer of torch::optim, a decay that is out of range, an average of weights
+// that are not f32.
 std::unique_ptr<SpreadModel> make_mirrored_model(torch::nn::Module& module, Group& group,
                                                  const OptimizerRecipe& recipe,
-                                                 const ReplicaOptions& options);
+                                                 const ReplicaOptions& options,
+                                                 double average_decay);
 
 }  // namespace trireme

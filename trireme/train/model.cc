@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "trireme/base/error.h"
+#include "trireme/base/log.h"
 #include "trireme/base/random.h"
 #include "trireme/comm/group.h"
 #include "trireme/parallel/tensor_buffer.h"
@@ -122,6 +123,32 @@ Logs means_of(std::span<const double> table, const std::vector<std::string>& nam
   return logs;
 }
 
+// Of the first column of a batch's rows; exact: all but one summand are zeros.
+double mean_over_ranks(std::span<const double> rows, std::int64_t micro_batches,
+                       std::int64_t samples, Group& group) {
+  const auto count = static_cast<std::size_t>(micro_batches);
+  std::vector<double> sums(count);
+  for (std::size_t m = 0; m < count; ++m) sums[m] = rows[m * (rows.size() / count)];
+  group.all_reduce(buffer_of(std::span(sums)));
+  return std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(samples);
+}
+
+// Buffers as they were: a bad batch is also in the running means.
+class BufferValues {
+ public:
+  explicit BufferValues(std::vector<at::Tensor> buffers) : buffers_(std::move(buffers)) {
+    for (const at::Tensor& buffer : buffers_) values_.push_back(buffer.clone());
+  }
+  void put_back() const {
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < buffers_.size(); ++i) buffers_[i].copy_(values_[i]);
+  }
+
+ private:
+  std::vector<at::Tensor> buffers_;
+  std::vector<at::Tensor> values_;
+};
+
 void check(const FitOptions& options) {
   if (options.initial_epoch < 0 || options.epochs < options.initial_epoch) {
     throw_error<ConfigError>("epochs {} after an initial epoch of {}", options.epochs,
@@ -153,17 +180,35 @@ Model::~Model() = default;
 Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 
-void Model::compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Metric> metrics) {
+void Model::compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Metric> metrics,
+                    const CompileOptions& options) {
   if (!loss.mean) throw_error<ConfigError>("a model needs a loss");
+  if (!(options.average_decay >= 0 && options.average_decay < 1)) {
+    throw_error<ConfigError>("average_decay is {}: 0 (none) or above, and below 1",
+                             options.average_decay);
+  }
+  if (options.guard) options.guard->validate();
   loss_ = std::move(loss);
   metrics_ = std::move(metrics);
-  if (spread_) spread_->give_back();
+  if (spread_) {
+    spread_->use_average(true);
+    spread_->give_back();
+  }
   spread_.reset();  // one at a time has the module's parameters
-  spread_ = strategy_->spread(*module_, optimizer);
+  spread_ = strategy_->spread(*module_, optimizer, options.average_decay);
+  guard_.reset();
+  if (options.guard) guard_.emplace(*options.guard);
+  steps_ = 0;
 }
 
 SpreadModel& Model::spread() {
   if (!spread_) throw_error<ConfigError>("compile() comes before anything else with a model");
+  return *spread_;
+}
+
+// With the average in the weights' place, also after a pass that has thrown.
+SpreadModel& Model::averaged() {
+  spread().use_average(true);
   return *spread_;
 }
 
@@ -191,26 +236,77 @@ void Model::compute(const Pass& pass, std::int64_t batch, std::int64_t micro_bat
   }
 }
 
+// On the step whose rows of the table these are. Counts and tells what is passed over.
+optim::StepVerdict Model::judge(std::span<const double> rows, std::int64_t samples) {
+  const double loss =
+      mean_over_ranks(rows, spread_->num_micro_batches(), samples, strategy_->world());
+  const double norm = spread_->gradient_norm();
+  const std::int64_t step = steps_++;
+  const optim::StepVerdict verdict = guard_->judge(step, loss, norm);
+  if (verdict != optim::StepVerdict::kApply && strategy_->rank() == 0) {
+    log_warn("{}", optim::describe_skipped(step, verdict, loss, norm, guard_->state()));
+  }
+  return verdict;
+}
+
+// Fills the rows of this rank's micro-batches.
+void Model::compute(const Pass& pass, std::int64_t batch, std::span<double> rows) {
+  const std::size_t quantities = 1 + metrics_.size();
+  for (const std::int64_t m : spread_->micro_batches()) {
+    const auto row = static_cast<std::size_t>(m);
+    compute(pass, batch, m, rows.subspan(row * quantities, quantities));
+  }
+}
+
+// A step of training. Whether it was applied.
+bool Model::train(const Pass& pass, std::int64_t batch, std::span<double> rows) {
+  const BufferValues before(guard_ ? module_->buffers() : std::vector<at::Tensor>());
+  const auto pass_over = [&] {
+    spread_->finish_step(optim::StepVerdict::kNonFinite);
+    before.put_back();
+  };
+  spread_->begin_step();
+  compute(pass, batch, rows);
+  spread_->finish_gradients();
+  try {
+    if (guard_ && judge(rows, pass.cut.batch(batch).count()) != optim::StepVerdict::kApply) {
+      pass_over();
+      return false;
+    }
+  } catch (const Error&) {
+    pass_over();  // so that the model is as it was before the step
+    throw;
+  }
+  spread_->finish_step(optim::StepVerdict::kApply);
+  return true;
+}
+
 Logs Model::run(const Pass& pass) {
   const bool training = pass.dropout != nullptr;
+  spread_->use_average(!training);
   module_->train(training);
   const at::AutoGradMode grad_mode(training);
   const std::size_t quantities = 1 + metrics_.size();
-  const std::int64_t batches = pass.cut.batches();
-  std::vector<double> table(static_cast<std::size_t>(batches * pass.cut.micro_batches) *
-                            quantities);
-  for (std::int64_t b = 0; b < batches; ++b) {
-    if (training) spread_->begin_step();
-    for (const std::int64_t m : spread_->micro_batches()) {
-      const auto row = static_cast<std::size_t>(b * pass.cut.micro_batches + m);
-      compute(pass, b, m, std::span(table).subspan(row * quantities, quantities));
+  const std::size_t batch_rows = static_cast<std::size_t>(pass.cut.micro_batches) * quantities;
+  std::vector<double> table(static_cast<std::size_t>(pass.cut.batches()) * batch_rows);
+  std::int64_t counted = 0;  // samples
+  for (std::int64_t b = 0; b < pass.cut.batches(); ++b) {
+    const auto rows =
+        std::span(table).subspan(static_cast<std::size_t>(b) * batch_rows, batch_rows);
+    bool counts = true;
+    if (training) {
+      counts = train(pass, b, rows);
+    } else {
+      compute(pass, b, rows);
     }
-    if (training) spread_->finish_step();
+    counted += counts ? pass.cut.batch(b).count() : 0;
+    if (!counts) std::ranges::fill(rows, 0.0);
   }
+  spread_->use_average(true);
   strategy_->world().all_reduce(buffer_of(std::span(table)));
   std::vector<std::string> names{"loss"};
   for (const Metric& metric : metrics_) names.push_back(metric.name);
-  return means_of(table, names, pass.cut.samples);
+  return means_of(table, names, counted);
 }
 
 History Model::fit(const Dataset& data, const FitOptions& options) {
@@ -219,6 +315,7 @@ History Model::fit(const Dataset& data, const FitOptions& options) {
   std::vector<AnyCallback> callbacks = options.callbacks;
   if (options.progress) callbacks.insert(callbacks.begin(), ProgressLines());
   const GeneratorGuard generator;
+  const optim::GuardState before = guard_ ? guard_->state() : optim::GuardState();
   History history;
   stop_ = false;
   for (const AnyCallback& callback : callbacks) callback.get().on_train_begin(*this);
@@ -232,6 +329,10 @@ History Model::fit(const Dataset& data, const FitOptions& options) {
       for (const auto& [name, value] : validation.values()) logs.add("val_" + name, value);
     }
     history.epochs.push_back(logs);
+    if (guard_) {
+      history.non_finite = guard_->state().non_finite - before.non_finite;
+      history.spikes = guard_->state().spikes - before.spikes;
+    }
     for (const AnyCallback& callback : callbacks) {
       callback.get().on_epoch_end(*this, {epoch, options.epochs, logs});
     }
@@ -248,7 +349,7 @@ Logs Model::evaluate(const Dataset& data, std::int64_t batch_size) {
 // for any dtype.
 at::Tensor Model::predict(const at::Tensor& inputs, std::int64_t batch_size) {
   const std::int64_t rows = inputs.dim() > 0 ? inputs.size(0) : 0;
-  const Cut cut = checked_cut(rows, batch_size, spread().num_micro_batches());
+  const Cut cut = checked_cut(rows, batch_size, averaged().num_micro_batches());
   const at::NoGradGuard no_grad;
   module_->eval();
   at::Tensor result;
@@ -275,7 +376,7 @@ at::Tensor Model::predict(const at::Tensor& inputs, std::int64_t batch_size) {
   return result;
 }
 
-SpreadModel::NamedTensors Model::weights() { return spread().gather_weights(); }
+SpreadModel::NamedTensors Model::weights() { return averaged().gather_weights(); }
 
 void Model::set_weights(const SpreadModel::NamedTensors& values) { spread().set_weights(values); }
 

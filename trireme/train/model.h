@@ -33,6 +33,7 @@
 #include <string>
 #include <vector>
 
+#include "trireme/optim/gradient_guard.h"
 #include "trireme/train/callbacks.h"
 #include "trireme/train/dataset.h"
 #include "trireme/train/objectives.h"
@@ -41,6 +42,21 @@
 #include "trireme/train/strategy.h"
 
 namespace trireme {
+
+using GuardOptions = optim::GuardConfig;
+
+struct CompileOptions {
+  // Of a moving average of the weights (optim/weight_average.h), f32 models; 0: none. Training goes
+  // on from the weights, all else is by the average: evaluate(), predict(), the validation and the
+  // callbacks of fit(), weights(), save_weights(), what compile() begins with when it is called
+  // again, and module() after fit(). Buffers (running means of batches) are not averaged.
+  double average_decay = 0;
+  // Steps whose loss or gradients are not finite, or spike, are passed over
+  // (optim/gradient_guard.h) on all ranks alike: weights, average, buffers and the optimizer stay
+  // as they are. Costs a pass over the gradients and a few bytes between ranks a step. Empty: every
+  // step is applied.
+  std::optional<GuardOptions> guard = std::nullopt;
+};
 
 struct FitOptions {
   std::int64_t epochs = 1;  // number of the last one
@@ -56,6 +72,9 @@ struct FitOptions {
 // What fit() tells, the same on every rank.
 struct History {
   std::vector<Logs> epochs;
+  // Steps that CompileOptions::guard passed over, of all these epochs.
+  std::int64_t non_finite = 0;
+  std::int64_t spikes = 0;
   // One value for each epoch. Throws ConfigError when there is no such name.
   std::vector<double> values(const std::string& name) const;
 };
@@ -79,14 +98,17 @@ class Model {
   Model& operator=(Model&&) noexcept;
 
   // Spreads the module over the workers with a new optimizer, as Strategy::spread(), whose errors
-  // it throws. Before everything below; the module must not be cast or moved afterwards.
-  // Collective, blocking.
-  void compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Metric> metrics = {});
+  // it throws, and ConfigError for options out of range. Before everything below; the module must
+  // not be cast or moved afterwards. Collective, blocking.
+  void compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Metric> metrics = {},
+               const CompileOptions& options = {});
 
   // Trains. The last batch of an epoch may be smaller; its samples weigh as much as others. Logs:
   // "loss" and the metrics by name, means over the epoch's samples, while the weights changed;
-  // those of the validation begin with "val_". Collective, blocking. Throws ConfigError for
-  // options out of range or an empty dataset; ShapeError; CommError; what callbacks throw.
+  // those of the validation begin with "val_". The samples of steps that are passed over do not
+  // count; NaN when no others are. Collective, blocking. Throws ConfigError for options out of
+  // range or an empty dataset; ShapeError; CommError; what callbacks throw; Error, on all ranks
+  // alike, after more bad steps in a row than the guard bears.
   History fit(const Dataset& data, const FitOptions& options = {});
   // Means over all samples, each rank computing a part. Throws as fit().
   Logs evaluate(const Dataset& data, std::int64_t batch_size = 32);
@@ -114,9 +136,13 @@ class Model {
  private:
   struct Pass;
   Logs run(const Pass& pass);
+  bool train(const Pass& pass, std::int64_t batch, std::span<double> rows);
+  optim::StepVerdict judge(std::span<const double> rows, std::int64_t samples);
+  void compute(const Pass& pass, std::int64_t batch, std::span<double> rows);
   void compute(const Pass& pass, std::int64_t batch, std::int64_t micro_batch,
                std::span<double> sums);
   SpreadModel& spread();
+  SpreadModel& averaged();
 
   Strategy* strategy_;
   std::shared_ptr<torch::nn::Module> module_;
@@ -124,6 +150,8 @@ class Model {
   Loss loss_;
   std::vector<Metric> metrics_;
   std::unique_ptr<SpreadModel> spread_;
+  std::optional<optim::GradientGuard> guard_;
+  std::int64_t steps_ = 0;  // that the guard has judged
   bool stop_ = false;
 };
 

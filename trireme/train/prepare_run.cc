@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <bit>
 #include <filesystem>
 
 #include "trireme/base/error.h"
@@ -27,13 +28,27 @@ std::string tokens_folder(const TrainConfig& config) {
   return config.data.tokens.empty() ? RunFolder(config.out).data() : config.data.tokens;
 }
 
-void check_layout(const TrainConfig& config, int workers) {
+// Workers to a copy of the model. auto: by what the launcher says of this host, before workers have
+// met; ShardedModel then asks all hosts.
+ShardPlan shard_plan(const TrainConfig& config, int workers, int local_workers) {
+  if (config.parallel.shard_ranks != kHostRanks) return {workers, config.parallel.shard_ranks};
+  const bool is_power_of_two = std::has_single_bit(static_cast<unsigned>(local_workers));
+  if (local_workers != workers && (workers % local_workers != 0 || !is_power_of_two)) {
+    throw_error<ConfigError>(
+        "parallel.shard_ranks is auto, but this host has {} of {} workers: start equally many on "
+        "each, a power of two of them, or give it a number",
+        local_workers, workers);
+  }
+  return {workers, local_workers};
+}
+
+void check_layout(const TrainConfig& config, int workers, int local_workers) {
   if (config.parallel.dp != 0 && config.parallel.dp != workers) {
     throw_error<ConfigError>(
         "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
         config.parallel.dp, workers, config.parallel.dp);
   }
-  const ShardPlan shards(workers, config.parallel.shard_ranks);
+  const ShardPlan shards = shard_plan(config, workers, local_workers);
   if (config.parallel.shard >= 2) shards.rounds(config.batch.micro_batches, 0);
   const MicroBatchPlan plan(config.batch.micro_batches, workers);
 }
@@ -125,7 +140,7 @@ void write_run_files(const TrainConfig& config) {
 
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
                                            const PrepareRunOptions& options) {
-  check_layout(config, options.workers);
+  check_layout(config, options.workers, options.local_workers);
   check_host_memory_early(config, options);
   if (!config.data.text.empty() && !std::filesystem::exists(config.data.text)) {
     throw_error<DataError>("data.text: there is no folder or file '{}'", config.data.text);

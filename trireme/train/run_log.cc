@@ -37,16 +37,6 @@ void log_memory(const MemoryReport& memory) {
            static_cast<double>(caching_allocator_stats().mapped_bytes) / kMiB);
 }
 
-void log_skipped(std::int64_t step, const StepStats& stats) {
-  const bool spike = stats.verdict == optim::StepVerdict::kSpike;
-  log_warn(
-      "step {}: skipped: {} (loss {:.4g}, gradient norm {:.4g}, running mean {:.4g}); the weights "
-      "are as before; {} in a row, {} not finite and {} spiking so far",
-      step, spike ? "the gradient norm spikes" : "the loss or the gradient is not finite",
-      stats.loss, stats.gradient_norm, stats.guard.mean_norm, stats.guard.consecutive,
-      stats.guard.non_finite, stats.guard.spikes);
-}
-
 std::string progress_text(const StepStats& stats, double tokens_per_s) {
   const std::int64_t skipped = stats.guard.non_finite + stats.guard.spikes;
   return fmt::format("loss {:.4f}  {:.0f} tokens/s{}", stats.loss, tokens_per_s,
@@ -102,7 +92,8 @@ void RunLog::step(std::int64_t step, const StepStats& stats, double seconds) {
   }
   if (stats.verdict != optim::StepVerdict::kApply) {
     progress_.clear();
-    log_skipped(step, stats);
+    log_warn("{}", optim::describe_skipped(step - 1, stats.verdict, stats.loss, stats.gradient_norm,
+                                           stats.guard));
   }
   progress_.update(step, progress_text(stats, rate));
 }

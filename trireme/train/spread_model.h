@@ -9,7 +9,8 @@
 //     const at::Tensor loss = spread->forward([&] { return loss_of(m); });
 //     spread->backward(loss, weight_of(m));
 //   }
-//   spread->finish_step();
+//   spread->finish_gradients();
+//   spread->finish_step(optim::StepVerdict::kApply);
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +20,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "trireme/optim/gradient_guard.h"
 
 namespace trireme {
 
@@ -37,14 +40,23 @@ class SpreadModel {
   virtual void begin_step() = 0;
   // One call for each of micro_batches(). weight: what the loss, a mean, counts for in the step's.
   virtual void backward(const at::Tensor& loss, double weight) = 0;
-  // One update of the weights. Blocking. Throws CommError.
-  virtual void finish_step() = 0;
+  // Gradients become the mean over the step, by weight, on all ranks. Blocking. Throws CommError.
+  virtual void finish_gradients() = 0;
+  // Of that mean, the same bits on all ranks. Blocking.
+  virtual double gradient_norm() = 0;
+  // kApply: one update of the weights, and of their average. Others: both and the optimizer stay as
+  // they are, the gradients are dropped. The same verdict on all ranks. Blocking.
+  virtual void finish_step(optim::StepVerdict verdict) = 0;
+  // True: the average stands in the place of the weights, for everything but training. False: the
+  // weights are back. Nothing happens where that is so already, or without an average. Blocking.
+  virtual void use_average(bool average) = 0;
 
   using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
-  // Parameters and buffers, whole, by name: on rank 0, the others may get nothing. Blocking.
+  // Parameters and buffers, whole, by name: on rank 0, the others may get nothing. What stands in
+  // the place of the weights. Blocking.
   virtual NamedTensors gather_weights() = 0;
   // Weights become rank 0's values, of the names and shapes of gather_weights(); those of other
-  // ranks are not looked at. Blocking.
+  // ranks are not looked at. The average starts there, too. Blocking.
   virtual void set_weights(const NamedTensors& values) = 0;
   // The last call: the module has its parameters whole again, on all ranks. Blocking.
   virtual void give_back() = 0;

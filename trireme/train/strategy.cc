@@ -128,9 +128,11 @@ MirroredStrategy::MirroredStrategy(Group& group, const MirroredOptions& options)
       compression_(options.compression) {}
 
 std::unique_ptr<SpreadModel> MirroredStrategy::spread(torch::nn::Module& module,
-                                                      const OptimizerRecipe& recipe) {
+                                                      const OptimizerRecipe& recipe,
+                                                      double average_decay) {
   return make_mirrored_model(module, world(), recipe,
-                             {.micro_batches = micro_batches(), .compression = compression_});
+                             {.micro_batches = micro_batches(), .compression = compression_},
+                             average_decay);
 }
 
 MultiWorkerMirroredStrategy::MultiWorkerMirroredStrategy(const MultiWorkerMirroredOptions& options)
@@ -140,9 +142,11 @@ MultiWorkerMirroredStrategy::MultiWorkerMirroredStrategy(const MultiWorkerMirror
       compression_(options.compression) {}
 
 std::unique_ptr<SpreadModel> MultiWorkerMirroredStrategy::spread(torch::nn::Module& module,
-                                                                 const OptimizerRecipe& recipe) {
+                                                                 const OptimizerRecipe& recipe,
+                                                                 double average_decay) {
   return make_mirrored_model(module, world(), recipe,
-                             {.micro_batches = micro_batches(), .compression = compression_});
+                             {.micro_batches = micro_batches(), .compression = compression_},
+                             average_decay);
 }
 
 ShardedStrategy::ShardedStrategy(const ShardedOptions& options)
@@ -162,10 +166,12 @@ ShardedStrategy::ShardedStrategy(Group& group, const ShardedOptions& options)
       shard_ranks_(options.shard_ranks) {}
 
 std::unique_ptr<SpreadModel> ShardedStrategy::spread(torch::nn::Module& module,
-                                                     const OptimizerRecipe& recipe) {
+                                                     const OptimizerRecipe& recipe,
+                                                     double average_decay) {
   return make_zero_model(
       module, world(), recipe,
-      {.stage = stage_, .micro_batches = micro_batches(), .shard_ranks = shard_ranks_});
+      {.stage = stage_, .micro_batches = micro_batches(), .shard_ranks = shard_ranks_},
+      average_decay);
 }
 
 }  // namespace trireme

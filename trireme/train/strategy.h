@@ -34,6 +34,7 @@
 #include <optional>
 
 #include "trireme/comm/codec/compressed_all_reduce.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/train/optimizer_recipe.h"
 #include "trireme/train/spread_model.h"
 
@@ -80,11 +81,13 @@ class Strategy {
   // started. Idempotent. Throws CommError; Error when one of them failed.
   void close();
 
-  // For Model: the module, which becomes rank 0's on all ranks, with an optimizer. Collective,
-  // blocking. Throws ConfigError: the ranks cannot share the micro-batches, a recipe that this
-  // strategy has no optimizer for; what Replica and ShardedModel throw.
+  // For Model: the module, which becomes rank 0's on all ranks, with an optimizer, and an average
+  // of the weights (CompileOptions in model.h). Collective, blocking. Throws ConfigError: the ranks
+  // cannot share the micro-batches, a recipe that this strategy has no optimizer for, a decay that
+  // is out of range; what Replica and ShardedModel throw.
   virtual std::unique_ptr<SpreadModel> spread(torch::nn::Module& module,
-                                              const OptimizerRecipe& recipe) = 0;
+                                              const OptimizerRecipe& recipe,
+                                              double average_decay) = 0;
 
  protected:
   // What all of them are told. micro_batches: of a batch; 0: 4, or for more or an odd number of
@@ -128,8 +131,8 @@ class MirroredStrategy : public Strategy {
   // Throws ConfigError as Strategy does, and when a launcher has started workers on several hosts.
   explicit MirroredStrategy(const MirroredOptions& options = {});
   MirroredStrategy(Group& group, const MirroredOptions& options);
-  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module,
-                                      const OptimizerRecipe& recipe) override;
+  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module, const OptimizerRecipe& recipe,
+                                      double average_decay) override;
 
  private:
   std::optional<CompressionOptions> compression_;
@@ -146,8 +149,8 @@ struct MultiWorkerMirroredOptions {
 class MultiWorkerMirroredStrategy : public Strategy {
  public:
   explicit MultiWorkerMirroredStrategy(const MultiWorkerMirroredOptions& options = {});
-  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module,
-                                      const OptimizerRecipe& recipe) override;
+  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module, const OptimizerRecipe& recipe,
+                                      double average_decay) override;
 
  private:
   std::optional<CompressionOptions> compression_;
@@ -159,8 +162,8 @@ struct ShardedOptions {
   int threads = 1;                 // of each; 0: the host's cores, divided among its workers
   std::int64_t micro_batches = 0;  // of a batch; 0: 4, or what the workers can share
   std::uint64_t seed = 0;          // of the models' initial weights
-  // Workers side by side that keep one copy of the model between them, those of a host say; 0: all
-  // (docs/data_parallel.md).
+  // Workers side by side that keep one copy of the model between them, those of a host say; 0: all;
+  // kHostRanks: those of each host (docs/data_parallel.md).
   int shard_ranks = 0;
 };
 
@@ -175,8 +178,8 @@ class ShardedStrategy : public Strategy {
   ShardedStrategy(Group& group, const ShardedOptions& options);
   // Throws ConfigError also for a recipe without an optimizer over shards, and for shard_ranks that
   // the workers cannot form.
-  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module,
-                                      const OptimizerRecipe& recipe) override;
+  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module, const OptimizerRecipe& recipe,
+                                      double average_decay) override;
 
  private:
   int stage_;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "trireme/base/error.h"
+#include "trireme/parallel/shard/shard_plan.h"
 
 namespace trireme {
 namespace {
@@ -29,6 +30,10 @@ class SettingsCollector final : public ConfigFields {
   }
   void field(std::string_view name, std::int64_t& value, std::string_view) override {
     add(name, fmt::format("{}", value));
+  }
+  void field(std::string_view name, std::int64_t& value, std::string_view,
+             const NumberWord& word) override {
+    add(name, value == word.number ? std::string(word.word) : fmt::format("{}", value));
   }
   void field(std::string_view name, double& value, std::string_view) override {
     add(name, fmt::format("{}", value));
@@ -158,7 +163,8 @@ void ParallelConfig::visit(ConfigFields& f) {
   f.field(
       "shard_ranks", shard_ranks,
       "shard 1 to 3: workers side by side that keep one copy of the model between them, those of "
-      "a host say; 0: all");
+      "a host say; 0: all; auto: those of each host, which must have equally many",
+      {"auto", kHostRanks});
   f.field("bucket_bytes", bucket_bytes, "gradients that travel together, at least");
   f.field("prefetch", prefetch, "shard 3: blocks whose weights are gathered ahead");
   f.field("gather_budget_bytes", gather_budget_bytes,
@@ -176,12 +182,12 @@ void ParallelConfig::validate() const {
   if (shard < 0 || shard > 3) {
     throw_error<ConfigError>("parallel.shard is {}: 0, 1, 2 or 3, a stage of ZeRO", shard);
   }
-  require_at_least("parallel.shard_ranks", shard_ranks, 0);
+  if (shard_ranks != kHostRanks) require_at_least("parallel.shard_ranks", shard_ranks, 0);
   if (shard == 0 && shard_ranks != 0) {
     throw_error<ConfigError>(
         "parallel.shard_ranks is {}, but parallel.shard is 0 and nothing is sharded: leave it out, "
         "or set parallel.shard to 1, 2 or 3",
-        shard_ranks);
+        shard_ranks == kHostRanks ? "auto" : fmt::format("{}", shard_ranks));
   }
   require_at_least("parallel.bucket_bytes", bucket_bytes, 1);
   require_at_least("parallel.prefetch", prefetch, 0);

@@ -75,9 +75,10 @@ struct CheckpointConfig {
 };
 
 struct ParallelConfig {
-  std::int64_t dp = 0;           // data-parallel ranks; 0: as many as there are workers
-  std::int64_t shard = 0;        // ZeRO stage
-  std::int64_t shard_ranks = 0;  // that keep one copy of the model between them; 0: all
+  std::int64_t dp = 0;     // data-parallel ranks; 0: as many as there are workers
+  std::int64_t shard = 0;  // ZeRO stage
+  // That keep one copy of the model between them; 0: all; kHostRanks ("auto"): those of a host.
+  std::int64_t shard_ranks = 0;
   std::int64_t bucket_bytes = std::int64_t{25} << 20;
   std::int64_t prefetch = 1;             // stage 3: units
   std::int64_t gather_budget_bytes = 0;  // stage 3; 0: as much as there is

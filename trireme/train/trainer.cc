@@ -13,15 +13,25 @@
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
 #include "trireme/ops/threads.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/run_log.h"
 
 namespace trireme {
 namespace {
 
-// config with the model resolved against the data that it opens.
-std::pair<TrainConfig, TrainData> open_resolved(TrainConfig config) {
+// config with the model resolved against the data that it opens, and the workers of a copy against
+// those that there are.
+std::pair<TrainConfig, TrainData> open_resolved(TrainConfig config, const Group& group) {
   TrainData data = open_train_data(config);
+  std::int64_t& shard_ranks = config.parallel.shard_ranks;
+  if (shard_ranks == kHostRanks) {
+    shard_ranks = host_shard_ranks(group.hosts());
+    if (group.rank() == 0) {
+      log_info("parallel.shard_ranks is auto: the {} workers of each host keep a copy of the model",
+               shard_ranks);
+    }
+  }
   return {std::move(config), std::move(data)};
 }
 
@@ -40,7 +50,7 @@ bool due(std::int64_t step, std::int64_t every) { return every > 0 && step % eve
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, Group& group, const TrainerOptions& options)
-    : Trainer(open_resolved(config), group, options) {}
+    : Trainer(open_resolved(config, group), group, options) {}
 
 Trainer::Trainer(std::pair<TrainConfig, TrainData> opened, Group& group,
                  const TrainerOptions& options)

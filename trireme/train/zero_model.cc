@@ -8,9 +8,11 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
+#include "trireme/optim/weight_average.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/tensor_buffer.h"
 #include "trireme/train/named_weights.h"
@@ -37,25 +39,36 @@ torch::nn::Module& checked(torch::nn::Module& module, const OptimizerRecipe& rec
 class ZeroModel : public SpreadModel {
  public:
   ZeroModel(torch::nn::Module& module, Group& group, const OptimizerRecipe& recipe,
-            const ShardOptions& options)
+            const ShardOptions& options, double average_decay)
       : module_(checked(module, recipe)),
         group_(group),
         num_micro_batches_(options.micro_batches),
         learning_rate_(recipe.learning_rate),
         sharded_(module, group, options),
         runner_(module, options.units, sharded_),
-        optimizer_(recipe.make_sharded(sharded_.space())) {}
+        optimizer_(recipe.make_sharded(sharded_.space())),
+        average_decay_(average_decay) {
+    start_average();
+  }
 
   std::int64_t num_micro_batches() const override { return num_micro_batches_; }
   const std::vector<std::int64_t>& micro_batches() const override {
     return sharded_.micro_batches();
   }
   at::Tensor forward(const std::function<at::Tensor()>& f) override { return sharded_.forward(f); }
-  void begin_step() override {}  // step() leaves zeros
+  void begin_step() override {}  // finish_step() leaves zeros
   void backward(const at::Tensor& loss, double weight) override { sharded_.backward(loss, weight); }
-  void finish_step() override {
-    sharded_.finish_gradients();
+  void finish_gradients() override { sharded_.finish_gradients(); }
+  double gradient_norm() override { return sharded_.gradient_norm() / sharded_.report().weight; }
+  void finish_step(optim::StepVerdict verdict) override {
+    if (verdict != optim::StepVerdict::kApply) return sharded_.drop_gradients();
     sharded_.step(*optimizer_, learning_rate_, 1 / sharded_.report().weight);
+    if (average_) average_->update(sharded_.pieces());
+  }
+  void use_average(bool average) override {
+    if (!average_ || average_->swapped() == average) return;
+    average_->swap(sharded_.pieces());
+    sharded_.publish_weights(optimizer_.get());
   }
   NamedTensors gather_weights() override {
     const at::Tensor whole = sharded_.gather_weights();
@@ -69,6 +82,7 @@ class ZeroModel : public SpreadModel {
     group_.broadcast(buffer_of_tensor(whole), 0);
     for (const at::Tensor& rest : unspread()) group_.broadcast(buffer_of_tensor(rest), 0);
     sharded_.set_weights(whole);
+    start_average();
   }
 
   void give_back() override {
@@ -84,6 +98,9 @@ class ZeroModel : public SpreadModel {
   }
 
  private:
+  void start_average() {
+    if (average_decay_ != 0) average_.emplace(average_decay_, sharded_.pieces());
+  }
   // What every rank has whole: buffers, and parameters that are not trained.
   std::vector<at::Tensor> unspread() const {
     std::vector<at::Tensor> result = sharded_.layout().frozen;
@@ -113,16 +130,18 @@ class ZeroModel : public SpreadModel {
   ShardedModel sharded_;
   const SequentialRunner runner_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  double average_decay_;
+  std::optional<optim::WeightAverage> average_;
 };
 
 }  // namespace
 
 std::unique_ptr<SpreadModel> make_zero_model(torch::nn::Module& module, Group& group,
                                              const OptimizerRecipe& recipe,
-                                             const ShardOptions& options) {
+                                             const ShardOptions& options, double average_decay) {
   ShardOptions with_units = options;
   with_units.units = sequential_units(module);
-  return std::make_unique<ZeroModel>(module, group, recipe, with_units);
+  return std::make_unique<ZeroModel>(module, group, recipe, with_units, average_decay);
 }
 
 }  // namespace trireme

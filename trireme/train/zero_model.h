@@ -13,11 +13,12 @@
 namespace trireme {
 
 // options.micro_batches: above 0; no units: the children of a Sequential are (sequential_units.h),
-// another module is none. Module and group outlive it. Collective, blocking.
-// Throws ConfigError: a module that is not f32, a recipe that has no optimizer over shards; what
-// ShardedModel's constructor throws.
+// another module is none. average_decay: of the average of the weights; 0: none. Module and group
+// outlive it. Collective, blocking.
+// Throws ConfigError: a module that is not f32, a recipe that has no optimizer over shards, a decay
+// that is out of range; what ShardedModel's constructor throws.
 std::unique_ptr<SpreadModel> make_zero_model(torch::nn::Module& module, Group& group,
                                              const OptimizerRecipe& recipe,
-                                             const ShardOptions& options);
+                                             const ShardOptions& options, double average_decay);
 
 }  // namespace trireme

@@ -48,12 +48,23 @@ std::string describe(const std::optional<CompressionOptions>& compression) {
                      std::visit(DescribeCodec{}, compression->codec), compression->error_feedback);
 }
 
+void all_reduce_tensor(Group& wire, const at::Tensor& sum) {
+  wire.all_reduce(buffer_of_tensor(sum));
+}
+
 // One line for each.
 std::vector<std::string> describe(const ReplicaOptions& options, int ranks) {
   return {
       fmt::format("micro_batches {}", options.micro_batches == 0 ? ranks : options.micro_batches),
       fmt::format("bucket_bytes {}", options.bucket_bytes), describe(options.compression),
       fmt::format("broadcast_buffers {}", options.broadcast_buffers)};
+}
+
+ReducerOptions reducer_options(const ReplicaOptions& options) {
+  ReducerOptions result{.micro_batches = options.micro_batches,
+                        .bucket_bytes = options.bucket_bytes};
+  if (!options.compression) result.exchange_rows = all_reduce_tensor;
+  return result;
 }
 
 std::span<float> values_of(const at::Tensor& tensor) {
@@ -68,8 +79,7 @@ struct Replica::Impl {
         group(group_in.duplicate("replica")),
         options(options_in),
         flat(agreed(module, *group, options), dtype_of(module), {.group = group.get()}),
-        reducer(flat, *group,
-                {.micro_batches = options.micro_batches, .bucket_bytes = options.bucket_bytes},
+        reducer(flat, *group, reducer_options(options),
                 [this](Group& wire, std::size_t bucket, const at::Tensor& gradients) {
                   exchange(wire, bucket, gradients);
                 }) {
@@ -96,7 +106,7 @@ struct Replica::Impl {
 
   // On the communication thread.
   void exchange(Group& wire, std::size_t bucket, const at::Tensor& gradients) {
-    if (!options.compression) return wire.all_reduce(buffer_of_tensor(gradients));
+    if (!options.compression) return all_reduce_tensor(wire, gradients);
     auto& codec = codecs[bucket];
     if (!codec) codec = make_compressed_all_reduce(wire, gradients.numel(), *options.compression);
     codec->all_reduce(values_of(gradients));

@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
+#include <map>
+#include <string>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
@@ -31,7 +34,47 @@ void check_one_group(std::int64_t micro_batches, int ranks) {
       ranks, micro_batches, ranks);
 }
 
+// "63 with 8, 1 with 7": hosts by their number of ranks.
+std::string in_words(const std::vector<int>& counts) {
+  std::map<int, int, std::greater<>> hosts;
+  for (const int count : counts) ++hosts[count];
+  std::vector<std::string> words;
+  for (const auto& [count, number] : hosts) {
+    words.push_back(fmt::format("{} with {}", number, count));
+  }
+  return fmt::format("{}", fmt::join(words, ", "));
+}
+
 }  // namespace
+
+int host_shard_ranks(const std::vector<int>& hosts) {
+  TRIREME_CHECK_LE(std::size_t{1}, hosts.size(), "there are ranks");
+  std::vector<int> counts(static_cast<std::size_t>(*std::ranges::max_element(hosts)) + 1, 0);
+  for (const int host : hosts) ++counts[static_cast<std::size_t>(host)];
+  const int count = counts.front();
+  if (std::ranges::count(counts, count) != std::ssize(counts)) {
+    throw_error<ConfigError>(
+        "shard_ranks is auto, but the hosts have different numbers of ranks ({}): start equally "
+        "many on each, or give shard_ranks a number",
+        in_words(counts));
+  }
+  if (counts.size() > 1 && !is_power_of_two(count)) {
+    throw_error<ConfigError>(
+        "shard_ranks is auto, but each of the {} hosts has {} ranks, which is no power of two: "
+        "start 1, 2, 4, ... on each, or give shard_ranks a number",
+        counts.size(), count);
+  }
+  // Hosts are numbered by their lowest rank.
+  if (const auto back = std::ranges::is_sorted_until(hosts); back != hosts.end()) {
+    throw_error<ConfigError>(
+        "shard_ranks is auto, but ranks {} and {} share a host and rank {} between them is on "
+        "another: number the {} ranks of each host one after the other, or give shard_ranks a "
+        "number",
+        std::ranges::find(hosts, *back) - hosts.begin(), back - hosts.begin(),
+        back - hosts.begin() - 1, count);
+  }
+  return count;
+}
 
 ShardPlan::ShardPlan(int ranks, std::int64_t shard_ranks)
     : ranks_(ranks), shard_ranks_(shard_ranks == 0 ? ranks : static_cast<int>(shard_ranks)) {

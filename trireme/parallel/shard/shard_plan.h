@@ -22,6 +22,14 @@
 
 namespace trireme {
 
+// As shard_ranks: those of one host.
+inline constexpr int kHostRanks = -1;
+
+// What kHostRanks stands for among ranks on these hosts (Group::hosts()). Pure. Throws ConfigError,
+// with the numbers of ranks: hosts that have different ones; several that have each no power of
+// two; ranks of a host that are not side by side.
+int host_shard_ranks(const std::vector<int>& hosts);
+
 // Pure. Constant after construction.
 class ShardPlan {
  public:

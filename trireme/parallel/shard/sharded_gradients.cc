@@ -51,7 +51,7 @@ ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group, con
       open_(layout.units.size()),
       account_(names_of(layout.entries)),
       thread_(group.duplicate("gradients")),
-      hooks_(layout.parameters, [this](std::size_t entry) { on_gradient(entry); }) {
+      hooks_(layout.parameters, [this](std::size_t entry, bool) { on_gradient(entry); }) {
   TRIREME_ASSERT(options_.stage >= 2 || options_.link != nullptr,
                  "gradients that the host computes are reduced in buckets in stage {}",
                  options_.stage);
@@ -78,10 +78,10 @@ void ShardedGradients::backward(const at::Tensor& loss, double weight) {
     for (std::size_t i = 0; i < layout_.entries.size(); ++i) {
       units[layout_.parameters[i].unsafeGetTensorImpl()] = layout_.unit_of[i];
     }
-    const ops::DirectGradients direct([&](const at::Tensor& parameter) {
+    const ops::DirectGradients direct({.home = [&](const at::Tensor& parameter) {
       const auto unit = units.find(parameter.unsafeGetTensorImpl());
       if (unit != units.end() && !open_[unit->second].defined()) open(unit->second);
-    });
+    }});
     try {
       loss.backward(weight == 1 ? at::Tensor() : at::full_like(loss.detach(), weight));
     } catch (const CommError&) {  // which all ranks get

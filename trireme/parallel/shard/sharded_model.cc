@@ -43,7 +43,7 @@ const ShardOptions& checked(const ShardOptions& options) {
     throw_error<ConfigError>(
         "shard_ranks is {}, but in stage 0 of ZeRO nothing is sharded: leave it out, or use stage "
         "1, 2 or 3",
-        options.shard_ranks);
+        options.shard_ranks == kHostRanks ? "auto" : fmt::format("{}", options.shard_ranks));
   }
   if (options.bucket_bytes < 1) {
     throw_error<ConfigError>("buckets of {} bytes: at least 1", options.bucket_bytes);
@@ -53,6 +53,15 @@ const ShardOptions& checked(const ShardOptions& options) {
                              options.prefetch, options.gather_budget_bytes);
   }
   return options;
+}
+
+void all_reduce_rows(Group& wire, const at::Tensor& rows) {
+  wire.all_reduce(buffer_of_tensor(rows));
+}
+
+ShardPlan plan_of(const Group& group, const ShardOptions& options) {
+  return {group.size(), options.shard_ranks == kHostRanks ? host_shard_ranks(group.hosts())
+                                                          : options.shard_ranks};
 }
 
 // Where the module computes.
@@ -80,7 +89,7 @@ struct ShardedModel::Impl {
       : options(checked(options_in)),
         link(make_link(module, options.offload)),
         group(group_in.duplicate("sharded")),
-        groups(*group, ShardPlan(group->size(), options.shard_ranks), "model") {
+        groups(*group, plan_of(*group, options), "model") {
     check_same_model(*group, module);
     broadcast_model(*group, module);
     if (options.stage == 3) {
@@ -116,7 +125,8 @@ struct ShardedModel::Impl {
       gradients =
           std::make_unique<ReducedGradients>(*flat, *group, groups.plan(),
                                              ReducerOptions{.micro_batches = options.micro_batches,
-                                                            .bucket_bytes = options.bucket_bytes},
+                                                            .bucket_bytes = options.bucket_bytes,
+                                                            .exchange_rows = all_reduce_rows},
                                              sharded());
     }
     weights = std::make_unique<FlatWeights>(

@@ -67,6 +67,7 @@
 
 #include "trireme/optim/optimizer.h"
 #include "trireme/parallel/module_layout.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/parallel/step_exchange.h"
 
 namespace torch::nn {
@@ -93,7 +94,8 @@ struct ShardOptions {
   int prefetch = 1;
   std::int64_t gather_budget_bytes = 0;
   // Ranks that keep one copy of the model between them: a power of two that divides the group's,
-  // and whose ranks should share a host. 0: all ranks.
+  // and whose ranks should share a host. 0: all ranks. kHostRanks: the ranks of one host, of which
+  // the group knows.
   int shard_ranks = 0;
   // For a module on a GPU: see above. One on the CPU then computes on weights of its own beside the
   // host's, by real copies: a trial of the same.
@@ -106,10 +108,10 @@ class ShardedModel {
  public:
   // As Replica's: the module becomes rank 0's on all ranks, must not be changed afterwards, and
   // outlives this, as does the group. Collective, blocking. Throws ConfigError: a stage that is not
-  // 0 to 3; shard_ranks as ShardPlan does, and in stage 0; micro_batches that the ranks cannot
-  // share (stages 2 and 3: ShardPlan::rounds()); a budget that the largest unit exceeds; models
-  // that differ. Parameters on another device than the CPU without offload, or on one that
-  // DeviceLink refuses. ShapeError as make_layout() does. CommError.
+  // 0 to 3; shard_ranks as ShardPlan and host_shard_ranks() do, and in stage 0; micro_batches that
+  // the ranks cannot share (stages 2 and 3: ShardPlan::rounds()); a budget that the largest unit
+  // exceeds; models that differ; parameters on another device than the CPU without offload, or on
+  // one that DeviceLink refuses. ShapeError as make_layout() does. CommError.
   //
   // On a GPU everything is to run on the stream that is current now, and ranks that are threads of
   // one process need a GPU each, since LibTorch has one thread for backward passes on it.

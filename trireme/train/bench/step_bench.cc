@@ -20,6 +20,7 @@
 #include "trireme/ops/machine_rates.h"
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
+#include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
 #include "trireme/train/memory_estimate.h"
@@ -59,6 +60,7 @@ TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig&
   config.model = model;
   config.batch = {.micro_batch_size = options.batch, .micro_batches = options.accumulate * ranks};
   config.parallel.shard = options.shard;
+  config.parallel.shard_ranks = options.shard_ranks;
   config.train.steps = options.warm_up_steps + options.steps;
   config.train.dtype = options.dtype;
   return config;
@@ -150,7 +152,9 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
   StepParts recorder;
   PartSums sums;
   std::vector<double> seconds, communication_us, exposed_us;
-  const std::int64_t sent_before = state.sharded().bytes_sent();
+  ShardedModel& sharded = state.sharded();
+  const std::int64_t sent_before = sharded.bytes_sent();
+  const std::int64_t sent_across_before = sharded.bytes_sent_between_replicas();
   for (std::int64_t i = 0; i < options.steps; ++i) {
     recorder.start();
     const StepStats stats = step.run(options.warm_up_steps + i, false);
@@ -162,9 +166,12 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
     sums.add(totals);
   }
   report.seconds = spread_of(seconds);
+  const auto per_step = [&](std::int64_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(options.steps);
+  };
   report.exchange = {spread_of(communication_us), spread_of(exposed_us),
-                     static_cast<double>(state.sharded().bytes_sent() - sent_before) /
-                         static_cast<double>(options.steps)};
+                     per_step(sharded.bytes_sent() - sent_before),
+                     per_step(sharded.bytes_sent_between_replicas() - sent_across_before)};
   const MemorySplit memory = process_memory().report().current;
   report.state_bytes = memory[MemoryCategory::kWeights] + memory[MemoryCategory::kGradients] +
                        memory[MemoryCategory::kOptimizer];
@@ -184,7 +191,7 @@ StepLimit measure_limit(const StepBenchOptions& options, const nn::ModelConfig& 
 
 }  // namespace
 
-void StepBenchOptions::validate() const {
+void StepBenchOptions::validate(int ranks) const {
   training_dtype(dtype);
   check_at_least_one("--batch", batch);
   check_at_least_one("--seq", tokens);
@@ -192,6 +199,15 @@ void StepBenchOptions::validate() const {
   check_at_least_one("--accumulate", accumulate);
   if (shard < 0 || shard > 3) {
     throw_error<ConfigError>("--shard is {}; it must be 0, 1, 2 or 3, a stage of ZeRO", shard);
+  }
+  if (shard == 0 && shard_ranks != 0) {
+    throw_error<ConfigError>(
+        "--shard-ranks is of --shard 1, 2 and 3, but --shard is 0 and nothing is sharded: leave it "
+        "out, or give a stage");
+  }
+  if (shard_ranks != kHostRanks) {
+    const ShardPlan plan(ranks, shard_ranks);
+    if (shard >= 2) plan.rounds(accumulate * ranks, 0);
   }
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
   check_memory(*this, train_config(*this, known_model(model, tokens), 1));
@@ -220,11 +236,15 @@ double StepBenchReport::flops_in_parts() const {
 
 StepBenchReport bench_step(const StepBenchOptions& options, const std::string& folder,
                            Group& group) {
-  options.validate();
+  options.validate(group.size());
   const nn::ModelConfig model = known_model(options.model, options.tokens);
   StepBenchReport report;
   report.options = options;
   report.ranks = group.size();
+  if (options.shard_ranks == kHostRanks) {
+    report.options.shard_ranks = host_shard_ranks(group.hosts());
+  }
+  report.replicas = ShardPlan(report.ranks, report.options.shard_ranks).replicas();
   report.parameters = model.num_parameters();
   report.threads = at::get_num_threads();
   report.flops = static_cast<double>(options.accumulate) *

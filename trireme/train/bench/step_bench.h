@@ -30,14 +30,15 @@ struct StepBenchOptions {
   std::int64_t tokens = 256;        // of a sequence
   std::int64_t accumulate = 1;      // micro-batches of each rank in a step
   std::int64_t shard = 0;           // stage of ZeRO
+  std::int64_t shard_ranks = 0;     // as ShardOptions has it
   std::int64_t steps = 10;          // timed
   std::int64_t warm_up_steps = 2;
   bool measure_limit = true;
   BenchTiming limit_timing = {.max_samples = 15, .seconds = 0.2};  // of each shape of product
 
-  // Throws ConfigError: an unknown model or dtype, numbers below 1, or what cannot fit into this
-  // host's memory.
-  void validate() const;
+  // ranks: that train together. Throws ConfigError: an unknown model or dtype, numbers below 1,
+  // shard_ranks that these ranks cannot form, or what cannot fit into this host's memory.
+  void validate(int ranks) const;
 };
 
 // The time of a part is its share of all timed steps, times the median step: the parts' seconds sum
@@ -64,9 +65,10 @@ struct StepLimit {
 
 // What ranks that train together cost one of them.
 struct ExchangeCost {
-  Spread communication_us;  // of a step: something was under way
-  Spread exposed_us;        // of it: the rank waited
-  double bytes_sent = 0;    // in a step
+  Spread communication_us;                 // of a step: something was under way
+  Spread exposed_us;                       // of it: the rank waited
+  double bytes_sent = 0;                   // in a step
+  double bytes_sent_between_replicas = 0;  // of these: of gradients, between copies of the model
   double exposed_share() const {
     return communication_us.median > 0 ? exposed_us.median / communication_us.median : 0;
   }
@@ -75,6 +77,7 @@ struct ExchangeCost {
 struct StepBenchReport {
   StepBenchOptions options;
   int ranks = 1;
+  int replicas = 1;  // copies of the model that ranks share
   ExchangeCost exchange;
   // Between two steps: weights, gradients and the optimizer's state.
   std::int64_t state_bytes = 0;

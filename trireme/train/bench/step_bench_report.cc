@@ -94,6 +94,13 @@ Fields head(const StepBenchReport& report) {
          {"exposed ms", with_spread(scaled(cost.exposed_us, 1e-3), 1)},
          {"exposed share", percent(cost.exposed_share())}});
   }
+  if (report.replicas > 1) {
+    fields.emplace_back("copies of the model", fmt::format("{}, of {} ranks each", report.replicas,
+                                                           report.ranks / report.replicas));
+    fields.emplace_back(
+        "sent between copies, bytes/parameter",
+        report.exchange.bytes_sent_between_replicas / static_cast<double>(report.parameters));
+  }
   if (!report.limit.rates.empty()) {
     fields.emplace_back("of limit", percent(report.share_of_limit()));
     fields.emplace_back(
@@ -146,8 +153,10 @@ std::string to_json(const StepBenchReport& report) {
                {"ranks", report.ranks},
                {"accumulate", options.accumulate},
                {"shard", options.shard},
+               {"shard_ranks", options.shard_ranks},
                {"state_bytes_per_parameter", state_bytes_per_parameter(report)},
                {"bytes_sent", report.exchange.bytes_sent},
+               {"bytes_sent_between_replicas", report.exchange.bytes_sent_between_replicas},
                {"exposed_share", report.exchange.exposed_share()}};
   add_spread("communication_ms", scaled(report.exchange.communication_us, 1e-3), json);
   add_spread("exposed_ms", scaled(report.exchange.exposed_us, 1e-3), json);
