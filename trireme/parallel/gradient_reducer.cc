@@ -13,6 +13,7 @@
 #include "trireme/base/error.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 namespace {
@@ -35,6 +36,10 @@ at::Tensor seed_of(const at::Tensor& loss, double weight) {
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
+
+void all_reduce_rows(Group& group, const at::Tensor& elements) {
+  group.all_reduce(buffer_of_tensor(elements));
+}
 
 GradientReducer::GradientReducer(FlatParameters& flat, Group& group, const ReducerOptions& options,
                                  Exchange exchange)

@@ -41,6 +41,9 @@
 
 namespace trireme {
 
+// The exchange_rows of ranks whose gradients travel as they are. elements: on the CPU, contiguous.
+void all_reduce_rows(Group& group, const at::Tensor& elements);
+
 struct ReducerOptions {
   std::int64_t micro_batches = 0;  // of a step, over all ranks; 0: one for each rank
   std::int64_t bucket_bytes = std::int64_t{25} << 20;

@@ -48,10 +48,6 @@ std::string describe(const std::optional<CompressionOptions>& compression) {
                      std::visit(DescribeCodec{}, compression->codec), compression->error_feedback);
 }
 
-void all_reduce_tensor(Group& wire, const at::Tensor& sum) {
-  wire.all_reduce(buffer_of_tensor(sum));
-}
-
 // One line for each.
 std::vector<std::string> describe(const ReplicaOptions& options, int ranks) {
   return {
@@ -63,7 +59,7 @@ std::vector<std::string> describe(const ReplicaOptions& options, int ranks) {
 ReducerOptions reducer_options(const ReplicaOptions& options) {
   ReducerOptions result{.micro_batches = options.micro_batches,
                         .bucket_bytes = options.bucket_bytes};
-  if (!options.compression) result.exchange_rows = all_reduce_tensor;
+  if (!options.compression) result.exchange_rows = all_reduce_rows;
   return result;
 }
 
@@ -106,7 +102,7 @@ struct Replica::Impl {
 
   // On the communication thread.
   void exchange(Group& wire, std::size_t bucket, const at::Tensor& gradients) {
-    if (!options.compression) return all_reduce_tensor(wire, gradients);
+    if (!options.compression) return wire.all_reduce(buffer_of_tensor(gradients));
     auto& codec = codecs[bucket];
     if (!codec) codec = make_compressed_all_reduce(wire, gradients.numel(), *options.compression);
     codec->all_reduce(values_of(gradients));

@@ -55,10 +55,6 @@ const ShardOptions& checked(const ShardOptions& options) {
   return options;
 }
 
-void all_reduce_rows(Group& wire, const at::Tensor& rows) {
-  wire.all_reduce(buffer_of_tensor(rows));
-}
-
 ShardPlan plan_of(const Group& group, const ShardOptions& options) {
   return {group.size(), options.shard_ranks == kHostRanks ? host_shard_ranks(group.hosts())
                                                           : options.shard_ranks};
