@@ -12,7 +12,6 @@
 #include <torch/types.h>
 
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -234,17 +233,7 @@ TEST(Offload, AFailureEndsAllRanksByName) {
       testing::Chain chain(3, at::kFloat);
       ShardedModel sharded(chain, group, {.stage = stage, .offload = true});
       const auto run_step = [&](bool fails) {
-        for (const std::int64_t m : sharded.micro_batches()) {
-          sharded.backward(sharded.forward([&] {
-            const at::Tensor loss = chain.loss(3 * m, 3);
-            if (fails) {
-              loss.register_hook(
-                  [](const at::Tensor&) -> at::Tensor { throw std::runtime_error("out of luck"); });
-            }
-            return loss;
-          }));
-        }
-        sharded.finish_gradients();
+        testing::run_gradients(sharded, chain, fails);
         sharded.drop_gradients();
       };
       run_step(false);

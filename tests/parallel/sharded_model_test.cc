@@ -7,7 +7,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -171,17 +170,7 @@ TEST(ShardedModel, AFailureEndsAllCopiesByName) {
       ShardedModel sharded(chain, group, {.stage = stage, .micro_batches = 8, .shard_ranks = 2});
       Momentum optimizer(sharded);
       const auto run_step = [&](bool fails) {
-        for (const std::int64_t m : sharded.micro_batches()) {
-          sharded.backward(sharded.forward([&] {
-            const at::Tensor loss = chain.loss(3 * m, 3);
-            if (fails) {
-              loss.register_hook(
-                  [](const at::Tensor&) -> at::Tensor { throw std::runtime_error("out of luck"); });
-            }
-            return loss;
-          }));
-        }
-        sharded.finish_gradients();
+        testing::run_gradients(sharded, chain, fails);
         sharded.step(optimizer, 0.1);
       };
       run_step(false);

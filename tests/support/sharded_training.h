@@ -10,11 +10,13 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "tests/support/model_fixtures.h"
+#include "tests/support/replica_models.h"
 #include "trireme/comm/group.h"
 #include "trireme/parallel/shard/sharded_model.h"
 
@@ -119,6 +121,22 @@ inline ShardedResult run_sharded(Group& group, const std::string& family, const 
   result.elements = sharded.layout().size;
   result.weights = sharded.gather_weights();
   return result;
+}
+
+// The gradients of a step of a Chain; where it fails, each backward pass of this rank throws "out
+// of luck".
+inline void run_gradients(ShardedModel& sharded, Chain& chain, bool fails) {
+  for (const std::int64_t m : sharded.micro_batches()) {
+    sharded.backward(sharded.forward([&] {
+      const at::Tensor loss = chain.loss(3 * m, 3);
+      if (fails) {
+        loss.register_hook(
+            [](const at::Tensor&) -> at::Tensor { throw std::runtime_error("out of luck"); });
+      }
+      return loss;
+    }));
+  }
+  sharded.finish_gradients();
 }
 
 // Bit for bit, those losses that this rank has computed.

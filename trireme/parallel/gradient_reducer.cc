@@ -267,7 +267,7 @@ void GradientReducer::finish_matrix() {
 }
 
 void GradientReducer::agree_on_order() {
-  const bool early = foreseen_ && late_->went_as_foreseen();
+  const bool early = foreseen_ && late_->is_complete_but_rows();
   queue_.set_order(roots_order(thread_.group(),
                                early ? foreseen_->completion_order() : queue_.completion_order()));
   const std::size_t entry = roots_order(thread_.group(), {early ? late_->entry() + 1 : 0}).front();

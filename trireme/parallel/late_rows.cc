@@ -161,8 +161,6 @@ void LateRows::added_by_autograd() {
   by_autograd_ = true;
 }
 
-bool LateRows::went_as_foreseen() const { return is_complete_but_rows(); }
-
 std::vector<std::uint8_t> LateRows::marks() const {
   std::vector<std::uint8_t> marks(static_cast<std::size_t>(place_.shape[0]), known_ ? 0 : 1);
   const auto* row = rows_.data_ptr<std::int64_t>();

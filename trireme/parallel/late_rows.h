@@ -87,15 +87,14 @@ class LateRows {
   // What the pass's ops::DirectGradients are to follow; this must outlive the pass.
   ops::DirectGradients::Rules rules();
 
-  // Whether all has been added by now but what the embedding will.
+  // Whether all has been added by now but what the embedding will; after a pass, that it added what
+  // its graph had said, and all of it directly.
   bool is_complete_but_rows() const;
   // Then: sets the rows apart. gradients: this rank's, of all entries.
   void set_rows_apart(const at::Tensor& gradients);
   bool has_rows_apart() const { return home_.sums.defined(); }
   // Autograd has added to the matrix. Throws Error after set_rows_apart().
   void added_by_autograd();
-  // After the pass: it added what its graph had said, and all of it directly.
-  bool went_as_foreseen() const;
 
   // The rows that this rank sets apart in this pass.
   std::vector<std::uint8_t> marks() const;
