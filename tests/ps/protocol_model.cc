@@ -1,0 +1,611 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "tests/ps/protocol_model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace trireme::ps {
+namespace {
+
+using Request = Message::Request;
+using Kind = Message::Kind;
+
+// A ticket says what it was asked for.
+Ticket ticket_of(Request request, WorkerId worker, std::int64_t clock, Term term) {
+  return ((term * 64 + worker) * 64 + clock) * 8 + static_cast<Ticket>(request);
+}
+Request request_of(Ticket ticket) { return static_cast<Request>(ticket % 8); }
+std::int64_t clock_of(Ticket ticket) { return ticket / 8 % 64; }
+WorkerId worker_of(Ticket ticket) { return ticket / 8 / 64 % 64; }
+Term term_of(Ticket ticket) { return ticket / 8 / 64 / 64; }
+
+// The contribution of a worker to a step.
+std::string contribution(WorkerId worker, std::int64_t clock) {
+  return fmt::format("{}.{} ", worker, clock);
+}
+
+// An update, as values hold it.
+std::string update_text(const Op& op) {
+  std::string text;
+  for (const Member& member : op.members) text += contribution(member.worker, member.clock - 1);
+  return text + "| ";
+}
+
+std::size_t count_of(const std::string& values, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = values.find(part); at != std::string::npos; at = values.find(part, at + 1)) {
+    if (at == 0 || values[at - 1] == ' ') ++count;
+  }
+  return count;
+}
+
+}  // namespace
+
+// Appends all that makes two states different.
+struct ProtocolProbe {
+  std::string bytes;
+
+  // The primary knows that its backup has everything up to the position.
+  static bool has(const RangeReplica& primary, Term term, std::int64_t position) {
+    return primary.term_ == term && primary.acked_ >= position &&
+           (primary.range_.backup_ready || primary.state_taken_);
+  }
+
+  void add(std::int64_t value) {
+    // Most are small.
+    if (value >= -1 && value < 254) {
+      bytes += static_cast<char>(static_cast<unsigned char>(value + 1));
+      return;
+    }
+    bytes += '\xff';
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  void add(const std::string& text) {
+    add(static_cast<std::int64_t>(text.size()));
+    bytes += text;
+  }
+  void add(const Member& member) {
+    add(member.worker);
+    add(member.rank);
+    add(member.clock);
+  }
+  void add(const Op& op) {
+    add(static_cast<std::int64_t>(op.kind));
+    add_all(op.members);
+  }
+  void add(const ReplicaState& state) {
+    add(state.initialized);
+    add(state.applied);
+    add(state.updates);
+    add(state.step);
+    add_all(state.members);
+  }
+  void add(const RangeView& range) {
+    add(range.primary);
+    add(range.backup);
+    add(range.backup_ready);
+    add(range.since);
+  }
+  void add(const RangeReplica::Waiting& waiting) {
+    add(waiting.ticket);
+    add(waiting.asker.worker);
+    add(waiting.asker.clock);
+    add(waiting.then_read);
+  }
+  void add(const RangeReplica::Bound& bound) {
+    add(bound.position);
+    add(bound.ticket);
+  }
+  void add(const RangeReplica::LoggedOp& logged) {
+    add(logged.position);
+    add(logged.op);
+  }
+  void add(const RangeReplica& replica) {
+    add(replica.term_);
+    add(replica.range_);
+    add(static_cast<std::int64_t>(replica.workers_.size()));
+    add(replica.installed_);
+    add(replica.state_);
+    add(static_cast<std::int64_t>(replica.pushes_.size()));
+    for (const auto& [worker, push] : replica.pushes_) add(push);
+    add(replica.summed_);
+    add_all(replica.pulls_);
+    add_all(replica.bound_);
+    add_all(replica.log_);
+    add(replica.acked_);
+    add(replica.waits_);
+    add(replica.state_sent_);
+    add(replica.state_taken_);
+    add(replica.answered_);
+  }
+  void add(const Message& message) {
+    add(static_cast<std::int64_t>(message.kind));
+    add(message.to);
+    add(message.term);
+    add(static_cast<std::int64_t>(message.request));
+    add(message.worker);
+    add(message.clock);
+    add(static_cast<std::int64_t>(message.answer));
+    add(message.position);
+    add(message.op);
+    add(message.state);
+    add(message.values);
+  }
+  template <class All>
+  void add_all(const All& all) {
+    add(static_cast<std::int64_t>(all.size()));
+    for (const auto& one : all) add(one);
+  }
+  void add(const Membership& membership) {
+    for (const auto& [id, server] : membership.servers_) add(id);
+    for (const auto& [id, worker] : membership.workers_) add(id);
+    add(membership.changed_);
+  }
+};
+
+System::System(const ModelOptions& options)
+    : options_(options),
+      membership_({.servers = options.servers, .workers = options.workers}) {
+  membership_.declare({1});
+  for (int i = 0; i < options.servers; ++i, ++next_id_) {
+    membership_.server_up({next_id_, i, "", 0});
+    servers_.emplace(next_id_,
+                     ModelServer(next_id_, {options.consistency, options.two_phases}));
+  }
+  for (int i = 0; i < options.workers; ++i, ++next_id_) {
+    membership_.worker_up({.id = next_id_, .rank = i});
+    workers_[next_id_].rank = i;
+    workers_[next_id_].wants = i == 0 ? Request::kInit : Request::kPull;
+  }
+  publish();
+}
+
+void System::publish() {
+  if (membership_.publish()) views_.push_back(membership_.view());
+}
+
+const View* System::view_of(Term term) const {
+  for (const View& view : views_) {
+    if (view.term == term) return &view;
+  }
+  return nullptr;
+}
+
+// What a worker wants, to whom it believes to be primary. It stays in the network.
+void System::ask(WorkerId id) {
+  const ModelWorker& worker = workers_.at(id);
+  const View* const view = view_of(worker.term);
+  if (view == nullptr || worker.done || !worker.runs) return;
+  send({.kind = Kind::kRequest,
+        .to = view->ranges[0].primary,
+        .term = worker.term,
+        .request = worker.wants,
+        .worker = id,
+        .clock = worker.clock});
+}
+
+void System::send(Message message) {
+  if (!useless(message)) network_.insert(std::move(message));
+}
+
+// Messages whose delivery can change nothing are not kept: fewer states.
+bool System::useless(const Message& message) const {
+  if (message.kind == Kind::kReport) return message.term < membership_.view().term;
+  if (message.kind == Kind::kAnswer) {
+    const ModelWorker& worker = workers_.at(message.worker);
+    return !worker.runs || worker.done || message.request != worker.wants ||
+           message.clock != worker.clock ||
+           (message.answer != Answer::kDone && message.term != worker.term) ||
+           (message.answer == Answer::kRetry && worker.wants != Request::kCommit);
+  }
+  const auto found = servers_.find(message.to);
+  if (found == servers_.end() || !found->second.runs ||
+      message.term < found->second.replica.term()) {
+    return true;
+  }
+  if (message.kind != Kind::kRequest) return acknowledged(message);
+  const ModelWorker& worker = workers_.at(message.worker);
+  return message.clock + options_.late_steps < worker.clock;
+}
+
+// A message between replicas whose acknowledgment is there, or on its way.
+bool System::acknowledged(const Message& m) const {
+  const std::int64_t position = m.kind == Kind::kState ? m.state.applied : m.position;
+  const auto answered = [&](ServerId primary) {
+    const auto found = servers_.find(primary);
+    return found != servers_.end() && ProtocolProbe::has(found->second.replica, m.term, position);
+  };
+  if (m.kind == Kind::kAcknowledge) return answered(m.to);
+  const RangeReplica& backup = servers_.at(m.to).replica;
+  if (backup.term() != m.term) return false;
+  if (answered(backup.range().primary)) return true;
+  return std::any_of(network_.begin(), network_.end(), [&](const Message& other) {
+    return other.kind == Kind::kAcknowledge && other.term == m.term && other.position >= position;
+  });
+}
+
+void System::forget_useless() {
+  std::erase_if(network_, [this](const Message& message) { return useless(message); });
+}
+
+void System::deliver(const Message& message) {
+  switch (message.kind) {
+    case Kind::kRequest:
+      return deliver_request(message);
+    case Kind::kAnswer:
+      return deliver_answer(message);
+    case Kind::kReport:
+      membership_.ready(message.term, 0);
+      return publish();
+    default:
+      break;
+  }
+  RangeReplica& replica = servers_.at(message.to).replica;
+  if (message.kind == Kind::kReplicate) {
+    replica.replicate(message.term, message.position, message.op);
+  } else if (message.kind == Kind::kState) {
+    replica.take_state(message.term, message.state);
+  } else {
+    replica.acknowledge(message.term, message.position);
+  }
+  perform(message.to, &message);
+}
+
+void System::deliver_request(const Message& m) {
+  RangeReplica& replica = servers_.at(m.to).replica;
+  const Ticket ticket = ticket_of(m.request, m.worker, m.clock, m.term);
+  if (!servers_.at(m.to).open.insert(ticket).second) return;
+  const Asker asker{m.worker, m.clock};
+  switch (m.request) {
+    case Request::kInit:
+      replica.init(ticket, m.term);
+      break;
+    case Request::kPull:
+      replica.pull(ticket, asker, m.term);
+      break;
+    case Request::kPush:
+      replica.push(ticket, asker, options_.push_pull, m.term);
+      break;
+    case Request::kCommit:
+      replica.commit(ticket, asker, options_.push_pull, m.term);
+      break;
+    default:
+      replica.enter(ticket, m.worker, m.term);
+      break;
+  }
+  perform(m.to, &m);
+}
+
+void System::deliver_answer(const Message& m) {
+  ModelWorker& worker = workers_.at(m.worker);
+  if (useless(m)) return;
+  if (m.answer == Answer::kNotMember) {
+    // It was dropped, and lives: it ends as if it had died.
+    worker.runs = false;
+    return;
+  }
+  if (m.answer == Answer::kOutOfOrder) {
+    fault_ = fmt::format("worker {} was told that its step {} is out of order", m.worker, m.clock);
+    return;
+  }
+  if (m.answer == Answer::kSummed) {
+    worker.wants = Request::kCommit;
+    return ask(m.worker);
+  }
+  if (m.answer == Answer::kRetry) {
+    if (worker.wants == Request::kCommit) worker.wants = Request::kPush;
+    return ask(m.worker);
+  }
+  if (!m.values.empty() || m.request == Request::kPull || m.request == Request::kEnter) {
+    worker.seen = m.values;
+  }
+  if (m.request == Request::kEnter) {
+    worker.clock = m.position;
+    worker.wants = Request::kPull;
+  } else if (m.request == Request::kInit) {
+    worker.wants = Request::kPull;
+  } else if (m.request == Request::kPull) {
+    worker.wants = Request::kPush;
+  } else {
+    acknowledged_.insert({m.worker, m.clock});
+    ++worker.clock;
+    worker.wants = options_.push_pull ? Request::kPush : Request::kPull;
+  }
+  worker.done = worker.clock >= options_.steps;
+  ask(m.worker);
+}
+
+void System::enter_view(ServerId id, const View& view) {
+  servers_.at(id).replica.enter_view(view.term, view.ranges[0], view.workers);
+  perform(id, nullptr);
+}
+
+void System::perform(ServerId id, const Message* cause) {
+  for (const Effect& effect : servers_.at(id).replica.take_effects()) perform_one(id, effect, cause);
+}
+
+void System::perform_one(ServerId id, const Effect& effect, const Message* cause) {
+  ModelServer& server = servers_.at(id);
+  const RangeView& range = server.replica.range();
+  Message message{.kind = Kind::kReplicate, .to = range.backup, .term = server.replica.term()};
+  switch (effect.kind) {
+    case Effect::Kind::kApply:
+      if (effect.op.kind != Op::Kind::kUpdate) return;
+      check_update(server, effect);
+      server.values += update_text(effect.op);
+      return;
+    case Effect::Kind::kRead:
+      check_read(server, effect.ticket);
+      server.reads[effect.ticket] = server.values;
+      for (const Member& member : server.replica.state().members) {
+        if (member.worker == worker_of(effect.ticket)) server.entered[effect.ticket] = member.clock;
+      }
+      return;
+    case Effect::Kind::kAnswer:
+      message.kind = Kind::kAnswer;
+      message.worker = message.to = worker_of(effect.ticket);
+      message.term = term_of(effect.ticket);
+      message.request = request_of(effect.ticket);
+      message.clock = clock_of(effect.ticket);
+      message.answer = effect.answer;
+      if (effect.answer == Answer::kDone) {
+        message.values = server.reads[effect.ticket];
+        if (message.request == Request::kEnter) message.position = server.entered[effect.ticket];
+      }
+      server.open.erase(effect.ticket);
+      server.reads.erase(effect.ticket);
+      server.entered.erase(effect.ticket);
+      return send(message);
+    case Effect::Kind::kReplicate:
+      message.position = effect.position;
+      message.op = effect.op;
+      return send(message);
+    case Effect::Kind::kSendState:
+      message.kind = Kind::kState;
+      message.state = server.replica.state();
+      message.values = server.values;
+      return send(message);
+    case Effect::Kind::kTakeState:
+      server.values = cause->values;
+      return;
+    case Effect::Kind::kAcknowledge:
+      message.kind = Kind::kAcknowledge;
+      message.to = range.primary;
+      message.position = effect.position;
+      return send(message);
+    case Effect::Kind::kReport:
+      message.kind = Kind::kReport;
+      message.to = 0;
+      return send(message);
+    case Effect::Kind::kDiscard:
+      server.values.clear();
+      return;
+    case Effect::Kind::kSum:
+    case Effect::Kind::kForget:
+      return;
+  }
+}
+
+// Each contribution once, and those of one step together where they are summed.
+void System::check_update(const ModelServer& server, const Effect& effect) {
+  for (std::size_t i = 0; i < effect.op.members.size(); ++i) {
+    const Member& member = effect.op.members[i];
+    if (count_of(server.values, contribution(member.worker, member.clock - 1)) != 0) {
+      fault_ = fmt::format("worker {}'s step {} is applied twice", member.worker, member.clock - 1);
+    }
+    if (i < effect.tickets.size() && (worker_of(effect.tickets[i]) != member.worker ||
+                                      clock_of(effect.tickets[i]) != member.clock - 1)) {
+      fault_ = "an update is made of other requests than it says";
+    }
+    if (options_.consistency.sums && member.clock != effect.op.members[0].clock) {
+      fault_ = "contributions to different steps are summed";
+    }
+  }
+}
+
+// What a worker reads for a step holds all steps of all members that it may rely on.
+void System::check_read(const ModelServer& server, Ticket ticket) {
+  const Request request = request_of(ticket);
+  if (request == Request::kInit || request == Request::kEnter) return;
+  // Not for one who has gone on since.
+  if (workers_.at(worker_of(ticket)).clock != clock_of(ticket)) return;
+  const std::int64_t step = clock_of(ticket) + (request == Request::kPull ? 0 : 1);
+  for (const Member& member : server.replica.state().members) {
+    const std::int64_t bound = options_.consistency.bound;
+    if (bound != Consistency::kUnbounded && member.clock < step - bound) {
+      fault_ = fmt::format("a read for step {} with worker {} at {}", step, member.worker,
+                           member.clock);
+    }
+    if (options_.consistency.sums && member.worker == worker_of(ticket) && member.clock != step &&
+        member.clock != step + 1) {
+      fault_ = fmt::format("a read for step {} of a range that is at {}", step, member.clock);
+    }
+  }
+}
+
+// Whoever answers now, or would after a loss, holds all that was acknowledged and all that was seen.
+void System::check_holders() {
+  if (views_.empty() || !fault_.empty() || failed()) return;
+  const RangeView& range = views_.back().ranges[0];
+  for (const ServerId id : {range.primary, range.backup_ready ? range.backup : kNobody}) {
+    if (id == kNobody) continue;
+    const std::string& values = servers_.at(id).values;
+    for (const auto& [worker, clock] : acknowledged_) {
+      if (count_of(values, contribution(worker, clock)) != 1) {
+        fault_ = fmt::format("server {} holds worker {}'s acknowledged step {} {} times", id, worker,
+                             clock, count_of(values, contribution(worker, clock)));
+      }
+    }
+    for (const auto& [worker, state] : workers_) {
+      if (!values.starts_with(state.seen)) {
+        fault_ = fmt::format("server {} does not hold what worker {} has seen", id, worker);
+      }
+    }
+  }
+}
+
+std::vector<System::Move> System::moves(bool with_words) const {
+  std::vector<Move> moves;
+  if (failed() || done() || !fault_.empty()) return moves;
+  const auto add = [&](const std::string& what, const auto& act) {
+    Move move{with_words ? what : std::string(), *this};
+    act(move.next);
+    move.next.forget_useless();
+    move.next.check_holders();
+    moves.push_back(std::move(move));
+  };
+  for (const Message& message : network_) {
+    add(with_words ? fmt::format("message kind {} request {} to {} term {} worker {} clock {} answer {} position {}",
+                    static_cast<int>(message.kind), static_cast<int>(message.request), message.to,
+                    message.term, message.worker, message.clock, static_cast<int>(message.answer),
+                    message.position) : "",
+        [&](System& next) { next.deliver(message); });
+  }
+  for (const auto& [id, server] : servers_) {
+    if (!server.runs) continue;
+    for (const View& view : views_) {
+      if (view.term <= server.replica.term()) continue;
+      add(fmt::format("server {} enters view {}", id, view.term),
+          [&, id = id](System& next) { next.enter_view(id, view); });
+    }
+    if (options_.server_crashes > 0) {
+      add(fmt::format("server {} dies", id), [id = id](System& next) {
+        --next.options_.server_crashes;
+        next.servers_.at(id).runs = false;
+        next.undetected_servers_.insert(id);
+      });
+    }
+    if (options_.suspicions > 0 && !undetected_servers_.contains(id)) {
+      add(fmt::format("server {} is taken for dead", id), [id = id](System& next) {
+        --next.options_.suspicions;
+        next.membership_.server_down(id);
+        next.publish();
+      });
+    }
+  }
+  for (const ServerId id : undetected_servers_) {
+    add(fmt::format("the coordinator sees that server {} is gone", id), [id](System& next) {
+      next.undetected_servers_.erase(id);
+      next.membership_.server_down(id);
+      next.publish();
+      if (next.options_.server_returns == 0) return;
+      --next.options_.server_returns;
+      next.servers_.emplace(next.next_id_,
+                            ModelServer(next.next_id_, {next.options_.consistency,
+                                                        next.options_.two_phases}));
+      next.membership_.server_up({next.next_id_, static_cast<int>(id) - 1, "", 0});
+      ++next.next_id_;
+      next.publish();
+    });
+  }
+  for (const auto& [id, worker] : workers_) {
+    if (!worker.runs || worker.done) continue;
+    for (const View& view : views_) {
+      if (view.term <= worker.term) continue;
+      add(fmt::format("worker {} enters view {}", id, view.term), [&, id = id](System& next) {
+        next.workers_.at(id).term = view.term;
+        if (next.workers_.at(id).wants == Request::kCommit) {
+          next.workers_.at(id).wants = Request::kPush;
+        }
+        next.ask(id);
+      });
+    }
+    // One must be left, and the one who brings the first values lives until it has.
+    if (options_.worker_crashes > 0 && worker.wants != Request::kInit && id != servers_.begin()->first) {
+      add(fmt::format("worker {} dies", id), [id = id](System& next) {
+        --next.options_.worker_crashes;
+        next.workers_.at(id).runs = false;
+        next.undetected_workers_.insert(id);
+      });
+    }
+  }
+  for (const WorkerId id : undetected_workers_) {
+    add(fmt::format("the coordinator sees that worker {} is gone", id), [id](System& next) {
+      next.undetected_workers_.erase(id);
+      next.membership_.worker_down(id);
+      next.publish();
+      if (next.options_.worker_returns == 0) return;
+      --next.options_.worker_returns;
+      const WorkerId life = next.next_id_++;
+      next.workers_[life].rank = next.workers_.at(id).rank;
+      next.workers_[life].wants = Request::kEnter;
+      next.membership_.worker_up({.id = life, .rank = next.workers_[life].rank});
+      next.publish();
+    });
+  }
+  return moves;
+}
+
+bool System::done() const {
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [](const auto& worker) { return !worker.second.runs || worker.second.done; });
+}
+
+std::string System::fingerprint() const {
+  ProtocolProbe probe;
+  probe.add(membership_);
+  for (const View& view : views_) {
+    probe.add(view.term);
+    for (const RangeView& range : view.ranges) probe.add(range);
+    for (const WorkerView& worker : view.workers) probe.add(worker.id);
+    probe.add(view.failure.empty());
+  }
+  for (const auto& [id, server] : servers_) {
+    probe.add(id);
+    probe.add(server.runs);
+    if (!server.runs) continue;
+    probe.add(server.replica);
+    probe.add(server.values);
+    probe.add(static_cast<std::int64_t>(server.reads.size()));
+    for (const auto& [ticket, values] : server.reads) {
+      probe.add(ticket);
+      probe.add(values);
+    }
+  }
+  for (const auto& [id, worker] : workers_) {
+    probe.add(id);
+    probe.add(worker.runs);
+    probe.add(worker.term);
+    probe.add(static_cast<std::int64_t>(worker.wants));
+    probe.add(worker.clock);
+    probe.add(worker.seen);
+  }
+  for (const ServerId id : undetected_servers_) probe.add(id);
+  probe.add(-1);
+  for (const WorkerId id : undetected_workers_) probe.add(id);
+  probe.add(-1);
+  probe.add_all(network_);
+  for (const auto& [worker, clock] : acknowledged_) probe.add(worker * 64 + clock);
+  for (const int budget : {options_.server_crashes, options_.suspicions, options_.worker_crashes,
+                           options_.server_returns, options_.worker_returns}) {
+    probe.add(budget);
+  }
+  return probe.bytes;
+}
+
+std::string System::text() const {
+  std::string text;
+  for (const auto& [id, server] : servers_) {
+    text += fmt::format("server {} {} term {} applied {} committed {} values '{}'\n", id,
+                        server.runs ? "runs" : "gone", server.replica.term(),
+                        server.replica.state().applied, server.replica.committed(), server.values);
+  }
+  for (const auto& [id, worker] : workers_) {
+    text += fmt::format("worker {} {} term {} wants {} step {} seen '{}'\n", id,
+                        worker.runs ? "runs" : "gone", worker.term,
+                        static_cast<int>(worker.wants), worker.clock, worker.seen);
+  }
+  for (const View& view : views_) {
+    text += fmt::format("view {}: primary {} backup {} ready {} {}\n", view.term,
+                        view.ranges[0].primary, view.ranges[0].backup, view.ranges[0].backup_ready,
+                        view.failure);
+  }
+  return text;
+}
+
+}  // namespace trireme::ps
