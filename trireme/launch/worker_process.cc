@@ -24,11 +24,19 @@ namespace {
 
 // What a launcher above us may have said about this process, not about its workers. The last would
 // tell PyTorch that a torchrun serves its store.
-constexpr std::string_view kIdentity[] = {"TRIREME_RANK",         "TRIREME_WORLD_SIZE",
-                                          "TRIREME_LOCAL_RANK",   "TRIREME_LOCAL_SIZE",
-                                          "TRIREME_ADDRESS",      "TRIREME_PORT",
-                                          "TRIREME_LISTEN_FD",    "TRIREME_SECRET",
-                                          "TRIREME_LAUNCHER_PID", "TORCHELASTIC_USE_AGENT_STORE"};
+constexpr std::string_view kIdentity[] = {"TRIREME_RANK",
+                                          "TRIREME_WORLD_SIZE",
+                                          "TRIREME_LOCAL_RANK",
+                                          "TRIREME_LOCAL_SIZE",
+                                          "TRIREME_ADDRESS",
+                                          "TRIREME_PORT",
+                                          "TRIREME_LISTEN_FD",
+                                          "TRIREME_SECRET",
+                                          "TRIREME_LAUNCHER_PID",
+                                          "TRIREME_ROLE",
+                                          "TRIREME_RESTART",
+                                          "TRIREME_PS_INDEX",
+                                          "TORCHELASTIC_USE_AGENT_STORE"};
 
 std::vector<std::string> worker_environment(const WorkerStart& start) {
   std::vector<std::string> entries;
