@@ -181,22 +181,6 @@ TEST(LaunchRequest, OthersMayStartTheLaunchersOfOneJob) {
   EXPECT_EQ(plan_launch(second_of_three_hosts(), lookup_in(torchrun)).share->first_rank, 5);
 }
 
-TEST(LaunchRequest, Rendezvous) {
-  const auto is = [](const std::string& text, const std::string& address, int port) {
-    const Rendezvous rendezvous = parse_rendezvous(text);
-    EXPECT_EQ(rendezvous.address, address) << text;
-    EXPECT_EQ(rendezvous.port, port) << text;
-  };
-  is("host0:29500", "host0", 29500);
-  is("10.77.0.1:1", "10.77.0.1", 1);
-  is("[2001:db8::1]:65535", "2001:db8::1", 65535);
-  for (const char* text : {"", "host0", "host0:", ":29500", "host0:0", "host0:65536", "host0:-1",
-                           "host0:29500x", "host0: 29500", "[]:29500"}) {
-    expect_refused([&] { parse_rendezvous(text); }, {std::string("--rendezvous ") + text});
-  }
-  expect_refused([&] { parse_rendezvous("2001:db8::1:29500"); }, {"brackets"});
-}
-
 class FindProgram : public ::testing::Test {
  protected:
   std::string make(const std::string& name, bool executable) {

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "trireme/base/error.h"
+#include "trireme/launch/endpoint.h"
 #include "trireme/topology/host.h"
 
 namespace trireme {
@@ -18,7 +19,6 @@ namespace {
 // Far above any host's cores and any installation's hosts: a slip of the finger is more likely.
 constexpr int kMostWorkers = 4096;
 constexpr int kMostNodes = 100000;
-constexpr int kHighestPort = 65535;
 
 std::optional<int> whole_number(std::string_view text) {
   int value = 0;
@@ -122,25 +122,6 @@ std::string explicit_program(const std::string& name) {
 
 }  // namespace
 
-Rendezvous parse_rendezvous(std::string_view text) {
-  const std::size_t colon = text.rfind(':');
-  std::string_view address = text.substr(0, colon);
-  const bool brackets = address.starts_with('[') && address.ends_with(']');
-  if (brackets) address = address.substr(1, address.size() - 2);
-  if (!brackets && address.find(':') != std::string_view::npos) {
-    throw_error<ConfigError>(
-        "--rendezvous {}: an IPv6 address stands in brackets, as in [2001:db8::1]:29500", text);
-  }
-  const std::optional<int> port =
-      colon == std::string_view::npos ? std::nullopt : whole_number(text.substr(colon + 1));
-  if (address.empty() || !port || *port < 1 || *port > kHighestPort) {
-    throw_error<ConfigError>(
-        "--rendezvous {} is not host:port with a port in [1, {}], such as host0:29500", text,
-        kHighestPort);
-  }
-  return {std::string(address), *port};
-}
-
 std::string find_program(const std::string& name, std::string_view search_path) {
   if (name.find('/') != std::string::npos) return explicit_program(name);
   for (std::string_view rest = search_path; !name.empty();) {
@@ -170,7 +151,8 @@ LocalWorkersOptions plan_launch(const LaunchRequest& request, const EnvironmentL
   options.command.front() =
       find_program(request.command.front(), lookup("PATH").value_or("/usr/bin:/bin"));
   if (request.rendezvous.empty()) return options;
-  const Rendezvous rendezvous = parse_rendezvous(request.rendezvous);
+  const Endpoint rendezvous =
+      parse_endpoint(request.rendezvous, "--rendezvous " + request.rendezvous);
   options.port = rendezvous.port;
   if (*request.nodes == 1) return options;
   options.share = JobShare{.first_rank = *request.node_rank * options.workers,

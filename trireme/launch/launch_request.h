@@ -38,14 +38,6 @@ struct LaunchRequest {
 // executed, no secret for ranks that meet beyond loopback.
 LocalWorkersOptions plan_launch(const LaunchRequest& request, const EnvironmentLookup& lookup);
 
-struct Rendezvous {
-  std::string address;
-  int port = 0;
-};
-
-// From "host:port" or "[::1]:port". Throws ConfigError.
-Rendezvous parse_rendezvous(std::string_view text);
-
 // The file that a shell would execute for the name: the name itself where it has a slash, else the
 // first executable in search_path, folders with colons between them (PATH). Throws ConfigError.
 std::string find_program(const std::string& name, std::string_view search_path);
