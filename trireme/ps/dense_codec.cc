@@ -52,6 +52,14 @@ void DenseEncoder::encode(std::span<float> values, std::span<std::byte> encoded)
   codec_->encode(values, encoded, owed_);
 }
 
+std::size_t encoded_dense_bytes(std::string_view codec, std::int64_t count) {
+  try {
+    return make_dense_codec(codec)->encoded_bytes(count);
+  } catch (const ConfigError& error) {
+    throw ProtocolError(error.what());
+  }
+}
+
 void decode_dense(std::string_view codec, std::span<const std::byte> encoded,
                   std::span<float> values) {
   try {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -36,6 +37,8 @@ class DenseEncoder {
   std::vector<float> owed_;
 };
 
+// Throws ProtocolError for an unknown name.
+std::size_t encoded_dense_bytes(std::string_view codec, std::int64_t count);
 // Throws ProtocolError for an unknown name or bytes that are no encoding of so many values.
 void decode_dense(std::string_view codec, std::span<const std::byte> encoded,
                   std::span<float> values);

@@ -69,6 +69,15 @@ class DenseStorage final : public RangeStorage {
     std::memcpy(weights_.data_ptr<float>(), values.data(), values.size());
   }
 
+  void check(const Contribution& contribution) const override {
+    if (contribution.codec.empty()) return check(contribution.payload, "contribution");
+    const std::size_t wanted = encoded_dense_bytes(contribution.codec, count_);
+    if (contribution.payload.size() != wanted) {
+      throw_error<ProtocolError>("contribution of {} bytes by codec '{}': wanted are {}",
+                                 contribution.payload.size(), contribution.codec, wanted);
+    }
+  }
+
   std::span<std::byte> sum(
       std::span<const Contribution> contributions,
       const std::function<std::span<std::byte>(std::size_t)>& make) override {

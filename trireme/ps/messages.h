@@ -81,6 +81,10 @@ struct RangeRequest {
   double weight = 1;             // what the contribution counts for in the mean
   std::string codec;             // of a dense push's payload; empty: f32
   std::vector<double> extras;    // summed with the contributions
+  // Of kSnapshot: the file that the server writes; empty: the state is the reply's payload. Of
+  // kInit: the file that it reads in place of the payload, and the file's digest.
+  std::string file;
+  std::string digest;
 };
 struct RangeReply {
   Term term = 0;                 // the server's
@@ -88,6 +92,7 @@ struct RangeReply {
   double weight = 0;             // kSummed: of all contributions
   std::vector<double> extras;    // kSummed, or of the last update
   std::vector<double> block_sums;  // kSummed: of squares, by block of the range
+  std::string text;              // kStatusRefused: why; kSnapshot: the file's digest
 };
 
 struct Replication {

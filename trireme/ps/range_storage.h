@@ -40,6 +40,8 @@ class RangeStorage {
   // The first values: as export_state() gives them, or (dense) the weights alone, or (slices)
   // nothing. Throws ProtocolError.
   virtual void init(Bytes values) = 0;
+  // Throws ProtocolError for a payload that is no contribution to this range.
+  virtual void check(const Contribution& contribution) const = 0;
   // The sum of contributions (in the order of ranks; at least one), in the tree of
   // reduction_tree.h. make gives the memory for it. Throws ProtocolError for payloads that are no
   // contributions to this range, before anything is changed.

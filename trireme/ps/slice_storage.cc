@@ -63,6 +63,10 @@ class SliceStorage final : public RangeStorage {
     if (!values.empty()) import_state(values);
   }
 
+  void check(const Contribution& contribution) const override {
+    parse_rows(contribution.payload, widths_);
+  }
+
   std::span<std::byte> sum(
       std::span<const Contribution> contributions,
       const std::function<std::span<std::byte>(std::size_t)>& make) override {
