@@ -6,9 +6,9 @@
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
 
 #include <cmath>
-#include <rapidcheck/gtest.h>
 #include <vector>
 
 #include "trireme/base/error.h"
@@ -74,12 +74,21 @@ TEST(Auc, PartsOfWorkersAreTheWhole) {
 
 TEST(Auc, RefusesWhatHasNone) {
   Auc auc;
-  EXPECT_THAT([&] { auc.add(floats({1, 2}), floats({1})); },
-              ThrowsMessage<ShapeError>(HasSubstr("2 elements")));
-  EXPECT_THAT([&] { auc.add(floats({1, 2}), floats({1, 0.5})); },
-              ThrowsMessage<DataError>(HasSubstr("label 1 is 0.5")));
-  EXPECT_THAT([&] { auc.add(floats({1, std::nanf("")}), floats({1, 0})); },
-              ThrowsMessage<DataError>(HasSubstr("score 1 is nan")));
+  EXPECT_THAT(
+      [&] {
+        auc.add(floats({1, 2}), floats({1}));
+      },
+      ThrowsMessage<ShapeError>(HasSubstr("2 elements")));
+  EXPECT_THAT(
+      [&] {
+        auc.add(floats({1, 2}), floats({1, 0.5}));
+      },
+      ThrowsMessage<DataError>(HasSubstr("label 1 is 0.5")));
+  EXPECT_THAT(
+      [&] {
+        auc.add(floats({1, std::nanf("")}), floats({1, 0}));
+      },
+      ThrowsMessage<DataError>(HasSubstr("score 1 is nan")));
   Auc clicks;
   clicks.add(floats({1, 2, 3}), floats({1, 1, 1}));
   EXPECT_THAT([&] { static_cast<void>(clicks.value()); },

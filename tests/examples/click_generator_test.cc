@@ -36,8 +36,7 @@ TEST(ClickGenerator, TheLogHasWhatIsMade) {
     ClickLog log((folder / "clicks").string(), {.batch = 333, .worker = worker, .num_workers = 2});
     const auto read = log.next();
     ASSERT_TRUE(read);
-    const PlantedClicks made =
-        clicks.make({.first = worker, .count = 167 - worker, .stride = 2});
+    const PlantedClicks made = clicks.make({.first = worker, .count = 167 - worker, .stride = 2});
     EXPECT_TRUE(equal(*read, made.batch));
   }
 }
@@ -50,8 +49,8 @@ TEST(ClickGenerator, ASampleIsAFunctionOfTheSeedAndItsNumber) {
   EXPECT_TRUE(equal(thirds.batch, {third(whole.batch.labels), third(whole.batch.numbers),
                                    third(whole.batch.categories)}));
   EXPECT_TRUE(thirds.logits.equal(third(whole.logits)));
-  EXPECT_FALSE(equal(ClickGenerator({.seed = 8}).make({.first = 1000, .count = 100}).batch,
-                     whole.batch));
+  EXPECT_FALSE(
+      equal(ClickGenerator({.seed = 8}).make({.first = 1000, .count = 100}).batch, whole.batch));
 }
 
 // Clicks come as often as the logits say, in each tenth of them.

@@ -31,7 +31,8 @@ using trireme::testing::write_text;
 std::string line(int i) {
   std::string text = std::to_string(i % 2);
   for (int c = 0; c < kClickNumbers; ++c) text += fmt::format("\t{}", 100 * i + c);
-  for (int c = 0; c < kClickCategories; ++c) text += fmt::format("\t{:08x}", 0xfff00000 + 100 * i + c);
+  for (int c = 0; c < kClickCategories; ++c)
+    text += fmt::format("\t{:08x}", 0xfff00000 + 100 * i + c);
   return text;
 }
 std::string lines(int count) {
@@ -69,8 +70,9 @@ class ClickLogTest : public ::testing::Test {
     return (folder / "day_0").string();
   }
   auto throws(std::string_view where, std::string_view text) const {
-    return ThrowsMessage<DataError>(AllOf(
-        StartsWith((folder / "day_0").string() + std::string(where)), HasSubstr(std::string(text))));
+    return ThrowsMessage<DataError>(
+        AllOf(StartsWith((folder / "day_0").string() + std::string(where)),
+              HasSubstr(std::string(text))));
   }
   TemporaryFolder folder;
 };

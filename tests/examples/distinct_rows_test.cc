@@ -38,9 +38,10 @@ TEST(DistinctRows, GradientsOfEqualIdsAreSummed) {
   const DistinctRows distinct = distinct_rows(longs({5, 3, 5, 5, 3, 8}).view({3, 2}));
   const at::Tensor gradients = at::arange(18, at::kFloat).view({3, 2, 3});
   const at::Tensor sums = row_gradients(gradients, distinct);
-  EXPECT_TRUE(sums.equal(
-      at::tensor({0 + 6 + 9, 1 + 7 + 10, 2 + 8 + 11, 3 + 12, 4 + 13, 5 + 14, 15, 16, 17}, at::kFloat)
-          .view({3, 3})));
+  EXPECT_TRUE(
+      sums.equal(at::tensor({0 + 6 + 9, 1 + 7 + 10, 2 + 8 + 11, 3 + 12, 4 + 13, 5 + 14, 15, 16, 17},
+                            at::kFloat)
+                     .view({3, 3})));
 }
 
 // Few ids, so that many are equal; with steps between them that a bad hash would put together.
@@ -79,10 +80,16 @@ RC_GTEST_PROP(DistinctRows, SpreadAndSumFindEveryRow, ()) {
 
 TEST(DistinctRows, GradientsOfOtherShapesAreRefused) {
   const DistinctRows distinct = distinct_rows(longs({5, 3, 5, 5}).view({2, 2}));
-  EXPECT_THAT([&] { row_gradients(at::zeros({4, 3}), distinct); },
-              ThrowsMessage<ShapeError>(HasSubstr("[4, 3]")));
-  EXPECT_THAT([&] { row_gradients(at::zeros({2, 2, 3}, at::kDouble), distinct); },
-              ThrowsMessage<ShapeError>(HasSubstr("Double")));
+  EXPECT_THAT(
+      [&] {
+        row_gradients(at::zeros({4, 3}), distinct);
+      },
+      ThrowsMessage<ShapeError>(HasSubstr("[4, 3]")));
+  EXPECT_THAT(
+      [&] {
+        row_gradients(at::zeros({2, 2, 3}, at::kDouble), distinct);
+      },
+      ThrowsMessage<ShapeError>(HasSubstr("Double")));
 }
 
 }  // namespace
