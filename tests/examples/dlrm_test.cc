@@ -7,6 +7,7 @@
 #include <torch/optim.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "examples/support/auc.h"
@@ -84,7 +85,8 @@ TEST_F(DlrmTest, EveryPairHasASay) {
 TEST(Dlrm, LearnsThePlantedRule) {
   constexpr std::int64_t kSamples = 400'000, kHeldOut = 50'000, kBatch = 512;
   ClickGeneratorOptions options;
-  for (auto& column : options.columns) column.cardinality = std::min(column.cardinality, 20L);
+  for (auto& column : options.columns)
+    column.cardinality = std::min(column.cardinality, std::int64_t{20});
   const ClickGenerator clicks(options);
   RowTable table({.width = 16, .init = 0.1F, .learning_rate = 0.1F, .adagrad = 1});
   set_compute_threads({.threads = 1});  // the same bits on every machine of a kind
