@@ -40,9 +40,7 @@ class BufferPool {
     ~Buffer() {
       if (pool_ != nullptr) pool_->take_back(std::move(memory_));
     }
-    std::span<std::byte> bytes() const {
-      return {static_cast<std::byte*>(memory_.data()), bytes_};
-    }
+    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(memory_.data()), bytes_}; }
 
    private:
     BufferPool* pool_ = nullptr;

@@ -102,7 +102,8 @@ class Coordinator::Impl {
           request.reply(kStatusRefused, "a coordinator holds no parameters");
       }
     } catch (const Error& error) {
-      log_warn("coordinator: a request of {} is not understood: {}", request.client(), error.what());
+      log_warn("coordinator: a request of {} is not understood: {}", request.client(),
+               error.what());
     }
   }
 
@@ -110,9 +111,9 @@ class Coordinator::Impl {
     const auto message = decode<Registration>(request.header());
     const int places = message.is_server ? options_.servers : options_.workers;
     if (message.index < 0 || message.index >= places) {
-      return request.reply(
-          kStatusRefused,
-          fmt::format("{} {} cannot join: the job has {} of them", message.is_server ? "server" : "worker", message.index, places));
+      return request.reply(kStatusRefused, fmt::format("{} {} cannot join: the job has {} of them",
+                                                       message.is_server ? "server" : "worker",
+                                                       message.index, places));
     }
     // Who comes again in the place of one who is not known to be gone yet replaces it.
     std::erase_if(participants_, [&](const auto& entry) {
@@ -128,8 +129,7 @@ class Coordinator::Impl {
     participant.name = fmt::format("{} {}", message.is_server ? "server" : "worker", message.index);
     participant.connection = request.connection();
     participant.heard = Clock::now();
-    const Registered reply{participant.id, membership_.view().term > 0,
-                           options_.heartbeat.count()};
+    const Registered reply{participant.id, membership_.view().term > 0, options_.heartbeat.count()};
     if (message.is_server) {
       membership_.server_up({participant.id, message.index, message.address, message.port});
     } else {
@@ -216,7 +216,8 @@ class Coordinator::Impl {
       const auto now = Clock::now();
       std::vector<std::int64_t> silent;
       for (const auto& [id, participant] : participants_) {
-        if (now - participant.heard > options_.heartbeat && !participant.watch) silent.push_back(id);
+        if (now - participant.heard > options_.heartbeat && !participant.watch)
+          silent.push_back(id);
       }
       for (const std::int64_t id : silent) {
         drop(id, fmt::format("it has said nothing for {} ms", options_.heartbeat.count()));
@@ -230,16 +231,23 @@ class Coordinator::Impl {
 
   void describe(const View& view) {
     if (!view.failure.empty()) return log_error("the job is lost: {}", view.failure);
-    const auto waiting = std::count_if(view.ranges.begin(), view.ranges.end(), [](const auto& range) {
-      return range.backup == kNobody || !range.backup_ready;
-    });
+    const auto waiting = std::count_if(
+        view.ranges.begin(), view.ranges.end(),
+        [](const auto& range) { return range.backup == kNobody || !range.backup_ready; });
     log_info("view {}: {} servers, {} workers, {} ranges{}", view.term, view.servers.size(),
              view.workers.size(), view.ranges.size(),
-             waiting == 0 ? "" : fmt::format(", {} of them on one server alone", waiting));
+             waiting == 0 || view.servers.size() < 2
+                 ? ""
+                 : fmt::format(", {} of them on one server alone", waiting));
   }
 
   void answer_all() {
     for (auto& [id, participant] : participants_) answer_if_news(participant);
+    // Who has been told that the job is over may go.
+    if (finished_ &&
+        std::erase_if(participants_, [](const auto& entry) { return !entry.second.watch; }) > 0) {
+      over_.notify_all();
+    }
   }
 
   void answer_if_news(Participant& participant) {
@@ -271,13 +279,14 @@ class Coordinator::Impl {
   std::thread ticker_;
 };
 
-Coordinator::Coordinator(const CoordinatorOptions& options) : impl_([&] {
-  if (options.servers < 1 || options.workers < 1) {
-    throw_error<ConfigError>("a job of {} servers and {} workers: at least one of each",
-                             options.servers, options.workers);
-  }
-  return std::make_unique<Impl>(options);
-}()) {}
+Coordinator::Coordinator(const CoordinatorOptions& options)
+    : impl_([&] {
+        if (options.servers < 1 || options.workers < 1) {
+          throw_error<ConfigError>("a job of {} servers and {} workers: at least one of each",
+                                   options.servers, options.workers);
+        }
+        return std::make_unique<Impl>(options);
+      }()) {}
 Coordinator::~Coordinator() = default;
 int Coordinator::port() const { return impl_->port(); }
 void Coordinator::wait() {

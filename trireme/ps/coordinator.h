@@ -24,7 +24,7 @@ struct CoordinatorOptions {
   std::string address = "127.0.0.1";  // listens there
   int port = 0;                       // 0: a free one
   int listen_fd = -1;                 // already bound and listening, in place of both; or -1
-  std::string secret;                 // the job's; may be empty only on loopback
+  std::string secret = {};            // the job's; may be empty only on loopback
   int servers = 1;                    // that the job begins with
   int workers = 1;
   std::chrono::milliseconds heartbeat = kHeartbeat;

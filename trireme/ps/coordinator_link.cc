@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <condition_variable>
 #include <optional>
 #include <utility>
 

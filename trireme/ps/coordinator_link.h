@@ -21,11 +21,11 @@
 namespace trireme::ps {
 
 struct CoordinatorLinkOptions {
-  std::string address;
+  std::string address = {};
   int port = 0;
-  std::string secret;
+  std::string secret = {};
   Registration registration;
-  std::string name;  // "server 1", for messages
+  std::string name = {};  // "server 1", for messages
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(60);
 };
 

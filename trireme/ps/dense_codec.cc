@@ -20,7 +20,8 @@ std::unique_ptr<Codec> make_top_k(std::string_view name) {
   double fraction = 0;
   const char* const end = name.data() + name.size() - 1;
   const auto result = std::from_chars(name.data() + kTopK.size(), end, fraction);
-  if (result.ec != std::errc() || result.ptr != end || !(fraction > 0 && fraction <= 1)) return nullptr;
+  if (result.ec != std::errc() || result.ptr != end || !(fraction > 0 && fraction <= 1))
+    return nullptr;
   TopKOptions options;
   options.fraction = fraction;
   return std::make_unique<TopKCodec>(options);

@@ -3,9 +3,9 @@
 
 // Dense gradients of workers, encoded for the wire by the codecs of comm/codec.
 //
-//   DenseEncoder encoder("int8");                        // one for each range: it owes what it lost
-//   encoder.encode(gradient, wire);                      // the worker
-//   decode_dense("int8", wire, gradient);                // the server
+//   DenseEncoder encoder("int8");                        // one for each range: it owes what it
+//   lost encoder.encode(gradient, wire);                      // the worker decode_dense("int8",
+//   wire, gradient);                // the server
 #pragma once
 
 #include <cstddef>

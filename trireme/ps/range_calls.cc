@@ -148,10 +148,9 @@ void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
     return finish(sent, std::current_exception());
   }
   if (reply.status == kStatusRefused) {
-    return finish(sent, std::make_exception_ptr(CommError(
-                            fmt::format("{} of range {} is refused: {}",
-                                        name_of(sent->call->method), sent->call->header.range,
-                                        header.text))));
+    return finish(sent, std::make_exception_ptr(CommError(fmt::format(
+                            "{} of range {} is refused: {}", name_of(sent->call->method),
+                            sent->call->header.range, header.text))));
   }
   switch (static_cast<Answer>(reply.status)) {
     case Answer::kSummed:
@@ -179,10 +178,9 @@ void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
     case Answer::kOutOfOrder:
       break;
   }
-  finish(sent, std::make_exception_ptr(InternalError(
-                   fmt::format("{} of range {} in step {} is out of order",
-                               name_of(sent->call->method), sent->call->header.range,
-                               sent->call->header.asker.clock))));
+  finish(sent, std::make_exception_ptr(InternalError(fmt::format(
+                   "{} of range {} in step {} is out of order", name_of(sent->call->method),
+                   sent->call->header.range, sent->call->header.asker.clock))));
 }
 
 void RangeCalls::again(const SentPtr& sent, Milliseconds pause, Term term) {
@@ -239,11 +237,11 @@ void RangeCalls::give_up(const SentPtr& sent) {
       awaited = "; it does not answer";
     }
   }
-  finish(sent, std::make_exception_ptr(TimeoutError(
-                   fmt::format("{} of range {} in step {} had no answer for {} s from {}{}",
-                               name_of(call.method), call.header.range, call.header.asker.clock,
-                               std::chrono::duration<double>(timeout_).count(),
-                               peers_.describe(server), awaited))));
+  finish(sent,
+         std::make_exception_ptr(TimeoutError(fmt::format(
+             "{} of range {} in step {} had no answer for {} s from {}{}", name_of(call.method),
+             call.header.range, call.header.asker.clock,
+             std::chrono::duration<double>(timeout_).count(), peers_.describe(server), awaited))));
 }
 
 void RangeCalls::work() {

@@ -84,7 +84,8 @@ void RangeHost::handle(Method method, Replication header, RpcRequest request) {
 // Requests of workers
 
 void RangeHost::refuse(RpcRequest& request, std::uint32_t status, const std::string& why) {
-  request.reply(status, encode(RangeReply{.term = replica_.term(), .extras = {}, .block_sums = {}, .text = why}));
+  request.reply(status, encode(RangeReply{
+                            .term = replica_.term(), .extras = {}, .block_sums = {}, .text = why}));
 }
 
 void RangeHost::check_request(Method method, const RangeRequest& header,
@@ -117,8 +118,8 @@ void RangeHost::admit(Method method, RangeRequest header, RpcRequest request) {
   const Term term = header.term;
   const Asker asker = header.asker;
   const bool then_read = header.then_read;
-  open_.emplace(ticket, Open{method, std::move(header), std::move(request), now_us(),
-                             std::move(loaded)});
+  open_.emplace(ticket,
+                Open{method, std::move(header), std::move(request), now_us(), std::move(loaded)});
   switch (method) {
     case Method::kInit:
       replica_.init(ticket, term);
@@ -351,7 +352,11 @@ void RangeHost::answer(const Effect& effect) {
   const auto found = open_.find(effect.ticket);
   if (found == open_.end()) return;  // two phases: a push that was answered kSummed
   Open& open = found->second;
-  RangeReply reply{.term = replica_.term(), .clock = open.clock, .extras = {}, .block_sums = {}, .text = open.text};
+  RangeReply reply{.term = replica_.term(),
+                   .clock = open.clock,
+                   .extras = {},
+                   .block_sums = {},
+                   .text = open.text};
   if (effect.answer == Answer::kSummed) {
     reply.weight = sum_.weight;
     reply.extras = sum_.extras;
@@ -435,10 +440,10 @@ void RangeHost::tick() {
 
 void RangeHost::send_state() {
   auto state = std::make_shared<std::vector<std::byte>>();
-  storage_->export_state([&](Bytes part) { state->insert(state->end(), part.begin(), part.end()); });
-  const auto parts =
-      static_cast<std::uint32_t>(std::max<std::size_t>(state->size() + kStatePartBytes - 1, 1) /
-                                 kStatePartBytes);
+  storage_->export_state(
+      [&](Bytes part) { state->insert(state->end(), part.begin(), part.end()); });
+  const auto parts = static_cast<std::uint32_t>(
+      std::max<std::size_t>(state->size() + kStatePartBytes - 1, 1) / kStatePartBytes);
   for (std::uint32_t part = 0; part < std::max(parts, 1U); ++part) {
     const Replication header{.range = number_,
                              .term = replica_.term(),
@@ -448,7 +453,8 @@ void RangeHost::send_state() {
                              .part = part,
                              .parts = std::max(parts, 1U)};
     const std::size_t begin = part * kStatePartBytes;
-    const Bytes bytes = Bytes(*state).subspan(begin, std::min(kStatePartBytes, state->size() - begin));
+    const Bytes bytes =
+        Bytes(*state).subspan(begin, std::min(kStatePartBytes, state->size() - begin));
     send(Method::kTakeState, header, bytes, state);
   }
 }

@@ -65,7 +65,7 @@ RowRouter::RowRouter(std::span<const PushRows> push, std::span<const PullRows> p
       parts_(slices) {
   check(push, widths.size(), "push");
   check(pull, widths.size(), "pull");
-  const auto deal = [&](const auto& rows, auto Part::* which, Places Part::* places) {
+  const auto deal = [&](const auto& rows, auto Part::*which, Places Part::*places) {
     std::vector<Places*> by_slice(slices);
     for (std::uint32_t slice = 0; slice < slices; ++slice) {
       Part& part = part_of(slice, rows.table);
@@ -83,9 +83,9 @@ RowRouter::RowRouter(std::span<const PushRows> push, std::span<const PullRows> p
 
 RowRouter::Part& RowRouter::part_of(std::uint32_t slice, std::uint64_t table) {
   std::vector<Part>& parts = parts_[slice];
-  const auto at = std::lower_bound(
-      parts.begin(), parts.end(), table,
-      [](const Part& part, std::uint64_t wanted) { return part.table < wanted; });
+  const auto at =
+      std::lower_bound(parts.begin(), parts.end(), table,
+                       [](const Part& part, std::uint64_t wanted) { return part.table < wanted; });
   if (at != parts.end() && at->table == table) return *at;
   return *parts.insert(at, Part{.table = table, .pushed = {}, .pulled = {}});
 }

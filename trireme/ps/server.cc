@@ -45,8 +45,7 @@ class Server::Impl final : public RangeContext {
         address_(reachable_address(options)),
         buffers_(arena_),
         peers_(arena_, options.secret, name_),
-        strands_(options.threads > 0 ? options.threads
-                                     : static_cast<int>(process_cores().size())),
+        strands_(options.threads > 0 ? options.threads : static_cast<int>(process_cores().size())),
         server_({.address = address_,
                  .port = options.port,
                  .secret = options.secret,

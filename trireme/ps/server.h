@@ -23,11 +23,11 @@ namespace trireme::ps {
 struct ServerOptions {
   std::string coordinator_address = "127.0.0.1";
   int coordinator_port = 0;
-  std::string secret;  // the job's; may be empty only on loopback
-  int index = 0;       // below the job's number of servers
+  std::string secret = {};  // the job's; may be empty only on loopback
+  int index = 0;            // below the job's number of servers
   // Where workers and other servers reach this one. Empty: the address of this host that leads to
   // the coordinator.
-  std::string address;
+  std::string address = {};
   int port = 0;     // 0: a free one
   int threads = 0;  // that apply updates; 0: one for each core of the process
   std::chrono::milliseconds join_timeout = std::chrono::minutes(5);

@@ -67,9 +67,8 @@ class SliceStorage final : public RangeStorage {
     parse_rows(contribution.payload, widths_);
   }
 
-  std::span<std::byte> sum(
-      std::span<const Contribution> contributions,
-      const std::function<std::span<std::byte>(std::size_t)>& make) override {
+  std::span<std::byte> sum(std::span<const Contribution> contributions,
+                           const std::function<std::span<std::byte>(std::size_t)>& make) override {
     std::vector<std::vector<TableRows>> rows;
     for (const Contribution& contribution : contributions) {
       rows.push_back(parse_rows(contribution.payload, widths_));

@@ -15,13 +15,12 @@ std::string write_state_file(const std::string& path, std::span<const std::byte>
 }
 
 std::vector<std::byte> read_state_file(const std::string& path, const std::string& digest) {
-  const std::string content =
-      detail::read_file(path, detail::open_input(path).size);
+  const std::string content = detail::read_file(path, detail::open_input(path).size);
   const std::span<const std::byte> bytes = detail::as_bytes(content);
   const std::string found = detail::digest_of(bytes);
   if (found != digest) {
-    throw_error<CheckpointError>("'{}' is damaged: its digest is {}, the snapshot's manifest says {}",
-                                 path, found, digest);
+    throw_error<CheckpointError>(
+        "'{}' is damaged: its digest is {}, the snapshot's manifest says {}", path, found, digest);
   }
   return {bytes.begin(), bytes.end()};
 }

@@ -30,6 +30,17 @@ std::exception_ptr error_of(LinkEnd end, const std::string& why, const std::stri
   return std::make_exception_ptr(CommError(why));
 }
 
+CoordinatorLinkOptions link_options(const WorkerOptions& options, const std::string& name) {
+  CoordinatorLinkOptions link;
+  link.address = options.coordinator_address;
+  link.port = options.coordinator_port;
+  link.secret = options.secret;
+  link.registration.index = options.rank;
+  link.name = name;
+  link.connect_timeout = options.join_timeout;
+  return link;
+}
+
 }  // namespace
 
 class Worker::Impl {
@@ -42,12 +53,7 @@ class Worker::Impl {
         buffers_(arena_),
         peers_(arena_, options.secret, name_),
         calls_(peers_, options.timeout),
-        link_({.address = options.coordinator_address,
-               .port = options.coordinator_port,
-               .secret = options.secret,
-               .registration = {.is_server = false, .index = options.rank, .address = {}},
-               .name = name_,
-               .connect_timeout = options.join_timeout}) {
+        link_(link_options(options, name_)) {
     const JobLayout jobs = JobLayout::decode(link_.declare(layout.encode()));
     const std::string difference = layout_difference(layout_, jobs);
     if (!difference.empty()) {
@@ -65,10 +71,9 @@ class Worker::Impl {
     if (!options.codec.empty()) {
       for (std::size_t i = 0; i < ranges_.size(); ++i) encoders_.emplace_back(options.codec);
     }
-    link_.start([this](const Announcement& news) { calls_.enter_view(news.view); },
-                [this](LinkEnd end, const std::string& why) {
-                  calls_.fail(error_of(end, why, name_));
-                });
+    link_.start(
+        [this](const Announcement& news) { calls_.enter_view(news.view); },
+        [this](LinkEnd end, const std::string& why) { calls_.fail(error_of(end, why, name_)); });
     calls_.wait_for_view(Deadline::after(options.join_timeout));
     if (link_.begun()) enter();
   }
@@ -231,8 +236,8 @@ class Worker::Impl {
         last_push_[range] = call;
       }
       if (router->pulls(slice)) {
-        call->done = [this, router, slice, range,
-                      space = call->reply_space](const RangeReply& reply, std::size_t) {
+        call->done = [this, router, slice, range, space = call->reply_space](
+                         const RangeReply& reply, std::size_t) {
           extras_[range] = reply.extras;
           router->scatter(slice, space);
         };
@@ -287,13 +292,13 @@ class Worker::Impl {
     for (const ServerView& server : view.servers) {
       const auto client = peers_.connect(server.id);
       if (client == nullptr) continue;
-      const auto one = decode<ServerReport>(
-          client
-              ->call({.method = static_cast<std::uint32_t>(Method::kReport),
-                      .header = {},
-                      .payload = {},
-                      .reply_space = {}})
-              .header);
+      const auto one =
+          decode<ServerReport>(client
+                                   ->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                                           .header = {},
+                                           .payload = {},
+                                           .reply_space = {}})
+                                   .header);
       all.updates += one.updates;
       all.rows += one.rows;
       all.memory_bytes += one.memory_bytes;
@@ -327,10 +332,10 @@ class Worker::Impl {
   std::vector<DenseEncoder> encoders_;  // by dense range; none without a codec
 
   std::int64_t clock_ = 0;
-  std::vector<bool> pushed_;                            // in this step, by range
-  std::vector<SumReport> sums_;                         // by range
-  std::vector<std::vector<double>> extras_;             // by range
-  std::vector<std::shared_ptr<RangeCall>> last_push_;   // by range
+  std::vector<bool> pushed_;                           // in this step, by range
+  std::vector<SumReport> sums_;                        // by range
+  std::vector<std::vector<double>> extras_;            // by range
+  std::vector<std::shared_ptr<RangeCall>> last_push_;  // by range
   bool left_ = false;
 
   PeerClients peers_;
@@ -394,7 +399,9 @@ Timestamp Worker::push_rows(std::span<const PushRows> push, const PushOptions& o
                             std::span<const PullRows> pull) {
   return impl_->rows(push, &options, pull);
 }
-Timestamp Worker::pull_rows(std::span<const PullRows> pull) { return impl_->rows({}, nullptr, pull); }
+Timestamp Worker::pull_rows(std::span<const PullRows> pull) {
+  return impl_->rows({}, nullptr, pull);
+}
 
 void Worker::wait(Timestamp timestamp) { impl_->calls_.wait(timestamp); }
 void Worker::end_step() { impl_->end_step(); }

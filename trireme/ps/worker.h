@@ -12,8 +12,8 @@
 //   }
 //   worker.leave();
 //
-// In each step a worker pushes once to each range (end_step() does so, without a contribution, where
-// it has not). What a pull gives, and for whom it waits, the job's consistency says
+// In each step a worker pushes once to each range (end_step() does so, without a contribution,
+// where it has not). What a pull gives, and for whom it waits, the job's consistency says
 // (protocol/view.h). Everything that is called push, pull, init or commit is asynchronous: it
 // returns a timestamp to wait() for, until which its memory must be left alone.
 //
@@ -40,9 +40,9 @@ namespace trireme::ps {
 struct WorkerOptions {
   std::string coordinator_address = "127.0.0.1";
   int coordinator_port = 0;
-  std::string secret;  // the job's; may be empty only on loopback
-  int rank = 0;        // below the job's number of workers
-  std::string codec;   // of dense gradients: "" (f32), bf16, int8, topk(f); see dense_codec.h
+  std::string secret = {};  // the job's; may be empty only on loopback
+  int rank = 0;             // below the job's number of workers
+  std::string codec = {};   // of dense gradients: "" (f32), bf16, int8, topk(f); see dense_codec.h
   std::chrono::milliseconds join_timeout = std::chrono::minutes(5);
   std::chrono::milliseconds timeout = std::chrono::minutes(5);  // of everything that is waited for
 };

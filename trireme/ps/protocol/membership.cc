@@ -93,8 +93,9 @@ void Membership::begin() {
   view_.ranges.assign(bytes_.size(), {});
   std::vector<std::size_t> order(bytes_.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t left, std::size_t right) { return bytes_[left] > bytes_[right]; });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
+    return bytes_[left] > bytes_[right];
+  });
   std::map<ServerId, Load> loads = this->loads();
   for (const std::size_t i : order) {
     RangeView& range = view_.ranges[i];

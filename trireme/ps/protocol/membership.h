@@ -9,9 +9,9 @@
 //
 // The first view is made when all servers and workers are there and the ranges are declared. From
 // then on: where a primary is lost its ready backup takes its place; where a backup is lost, or
-// there is none, another server becomes backup and is sent the state; a server that has little to do
-// is given ranges to back up, and becomes primary of some of them when it has them. A range whose
-// primary is lost while no backup is ready is lost: view().failure says so.
+// there is none, another server becomes backup and is sent the state; a server that has little to
+// do is given ranges to back up, and becomes primary of some of them when it has them. A range
+// whose primary is lost while no backup is ready is lost: view().failure says so.
 #pragma once
 
 #include <cstddef>
