@@ -53,6 +53,15 @@ const Variables kOurs = {
     {"TRIREME_LOCAL_SIZE", "5"},  {"TRIREME_ADDRESS", "127.0.0.1"}, {"TRIREME_PORT", "40001"},
     {"TRIREME_SECRET", "c0ffee"}, {"TRIREME_LAUNCHER_PID", "77"}};
 
+const Variables kOurServer = {
+    {"TRIREME_ROLE", "server"},    {"TRIREME_PS_COORDINATOR", "127.0.0.1:40007"},
+    {"TRIREME_PS_SERVERS", "3"},   {"TRIREME_PS_WORKERS", "5"},
+    {"TRIREME_PS_INDEX", "2"},     {"TRIREME_SECRET", "c0ffee"},
+    {"TRIREME_LAUNCHER_PID", "77"}};
+const Variables kJobWithServers = {{"TRIREME_PS_COORDINATOR", "127.0.0.1:40007"},
+                                   {"TRIREME_PS_SERVERS", "3"},
+                                   {"TRIREME_PS_WORKERS", "5"}};
+
 // Seen from torchrun of PyTorch 1.13, --standalone --nproc_per_node=2.
 const Variables kTorchrunStandalone = {{"GROUP_RANK", "0"},
                                        {"GROUP_WORLD_SIZE", "1"},
@@ -167,6 +176,95 @@ TEST(Environment, OurLauncherRefuses) {
 TEST(Environment, OurLaunchersOfOneMachineNeedNoSecret) {
   EXPECT_EQ(read(without(kOurs, {"TRIREME_SECRET"})).secret, "");
   EXPECT_EQ(read(with(kOurs, {{"TRIREME_SECRET", ""}})).secret, "");
+}
+
+TEST(Environment, AWorkerWithServers) {
+  EXPECT_FALSE(read(kOurs).parameter_servers);
+  LaunchInfo info = read(with(kOurs, kJobWithServers));
+  EXPECT_EQ(info.role, JobRole::kWorker);
+  EXPECT_EQ(info.rank, 2);
+  ASSERT_TRUE(info.parameter_servers);
+  EXPECT_EQ(info.parameter_servers->address, "127.0.0.1");
+  EXPECT_EQ(info.parameter_servers->port, 40007);
+  EXPECT_EQ(info.parameter_servers->servers, 3);
+  EXPECT_EQ(info.parameter_servers->workers, 5);
+  EXPECT_EQ(info.parameter_servers->index, -1);
+  EXPECT_EQ(info.parameter_servers->restart, 0);
+
+  info = read(
+      with(with(kOurs, kJobWithServers), {{"TRIREME_ROLE", "worker"}, {"TRIREME_RESTART", "4"}}));
+  EXPECT_EQ(info.rank, 2);
+  EXPECT_EQ(info.parameter_servers->restart, 4);
+}
+
+// Servers that somebody started by hand, say.
+TEST(Environment, AnybodysWorkerWithServers) {
+  const LaunchInfo info =
+      read(with(with(kTorchrunStandalone, kJobWithServers), {{"TRIREME_PS_WORKERS", "2"}}));
+  EXPECT_EQ(info.launcher, Launcher::kTorchrun);
+  EXPECT_EQ(info.rank, 1);
+  ASSERT_TRUE(info.parameter_servers);
+  EXPECT_EQ(info.parameter_servers->workers, 2);
+  EXPECT_EQ(info.parameter_servers->servers, 3);
+}
+
+TEST(Environment, AServer) {
+  LaunchInfo info = read(kOurServer);
+  EXPECT_EQ(info.launcher, Launcher::kTrireme);
+  EXPECT_EQ(info.role, JobRole::kServer);
+  EXPECT_EQ(info.rank, 0);
+  EXPECT_EQ(info.size, 1);
+  EXPECT_EQ(info.listen_fd, -1);
+  EXPECT_EQ(info.secret, "c0ffee");
+  ASSERT_TRUE(info.parameter_servers);
+  EXPECT_EQ(info.parameter_servers->index, 2);
+  EXPECT_EQ(info.parameter_servers->servers, 3);
+  EXPECT_EQ(info.parameter_servers->workers, 5);
+  EXPECT_EQ(info.parameter_servers->restart, 0);
+  info = read(with(kOurServer,
+                   {{"TRIREME_RESTART", "1"}, {"TRIREME_PS_COORDINATOR", "[2001:db8::1]:29502"}}));
+  EXPECT_EQ(info.parameter_servers->restart, 1);
+  EXPECT_EQ(info.parameter_servers->address, "2001:db8::1");
+  EXPECT_EQ(info.parameter_servers->port, 29502);
+}
+
+TEST(Environment, TheCoordinator) {
+  const Variables coordinator = without(kOurServer, {"TRIREME_PS_INDEX"});
+  const LaunchInfo info =
+      read(with(coordinator, {{"TRIREME_ROLE", "coordinator"}, {"TRIREME_LISTEN_FD", "4"}}));
+  EXPECT_EQ(info.launcher, Launcher::kTrireme);
+  EXPECT_EQ(info.role, JobRole::kCoordinator);
+  EXPECT_EQ(info.listen_fd, 4);
+  ASSERT_TRUE(info.parameter_servers);
+  EXPECT_EQ(info.parameter_servers->port, 40007);
+  EXPECT_EQ(info.parameter_servers->index, -1);
+}
+
+TEST(Environment, RolesThatAreRefused) {
+  expect_refused(with(kOurServer, {{"TRIREME_ROLE", "Server"}}),
+                 {"TRIREME_ROLE=Server", "worker", "coordinator"});
+  expect_refused(with(kOurs, {{"TRIREME_ROLE", ""}}), {"TRIREME_ROLE="});
+  for (const char* name :
+       {"TRIREME_PS_COORDINATOR", "TRIREME_PS_SERVERS", "TRIREME_PS_WORKERS", "TRIREME_PS_INDEX"}) {
+    expect_refused(without(kOurServer, {name}), {name, "not set"});
+  }
+  for (const char* name : {"TRIREME_PS_SERVERS", "TRIREME_PS_WORKERS", "TRIREME_PS_INDEX",
+                           "TRIREME_RESTART", "TRIREME_LISTEN_FD"}) {
+    expect_refused(with(kOurServer, {{name, "-1"}}), {std::string(name) + "=-1"});
+  }
+  expect_refused(with(kOurServer, {{"TRIREME_PS_SERVERS", "0"}}), {"TRIREME_PS_SERVERS=0"});
+  expect_refused(with(kOurServer, {{"TRIREME_PS_INDEX", "3"}}),
+                 {"TRIREME_PS_INDEX=3", "TRIREME_PS_SERVERS=3"});
+  expect_refused(with(kOurServer, {{"TRIREME_PS_COORDINATOR", "host0"}}),
+                 {"TRIREME_PS_COORDINATOR=host0", "host:port"});
+  expect_refused(with(kOurServer, {{"TRIREME_LISTEN_FD", "4"}}),
+                 {"TRIREME_LISTEN_FD=4", "coordinator", "TRIREME_ROLE=server"});
+  const Variables far = with(kOurServer, {{"TRIREME_PS_COORDINATOR", "host0:29502"}});
+  expect_refused(without(far, {"TRIREME_SECRET"}), {"TRIREME_SECRET", "not set"});
+  expect_refused(with(with(kOurs, kJobWithServers), {{"TRIREME_PS_WORKERS", "4"}}),
+                 {"TRIREME_PS_WORKERS=4", "5 ranks"});
+  expect_refused(without(with(kOurs, kJobWithServers), {"TRIREME_PS_SERVERS"}),
+                 {"TRIREME_PS_SERVERS", "not set"});
 }
 
 TEST(Environment, NumbersAreStrict) {

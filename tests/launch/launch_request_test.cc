@@ -3,6 +3,7 @@
 
 #include "trireme/launch/launch_request.h"
 
+#include <errno.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -161,6 +162,73 @@ TEST(LaunchRequest, RefusesContradictions) {
   expect_refused(asked, {"auto", "3 hosts"});
 }
 
+TEST(LaunchRequest, Servers) {
+  EXPECT_FALSE(plan_launch(request(), lookup_in({})).parameter_servers);
+  LaunchRequest asked = request();
+  asked.servers = 0;
+  EXPECT_FALSE(plan_launch(asked, lookup_in({})).parameter_servers);
+  asked.servers = 3;
+  asked.workers = "5";
+  LocalWorkersOptions options = plan_launch(asked, lookup_in({}));
+  EXPECT_EQ(options.workers, 5);
+  EXPECT_FALSE(options.share);
+  ASSERT_TRUE(options.parameter_servers);
+  EXPECT_EQ(options.parameter_servers->servers, 3);
+  EXPECT_EQ(options.parameter_servers->restarts, 0);
+  for (const auto& command : {options.parameter_servers->server_command,
+                              options.parameter_servers->coordinator_command}) {
+    EXPECT_THAT(command, ElementsAre(program_invocation_name, "serve-parameters"));
+  }
+  asked.restarts = 7;
+  asked.workers = "auto";
+  options = plan_launch(asked, lookup_in({}));
+  EXPECT_EQ(options.parameter_servers->restarts, 7);
+  EXPECT_EQ(options.workers, usable_cores());
+}
+
+TEST(LaunchRequest, ServersOnSeveralHosts) {
+  LaunchRequest asked = second_of_three_hosts();
+  asked.servers = 2;
+  const LocalWorkersOptions options = plan_launch(asked, lookup_in(kSecret));
+  ASSERT_TRUE(options.share);
+  EXPECT_EQ(options.share->node, 1);
+  EXPECT_EQ(options.share->nodes, 3);
+  ASSERT_TRUE(options.parameter_servers);
+  EXPECT_EQ(options.parameter_servers->servers, 2);
+}
+
+TEST(LaunchRequest, RefusesServers) {
+  LaunchRequest asked = request();
+  asked.servers = 1;
+  expect_refused(asked, {"--servers 1 needs --workers"});
+  asked.workers = "2";
+  expect_refused(asked, {"--servers 1", "TRIREME_PS_COORDINATOR=host0:7", "unset"},
+                 {{"TRIREME_PS_COORDINATOR", "host0:7"},
+                  {"TRIREME_PS_SERVERS", "1"},
+                  {"TRIREME_PS_WORKERS", "2"}});
+  asked.restarts = -1;
+  expect_refused(asked, {"--restarts -1"});
+  for (const int servers : {-1, 4097}) {
+    asked.servers = servers;
+    expect_refused(asked, {"--servers " + std::to_string(servers)});
+  }
+  for (const std::optional<int> servers : {std::optional<int>(), std::optional<int>(0)}) {
+    asked.servers = servers;
+    asked.restarts = 2;
+    expect_refused(asked, {"--restarts 2 needs --servers"});
+  }
+}
+
+// Servers that somebody has started, workers that we start.
+TEST(LaunchRequest, LeavesTheServersOfOthersAlone) {
+  LaunchRequest asked = request();
+  asked.workers = "4";
+  const Variables others = {{"TRIREME_PS_COORDINATOR", "host0:7"},
+                            {"TRIREME_PS_SERVERS", "1"},
+                            {"TRIREME_PS_WORKERS", "4"}};
+  EXPECT_FALSE(plan_launch(asked, lookup_in(others)).parameter_servers);
+}
+
 TEST(LaunchRequest, RefusesALaunchInsideALaunch) {
   const Variables ours = {{"TRIREME_RANK", "1"},       {"TRIREME_WORLD_SIZE", "2"},
                           {"TRIREME_LOCAL_RANK", "1"}, {"TRIREME_LOCAL_SIZE", "2"},
@@ -179,22 +247,6 @@ TEST(LaunchRequest, OthersMayStartTheLaunchersOfOneJob) {
                               {"TRIREME_SECRET", "s"}};
   expect_refused(request(), {"torchrun has already started 3 ranks", "--nodes"}, torchrun);
   EXPECT_EQ(plan_launch(second_of_three_hosts(), lookup_in(torchrun)).share->first_rank, 5);
-}
-
-TEST(LaunchRequest, Rendezvous) {
-  const auto is = [](const std::string& text, const std::string& address, int port) {
-    const Rendezvous rendezvous = parse_rendezvous(text);
-    EXPECT_EQ(rendezvous.address, address) << text;
-    EXPECT_EQ(rendezvous.port, port) << text;
-  };
-  is("host0:29500", "host0", 29500);
-  is("10.77.0.1:1", "10.77.0.1", 1);
-  is("[2001:db8::1]:65535", "2001:db8::1", 65535);
-  for (const char* text : {"", "host0", "host0:", ":29500", "host0:0", "host0:65536", "host0:-1",
-                           "host0:29500x", "host0: 29500", "[]:29500"}) {
-    expect_refused([&] { parse_rendezvous(text); }, {std::string("--rendezvous ") + text});
-  }
-  expect_refused([&] { parse_rendezvous("2001:db8::1:29500"); }, {"brackets"});
 }
 
 class FindProgram : public ::testing::Test {

@@ -12,6 +12,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/meeting/socket.h"
+#include "trireme/launch/endpoint.h"
 #include "trireme/launch/slurm_lists.h"
 
 namespace trireme {
@@ -260,10 +261,51 @@ LaunchInfo read_slurm(const Variables& variables) {
   return info;
 }
 
-}  // namespace
+JobRole read_role(const Variables& variables) {
+  const std::string name = variables.text("TRIREME_ROLE").value_or("worker");
+  for (const JobRole role : {JobRole::kWorker, JobRole::kServer, JobRole::kCoordinator}) {
+    if (name == role_name(role)) return role;
+  }
+  throw_error<ConfigError>("TRIREME_ROLE={} is neither worker, server nor coordinator", name);
+}
 
-LaunchInfo launch_info(const EnvironmentLookup& lookup) {
-  const Variables variables(lookup);
+ParameterServerJob read_parameter_servers(const Variables& variables, JobRole role) {
+  constexpr std::string_view kBecause =
+      "every process of a job with parameter servers (TRIREME_PS_COORDINATOR) is told";
+  ParameterServerJob job;
+  const std::string coordinator =
+      variables.required_text("TRIREME_PS_COORDINATOR", "TRIREME_ROLE wants to know where it is");
+  const Endpoint endpoint = parse_endpoint(coordinator, "TRIREME_PS_COORDINATOR=" + coordinator);
+  job.address = endpoint.address;
+  job.port = endpoint.port;
+  job.servers = variables.required_number("TRIREME_PS_SERVERS", 1, kMost, kBecause);
+  job.workers = variables.required_number("TRIREME_PS_WORKERS", 1, kMost, kBecause);
+  job.restart = variables.number("TRIREME_RESTART", 0, kMost).value_or(0);
+  if (role == JobRole::kServer) {
+    job.index = variables.required_number("TRIREME_PS_INDEX", 0, kMost, "every server is told");
+    check_below("TRIREME_PS_INDEX", job.index, "TRIREME_PS_SERVERS", job.servers);
+  }
+  return job;
+}
+
+// Of a server or of the coordinator.
+LaunchInfo read_no_worker(const Variables& variables, JobRole role) {
+  LaunchInfo info;
+  info.launcher = Launcher::kTrireme;
+  info.role = role;
+  info.parameter_servers = read_parameter_servers(variables, role);
+  info.secret = is_loopback(info.parameter_servers->address)
+                    ? variables.text("TRIREME_SECRET").value_or("")
+                    : variables.required_text("TRIREME_SECRET", "processes of several hosts meet");
+  info.listen_fd = variables.number("TRIREME_LISTEN_FD", 0, kMost).value_or(-1);
+  if (info.listen_fd >= 0 && role != JobRole::kCoordinator) {
+    throw_error<ConfigError>("TRIREME_LISTEN_FD={} is for the coordinator, but TRIREME_ROLE={}",
+                             info.listen_fd, role_name(role));
+  }
+  return info;
+}
+
+LaunchInfo read_worker(const Variables& variables) {
   if (variables.has("TRIREME_RANK")) return read_trireme(variables);
   LaunchInfo info;
   if (variables.has("RANK") || variables.has("WORLD_SIZE")) {
@@ -276,6 +318,23 @@ LaunchInfo launch_info(const EnvironmentLookup& lookup) {
     info = read_slurm(variables);
   }
   info.secret = variables.text("TRIREME_SECRET").value_or("");
+  return info;
+}
+
+}  // namespace
+
+LaunchInfo launch_info(const EnvironmentLookup& lookup) {
+  const Variables variables(lookup);
+  const JobRole role = read_role(variables);
+  if (role != JobRole::kWorker) return read_no_worker(variables, role);
+  LaunchInfo info = read_worker(variables);
+  if (!variables.has("TRIREME_PS_COORDINATOR")) return info;
+  info.parameter_servers = read_parameter_servers(variables, role);
+  // What nobody, or somebody else, has launched may be about to launch them.
+  if (info.launcher == Launcher::kTrireme && info.parameter_servers->workers != info.size) {
+    throw_error<ConfigError>("TRIREME_PS_WORKERS={}, but this is a world of {} ranks",
+                             info.parameter_servers->workers, info.size);
+  }
   return info;
 }
 
@@ -301,6 +360,18 @@ std::string launcher_name(Launcher launcher) {
       return "OpenMPI";
     case Launcher::kMpich:
       return "MPICH";
+  }
+  return "unknown";
+}
+
+std::string_view role_name(JobRole role) {
+  switch (role) {
+    case JobRole::kWorker:
+      return "worker";
+    case JobRole::kServer:
+      return "server";
+    case JobRole::kCoordinator:
+      return "coordinator";
   }
   return "unknown";
 }

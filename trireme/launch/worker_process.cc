@@ -24,11 +24,19 @@ namespace {
 
 // What a launcher above us may have said about this process, not about its workers. The last would
 // tell PyTorch that a torchrun serves its store.
-constexpr std::string_view kIdentity[] = {"TRIREME_RANK",         "TRIREME_WORLD_SIZE",
-                                          "TRIREME_LOCAL_RANK",   "TRIREME_LOCAL_SIZE",
-                                          "TRIREME_ADDRESS",      "TRIREME_PORT",
-                                          "TRIREME_LISTEN_FD",    "TRIREME_SECRET",
-                                          "TRIREME_LAUNCHER_PID", "TORCHELASTIC_USE_AGENT_STORE"};
+constexpr std::string_view kIdentity[] = {"TRIREME_RANK",
+                                          "TRIREME_WORLD_SIZE",
+                                          "TRIREME_LOCAL_RANK",
+                                          "TRIREME_LOCAL_SIZE",
+                                          "TRIREME_ADDRESS",
+                                          "TRIREME_PORT",
+                                          "TRIREME_LISTEN_FD",
+                                          "TRIREME_SECRET",
+                                          "TRIREME_LAUNCHER_PID",
+                                          "TRIREME_ROLE",
+                                          "TRIREME_RESTART",
+                                          "TRIREME_PS_INDEX",
+                                          "TORCHELASTIC_USE_AGENT_STORE"};
 
 std::vector<std::string> worker_environment(const WorkerStart& start) {
   std::vector<std::string> entries;
@@ -135,7 +143,7 @@ pid_t start_worker(const WorkerStart& start) {
 
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) {
-    throw_error<Error>("cannot start a worker: pipe: {}", strerror(errno));
+    throw_error<Error>("cannot start a {}: pipe: {}", start.as, strerror(errno));
   }
   const ChildPlan plan{path.c_str(), argv.data(),  envp.data(), start.listen_fd,
                        start.out_fd, start.err_fd, ends[1],     getpid()};
@@ -145,10 +153,10 @@ pid_t start_worker(const WorkerStart& start) {
   close(ends[1]);
   const int exec_error = pid > 0 ? wait_for_exec(ends[0]) : 0;
   close(ends[0]);
-  if (pid < 0) throw_error<Error>("cannot start a worker: fork: {}", strerror(fork_error));
+  if (pid < 0) throw_error<Error>("cannot start a {}: fork: {}", start.as, strerror(fork_error));
   if (exec_error != 0) {
     reap_worker(pid);
-    throw_error<ConfigError>("cannot execute {} as a worker: {}", start.command.front(),
+    throw_error<ConfigError>("cannot execute {} as a {}: {}", start.command.front(), start.as,
                              strerror(exec_error));
   }
   return pid;

@@ -8,6 +8,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace trireme::detail {
 
 struct WorkerStart {
   std::vector<std::string> command;
+  std::string_view as = "worker";  // for messages
   // Laid over the caller's environment, from which every other TRIREME_ identity is removed.
   std::vector<std::pair<std::string, std::string>> environment;
   int listen_fd = -1;  // passed on under its number; -1: none

@@ -63,6 +63,8 @@ class FrameDecoder {
   // The next whole frame. Throws ProtocolError when its length is over the limit or its type
   // unknown.
   std::optional<Frame> next();
+  // Nothing is left of what was fed.
+  bool empty() const { return begin_ == buffer_.size(); }
 
  private:
   std::size_t limit_bytes_;

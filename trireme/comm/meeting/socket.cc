@@ -122,11 +122,11 @@ bool is_loopback(const std::string& address) {
          (address.starts_with("127.") && inet_pton(AF_INET, address.c_str(), &four) == 1);
 }
 
-FileDescriptor listen_on(const std::string& address, int port) {
+FileDescriptor listen_on(const std::string& address, int port, std::string_view who) {
   std::string why;
   int error = 0;
   const Addresses own = resolve(address.c_str(), port, 0, why);
-  if (!own) throw_error<ConfigError>("rank 0 cannot listen: {}", why);
+  if (!own) throw_error<ConfigError>("{} cannot listen: {}", who, why);
   sockaddr_storage first{};
   std::memcpy(&first, own->ai_addr, own->ai_addrlen);
   const bool asked_for_loopback = is_loopback(address);
@@ -135,12 +135,12 @@ FileDescriptor listen_on(const std::string& address, int port) {
   if (usable) {
     if (FileDescriptor fd = try_listen(*own, error)) return fd;
     if (error != EADDRNOTAVAIL && error != EADDRINUSE) {
-      throw_error<ConfigError>("rank 0 cannot listen on {}: {}", endpoint_text(address, port),
+      throw_error<ConfigError>("{} cannot listen on {}: {}", who, endpoint_text(address, port),
                                error_text(error));
     }
   }
   if (error != EADDRINUSE && !asked_for_loopback) {
-    log_info("{} is no interface of this host: rank 0 listens on all of them", address);
+    log_info("{} is no interface of this host: {} listens on all of them", address, who);
     for (const char* any : {"::", "0.0.0.0"}) {
       const Addresses all = resolve(any, port, AI_PASSIVE | AI_NUMERICHOST, why);
       if (!all) continue;
@@ -153,7 +153,7 @@ FileDescriptor listen_on(const std::string& address, int port) {
         "port {} of {} is in use; choose another one, or end the job that listens there", port,
         address);
   }
-  throw_error<ConfigError>("rank 0 cannot listen on {}: {}", endpoint_text(address, port),
+  throw_error<ConfigError>("{} cannot listen on {}: {}", who, endpoint_text(address, port),
                            error_text(error));
 }
 
@@ -167,12 +167,12 @@ std::string own_address(const std::string& address, std::string& why) {
   return {};
 }
 
-FileDescriptor adopt_listener(FileDescriptor listener) {
+FileDescriptor adopt_listener(FileDescriptor listener, std::string_view who) {
   const int fd = listener.get();
   int listening = 0;
   socklen_t size = sizeof(listening);
   if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening == 0) {
-    throw_error<ConfigError>("file descriptor {}, given to rank 0, is not a listening socket", fd);
+    throw_error<ConfigError>("file descriptor {}, given to {}, is not a listening socket", fd, who);
   }
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -253,6 +253,16 @@ std::string peer_address(const FileDescriptor& fd) {
   socklen_t size = sizeof(address);
   if (getpeername(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return "?";
   return numeric(address, size);
+}
+
+int local_port(const FileDescriptor& fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  const in_port_t port = address.ss_family == AF_INET6
+                             ? reinterpret_cast<const sockaddr_in6*>(&address)->sin6_port
+                             : reinterpret_cast<const sockaddr_in*>(&address)->sin_port;
+  return ntohs(port);
 }
 
 std::string local_address(const FileDescriptor& fd) {

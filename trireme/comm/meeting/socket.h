@@ -24,14 +24,17 @@ std::string endpoint_text(const std::string& address, int port);
 bool is_loopback(const std::string& address);
 
 // Listens on address:port: on the address itself where this host has it, else, for a name that
-// leads here by another way, on all interfaces. Throws ConfigError when the port is in use.
-FileDescriptor listen_on(const std::string& address, int port);
+// leads here by another way, on all interfaces. Throws ConfigError when the port is in use; who is
+// the subject of what it says.
+FileDescriptor listen_on(const std::string& address, int port, std::string_view who = "rank 0");
 
 // The numeric address behind a name or address that is one of this host's own; empty when none is.
 std::string own_address(const std::string& address, std::string& why);
 
 // Makes a socket that already listens fit for us. Throws ConfigError when it does not listen.
-FileDescriptor adopt_listener(FileDescriptor listener);
+FileDescriptor adopt_listener(FileDescriptor listener, std::string_view who = "rank 0");
+// Of a socket that is bound.
+int local_port(const FileDescriptor& fd);
 
 // The next waiting connection, or none. exhausted is set when one waits that cannot be had, because
 // this process or the system has no descriptors or memory left.

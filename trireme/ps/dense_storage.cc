@@ -1,0 +1,184 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Dense ranges. State as bytes: the optimizer's steps (i64), the weights, then each state of the
+// optimizer, f32, in its order.
+
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "trireme/comm/codec/block_codecs.h"
+#include "trireme/comm/meeting/frame.h"
+#include "trireme/comm/reduction_tree.h"
+#include "trireme/optim/gradient_norm.h"
+#include "trireme/ps/dense_codec.h"
+#include "trireme/ps/range_storage.h"
+
+namespace trireme::ps {
+namespace {
+
+std::size_t float_bytes(std::int64_t count) {
+  return static_cast<std::size_t>(count) * sizeof(float);
+}
+
+at::Tensor view_of(Bytes bytes) {
+  // LibTorch has no tensors of constant values.
+  return at::from_blob(const_cast<std::byte*>(bytes.data()),
+                       {static_cast<std::int64_t>(bytes.size() / sizeof(float))}, at::kFloat);
+}
+
+Bytes bytes_of(const at::Tensor& values) {
+  return {reinterpret_cast<const std::byte*>(values.data_ptr<float>()),
+          float_bytes(values.numel())};
+}
+
+// The whole job's parameters as far as they lie in the range.
+std::vector<optim::OptimizerParameter> parameters_in(const DenseLayout& dense,
+                                                     const FlatSegment& segment) {
+  std::vector<optim::OptimizerParameter> inside;
+  for (optim::OptimizerParameter parameter : dense.parameters) {
+    FlatEntry& entry = parameter.entry;
+    const std::int64_t begin = std::max(entry.offset, segment.begin);
+    const std::int64_t end = std::min(entry.offset + entry.count, segment.end);
+    if (begin >= end) continue;
+    const bool whole = end - begin == entry.count;
+    entry.offset = begin;
+    entry.count = end - begin;
+    if (!whole) entry.shape = {entry.count};
+    inside.push_back(std::move(parameter));
+  }
+  return inside;
+}
+
+class DenseStorage final : public RangeStorage {
+ public:
+  DenseStorage(const DenseLayout& dense, const FlatSegment& segment)
+      : count_(segment.end - segment.begin),
+        weights_(at::zeros({count_}, at::kFloat)),
+        optimizer_(optim::make_optimizer(
+            dense.optimizer,
+            {.parameters = parameters_in(dense, segment), .segments = {segment}})) {}
+
+  void init(Bytes values) override {
+    if (values.size() != float_bytes(count_)) return import_state(values);
+    std::memcpy(weights_.data_ptr<float>(), values.data(), values.size());
+  }
+
+  void check(const Contribution& contribution) const override {
+    if (contribution.codec.empty()) return check(contribution.payload, "contribution");
+    const std::size_t wanted = encoded_dense_bytes(contribution.codec, count_);
+    if (contribution.payload.size() != wanted) {
+      throw_error<ProtocolError>("contribution of {} bytes by codec '{}': wanted are {}",
+                                 contribution.payload.size(), contribution.codec, wanted);
+    }
+  }
+
+  std::span<std::byte> sum(std::span<const Contribution> contributions,
+                           const std::function<std::span<std::byte>(std::size_t)>& make) override {
+    std::vector<at::Tensor> decoded;
+    std::vector<const void*> inputs;
+    for (const Contribution& contribution : contributions) {
+      if (contribution.codec.empty()) {
+        check(contribution.payload, "contribution");
+        inputs.push_back(contribution.payload.data());
+        continue;
+      }
+      decoded.push_back(at::zeros({count_}, at::kFloat));
+      float* const values = decoded.back().data_ptr<float>();
+      decode_dense(contribution.codec, contribution.payload,
+                   {values, static_cast<std::size_t>(count_)});
+      inputs.push_back(values);
+    }
+    const std::span<std::byte> out = make(float_bytes(count_));
+    reduce_tree(inputs, out.data(), count_, DType::kF32, ReduceOp::kSum);
+    return out;
+  }
+
+  std::vector<double> block_sums(Bytes update) override {
+    check(update, "update");
+    const at::Tensor sums = optim::block_sums(view_of(update));
+    const auto* values = sums.data_ptr<double>();
+    return {values, values + sums.numel()};
+  }
+
+  void apply(Bytes update, const UpdateScalars& scalars) override {
+    check(update, "update");
+    const std::array pieces = {
+        optim::PieceUpdate{.weights = weights_, .gradients = view_of(update)}};
+    optimizer_->step({.pieces = pieces,
+                      .learning_rate = scalars.learning_rate,
+                      .gradient_scale = scalars.gradient_scale});
+  }
+
+  std::size_t read_bytes(Bytes) const override { return float_bytes(count_); }
+  void read(Bytes, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), weights_.data_ptr<float>(), out.size());
+  }
+
+  void export_state(const std::function<void(Bytes)>& take) const override {
+    const std::int64_t steps = optimizer_->steps();
+    take(std::as_bytes(std::span(&steps, 1)));
+    take(bytes_of(weights_));
+    for (const optim::OptimizerState& state : optimizer_->state()) take(bytes_of(state.values));
+  }
+
+  void import_state(Bytes state) override {
+    std::vector<optim::OptimizerState> parts = optimizer_->state();
+    std::size_t wanted = sizeof(std::int64_t) + float_bytes(count_);
+    for (const optim::OptimizerState& part : parts) wanted += float_bytes(part.values.numel());
+    if (state.size() != wanted) {
+      throw_error<ProtocolError>("a state of {} bytes for a dense range whose state has {}",
+                                 state.size(), wanted);
+    }
+    std::int64_t steps = 0;
+    const auto next = [&state](void* to, std::size_t size) {
+      std::memcpy(to, state.data(), size);
+      state = state.subspan(size);
+    };
+    next(&steps, sizeof(steps));
+    next(weights_.data_ptr<float>(), float_bytes(count_));
+    for (optim::OptimizerState& part : parts) {
+      next(part.values.data_ptr<float>(), float_bytes(part.values.numel()));
+    }
+    optimizer_->set_state(parts);
+    optimizer_->set_steps(steps);
+  }
+
+  std::int64_t memory_bytes() const override {
+    std::size_t bytes = float_bytes(count_);
+    for (const optim::OptimizerState& state : optimizer_->state()) {
+      bytes += float_bytes(state.values.numel());
+    }
+    return static_cast<std::int64_t>(bytes);
+  }
+
+ private:
+  void check(Bytes bytes, const char* what) const {
+    if (bytes.size() == float_bytes(count_)) return;
+    throw_error<ProtocolError>("{} of {} bytes for a dense range of {} elements", what,
+                               bytes.size(), count_);
+  }
+
+  std::int64_t count_;
+  at::Tensor weights_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+};
+
+}  // namespace
+
+std::unique_ptr<RangeStorage> make_dense_storage(const JobLayout& layout, std::size_t range) {
+  return std::make_unique<DenseStorage>(layout.dense, layout.dense_ranges().at(range));
+}
+
+std::unique_ptr<RangeStorage> make_storage(const JobLayout& layout, std::size_t range) {
+  if (range < layout.dense_ranges().size()) return make_dense_storage(layout, range);
+  return make_slice_storage(layout);
+}
+
+}  // namespace trireme::ps

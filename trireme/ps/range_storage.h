@@ -1,0 +1,74 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// RangeStorage: the values of one range on one server, and the update rule. Both replicas of a
+// range apply the same updates in the same order and hold the same bits.
+//
+// An update is bytes: the sum of contributions, made once by the primary. Contributions and updates
+// of dense ranges are f32 elements; those of slices are RowBlock lists (row_blocks.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trireme/ps/job_layout.h"
+
+namespace trireme::ps {
+
+using Bytes = std::span<const std::byte>;
+
+struct UpdateScalars {
+  double learning_rate = 0;
+  double gradient_scale = 1;  // of the sum
+};
+
+struct Contribution {
+  Bytes payload;
+  std::string codec;  // empty: f32
+};
+
+// One thread at a time.
+class RangeStorage {
+ public:
+  virtual ~RangeStorage() = default;
+
+  // The first values: as export_state() gives them, or (dense) the weights alone, or (slices)
+  // nothing. Throws ProtocolError.
+  virtual void init(Bytes values) = 0;
+  // Throws ProtocolError for a payload that is no contribution to this range.
+  virtual void check(const Contribution& contribution) const = 0;
+  // The sum of contributions (in the order of ranks; at least one), in the tree of
+  // reduction_tree.h. make gives the memory for it. Throws ProtocolError for payloads that are no
+  // contributions to this range, before anything is changed.
+  virtual std::span<std::byte> sum(
+      std::span<const Contribution> contributions,
+      const std::function<std::span<std::byte>(std::size_t)>& make) = 0;
+  // Of squares, by block of kShardBlock elements; none for slices.
+  virtual std::vector<double> block_sums(Bytes update) = 0;
+  // Throws ProtocolError as sum() does.
+  virtual void apply(Bytes update, const UpdateScalars& scalars) = 0;
+
+  // What a request whose payload this is reads: bytes, and the values into out. Throws
+  // ProtocolError.
+  virtual std::size_t read_bytes(Bytes request) const = 0;
+  virtual void read(Bytes request, std::span<std::byte> out) const = 0;
+
+  // All of it, bit for bit, in parts of some size; import_state() wants all parts, as one piece.
+  virtual void export_state(const std::function<void(Bytes part)>& take) const = 0;
+  virtual void import_state(Bytes state) = 0;
+
+  virtual std::int64_t rows() const { return 0; }
+  virtual std::int64_t memory_bytes() const = 0;
+};
+
+// Of the range of that number.
+std::unique_ptr<RangeStorage> make_dense_storage(const JobLayout& layout, std::size_t range);
+std::unique_ptr<RangeStorage> make_slice_storage(const JobLayout& layout);
+std::unique_ptr<RangeStorage> make_storage(const JobLayout& layout, std::size_t range);
+
+}  // namespace trireme::ps

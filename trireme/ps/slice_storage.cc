@@ -1,0 +1,218 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Slices of sparse tables. State as bytes, a list of blocks: table (u64), rows (u64), then ids u64
+// [rows], steps i64 [rows], weights f32 [rows, width] and state f32 [rows, state width], each up to
+// a multiple of 8 bytes.
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "trireme/comm/meeting/frame.h"
+#include "trireme/comm/reduction_tree.h"
+#include "trireme/ps/range_storage.h"
+#include "trireme/ps/row_request.h"
+#include "trireme/ps/sparse_table.h"
+
+namespace trireme::ps {
+namespace {
+
+constexpr std::int64_t kExportRows = 65536;  // in one block: a few tens of MiB
+
+std::vector<std::int64_t> widths_of(const SparseLayout& sparse) {
+  std::vector<std::int64_t> widths;
+  for (const SparseTableConfig& table : sparse.tables) widths.push_back(table.width);
+  return widths;
+}
+
+// A row of one contribution.
+struct Found {
+  std::uint64_t id;
+  std::uint32_t contribution;  // in the order of ranks
+  std::uint32_t row;
+};
+
+// All rows of one table, those of an id side by side in the order of ranks.
+std::vector<Found> rows_by_id(const std::vector<std::vector<TableRows>>& contributions,
+                              std::uint64_t table) {
+  std::vector<Found> found;
+  for (std::uint32_t c = 0; c < contributions.size(); ++c) {
+    for (const TableRows& rows : contributions[c]) {
+      if (rows.table != table) continue;
+      for (std::uint32_t i = 0; i < rows.push_ids.size(); ++i) {
+        found.push_back({rows.push_ids[i], c, i});
+      }
+    }
+  }
+  std::sort(found.begin(), found.end(), [](const Found& left, const Found& right) {
+    return std::pair(left.id, left.contribution) < std::pair(right.id, right.contribution);
+  });
+  return found;
+}
+
+class SliceStorage final : public RangeStorage {
+ public:
+  explicit SliceStorage(const SparseLayout& sparse) : widths_(widths_of(sparse)) {
+    for (const SparseTableConfig& table : sparse.tables) tables_.emplace_back(table, sparse.seed);
+  }
+
+  void init(Bytes values) override {
+    if (!values.empty()) import_state(values);
+  }
+
+  void check(const Contribution& contribution) const override {
+    parse_rows(contribution.payload, widths_);
+  }
+
+  std::span<std::byte> sum(std::span<const Contribution> contributions,
+                           const std::function<std::span<std::byte>(std::size_t)>& make) override {
+    std::vector<std::vector<TableRows>> rows;
+    for (const Contribution& contribution : contributions) {
+      rows.push_back(parse_rows(contribution.payload, widths_));
+    }
+    std::vector<RowSpace> spaces;
+    std::vector<std::vector<Found>> found(tables_.size());
+    for (std::uint64_t table = 0; table < tables_.size(); ++table) {
+      found[table] = rows_by_id(rows, table);
+      std::size_t ids = 0;
+      for (std::size_t i = 0; i < found[table].size(); ++i) {
+        if (i == 0 || found[table][i].id != found[table][i - 1].id) ++ids;
+      }
+      if (ids > 0) spaces.push_back({.table = table, .pushed = ids});
+    }
+    const std::span<std::byte> out = make(row_request_bytes(spaces, widths_));
+    lay_out_rows(out, spaces, widths_);
+    for (const RowSpace& space : spaces) sum_table(rows, found[space.table], space);
+    return out;
+  }
+
+  std::vector<double> block_sums(Bytes) override { return {}; }
+
+  void apply(Bytes update, const UpdateScalars& scalars) override {
+    for (const TableRows& rows : parse_rows(update, widths_)) {
+      tables_[rows.table].update(rows.push_ids, rows.rows, scalars.learning_rate,
+                                 scalars.gradient_scale);
+    }
+  }
+
+  std::size_t read_bytes(Bytes request) const override {
+    std::size_t bytes = 0;
+    for (const TableRows& rows : parse_rows(request, widths_)) {
+      bytes += rows.pull_ids.size() * row_bytes(rows.table);
+    }
+    return bytes;
+  }
+
+  void read(Bytes request, std::span<std::byte> out) const override {
+    for (const TableRows& rows : parse_rows(request, widths_)) {
+      const std::size_t bytes = rows.pull_ids.size() * row_bytes(rows.table);
+      if (bytes > out.size()) throw_error<ProtocolError>("a request that grew while it was read");
+      tables_[rows.table].read(rows.pull_ids, reinterpret_cast<float*>(out.data()));
+      out = out.subspan(bytes);
+    }
+  }
+
+  void export_state(const std::function<void(Bytes)>& take) const override {
+    for (std::uint64_t table = 0; table < tables_.size(); ++table) {
+      tables_[table].for_each_block(kExportRows, [&](const SparseTable::Block& block) {
+        const std::array<std::uint64_t, 2> front = {table, block.ids.size()};
+        take(std::as_bytes(std::span(front)));
+        take(std::as_bytes(block.ids));
+        take(std::as_bytes(block.steps));
+        take_floats(block.weights, take);
+        take_floats(block.state, take);
+      });
+    }
+  }
+
+  void import_state(Bytes state) override {
+    for (SparseTable& table : tables_) table.clear();
+    while (!state.empty()) {
+      const auto* const front = cut<std::uint64_t>(state, 2);
+      const std::uint64_t table = front[0], rows = front[1];
+      if (table >= tables_.size() || rows > state.size()) {
+        throw_error<ProtocolError>("a state with {} rows of table {}", rows, table);
+      }
+      SparseTable& to = tables_[table];
+      const auto floats = [&](std::int64_t width) {
+        const std::size_t count = rows * static_cast<std::size_t>(width);
+        const auto* const values = cut<float>(state, count);
+        if (count % 2 != 0) cut<float>(state, 1);
+        return std::span(values, count);
+      };
+      SparseTable::Block block;
+      block.ids = {cut<std::uint64_t>(state, rows), rows};
+      block.steps = {cut<std::int64_t>(state, rows), rows};
+      block.weights = floats(widths_[table]);
+      block.state = floats(to.state_width());
+      to.import(block);
+    }
+  }
+
+  std::int64_t rows() const override {
+    return std::accumulate(
+        tables_.begin(), tables_.end(), std::int64_t{0},
+        [](std::int64_t sum, const SparseTable& table) { return sum + table.rows(); });
+  }
+  std::int64_t memory_bytes() const override {
+    return std::accumulate(
+        tables_.begin(), tables_.end(), std::int64_t{0},
+        [](std::int64_t sum, const SparseTable& table) { return sum + table.memory_bytes(); });
+  }
+
+ private:
+  std::size_t row_bytes(std::uint64_t table) const {
+    return static_cast<std::size_t>(widths_[table]) * sizeof(float);
+  }
+
+  static void take_floats(std::span<const float> values, const std::function<void(Bytes)>& take) {
+    constexpr float kGap = 0;
+    take(std::as_bytes(values));
+    if (values.size() % 2 != 0) take(std::as_bytes(std::span(&kGap, 1)));
+  }
+
+  template <class T>
+  static const T* cut(Bytes& state, std::size_t count) {
+    if (count > state.size() / sizeof(T)) {
+      throw_error<ProtocolError>("a state that ends in {} bytes where {} values are due",
+                                 state.size(), count);
+    }
+    const auto* const values = reinterpret_cast<const T*>(state.data());
+    state = state.subspan(count * sizeof(T));
+    return values;
+  }
+
+  // Rows of one id are added in the tree of those who have it.
+  void sum_table(const std::vector<std::vector<TableRows>>& contributions,
+                 const std::vector<Found>& found, const RowSpace& space) const {
+    const std::int64_t width = widths_[space.table];
+    std::vector<const void*> inputs;
+    std::size_t row = 0;
+    for (std::size_t i = 0; i < found.size(); ++row) {
+      const std::uint64_t id = found[i].id;
+      inputs.clear();
+      for (; i < found.size() && found[i].id == id; ++i) {
+        for (const TableRows& rows : contributions[found[i].contribution]) {
+          if (rows.table == space.table) inputs.push_back(rows.rows + found[i].row * width);
+        }
+      }
+      space.push_ids[row] = id;
+      reduce_tree(inputs, space.rows + static_cast<std::int64_t>(row) * width, width, DType::kF32,
+                  ReduceOp::kSum);
+    }
+  }
+
+  std::vector<std::int64_t> widths_;
+  std::vector<SparseTable> tables_;
+};
+
+}  // namespace
+
+std::unique_ptr<RangeStorage> make_slice_storage(const JobLayout& layout) {
+  return std::make_unique<SliceStorage>(layout.sparse);
+}
+
+}  // namespace trireme::ps
