@@ -26,9 +26,9 @@ namespace {
 using Ids = std::span<const std::uint64_t>;
 using Positions = std::span<const std::uint32_t>;
 
-// From one stage to the next, in ids: until then memory has answered, and what came is still in the
-// first-level cache. A power of two.
-constexpr std::size_t kAhead = 16;
+// Ids of a batch: by its end memory has answered what was asked for at its beginning, and what came
+// is still in the first-level cache.
+constexpr std::size_t kBatch = 32;
 
 // Requests for one row; the processor fetches the rest of a longer one by itself.
 constexpr std::int64_t kMostPrefetched = 16 * 16;  // f32, that is 16 lines
@@ -63,29 +63,48 @@ void check_positions(const std::string& table, Ids ids, Positions positions) {
                           table, ids.size(), positions.size());
 }
 
-// For each id: its place in the index is asked for; kAhead ids later find(i) gives what is needed
-// to work and asks for the row; kAhead ids later there is work(i, found). Id by id, so that there
-// are always as many requests on their way. make_room(count) comes before each count finds.
-template <class MakeRoom, class Find, class Work>
-void in_stages(const RowIndex& index, Ids ids, const MakeRoom& make_room, const Find& find,
-               const Work& work) {
-  std::array<decltype(find(std::size_t{})), kAhead> found;
-  const std::size_t count = ids.size(), first = std::min(count, kAhead);
-  for (std::size_t i = 0; i < std::min(count, 2 * kAhead); ++i) index.prefetch(ids[i]);
-  make_room(static_cast<std::uint32_t>(first));
-  for (std::size_t i = 0; i < first; ++i) found[i] = find(i);
-  for (std::size_t i = 0; i < count; ++i) {
-    if (i + 2 * kAhead < count) index.prefetch(ids[i + 2 * kAhead]);
-    auto& place = found[i % kAhead];
-    const auto now = place;
-    if (i + kAhead < count) {
-      if (i % kAhead == 0) {
-        make_room(static_cast<std::uint32_t>(std::min(count - i - kAhead, kAhead)));
-      }
-      place = find(i + kAhead);
-    }
-    work(i, now);
+// What is done with each id: find(i) looks into the index, fetch(i, found) asks for the row's
+// memory, work(i, found) has it, and comes when the next batch has been found and fetched.
+// make_room(count) comes before count finds.
+template <class MakeRoom, class Find, class Fetch, class Work>
+struct Stages {
+  MakeRoom make_room;
+  Find find;
+  Fetch fetch;
+  Work work;
+};
+
+// Where no row is made; where the row is not looked at.
+constexpr auto kNoRoom = [](std::uint32_t) {};
+constexpr auto kNoFetch = [](std::size_t, const RowIndex::Slot*) {};
+
+// Batch by batch, each stage in a loop of its own: a short one, of which the processor sees many
+// rounds ahead. In one loop with the work it would wait for each address's translation.
+template <class MakeRoom, class Find, class Fetch, class Work>
+void run(const Stages<MakeRoom, Find, Fetch, Work>& stages, const RowIndex& index, Ids ids) {
+  using Found = decltype(stages.find(std::size_t{}));
+  std::array<Found, kBatch> found[2];
+  const std::size_t count = ids.size();
+  const auto ask = [&](std::size_t begin) {
+    const std::size_t end = std::min(begin + kBatch, count);
+    for (std::size_t i = begin; i < end; ++i) index.prefetch(ids[i]);
+  };
+  const auto work = [&](std::size_t begin) {
+    const std::size_t end = std::min(begin + kBatch, count);
+    const Found* const batch = found[begin / kBatch % 2].data();
+    for (std::size_t i = begin; i < end; ++i) stages.work(i, batch[i - begin]);
+  };
+  ask(0);
+  for (std::size_t begin = 0; begin < count; begin += kBatch) {
+    const std::size_t end = std::min(begin + kBatch, count);
+    Found* const batch = found[begin / kBatch % 2].data();
+    stages.make_room(static_cast<std::uint32_t>(end - begin));
+    for (std::size_t i = begin; i < end; ++i) batch[i - begin] = stages.find(i);
+    for (std::size_t i = begin; i < end; ++i) stages.fetch(i, batch[i - begin]);
+    ask(end);
+    if (begin > 0) work(begin - kBatch);
   }
+  if (count > 0) work((count - 1) / kBatch * kBatch);
 }
 
 }  // namespace
@@ -178,18 +197,19 @@ void SparseTable::update(Ids ids, const float* gradients, double learning_rate,
     const bool made = slot == nullptr;
     if (made) slot = table.add(ids[i]);
     if (slot->steps < kMaxSteps) ++slot->steps;
-    float* const record = table.store.record(slot->row());
-    prefetch(record, table.content);
+    return {table.store.record(slot->row()), slot->steps, made};
+  };
+  const auto fetch = [&](std::size_t i, const Found& found) {
+    prefetch(found.record, table.content);
     gradient.prefetch_row(i);
-    return {record, slot->steps, made};
   };
   const auto work = [&](std::size_t i, const Found& found) {
     if (found.made) table.init.fill(ids[i], table.width, found.record);
     table.method.apply(table.width, found.record, gradient.row(i), found.record + table.width,
                        found.steps);
   };
-  in_stages(
-      table.index, ids, [&](std::uint32_t count) { table.index.make_room(count); }, find, work);
+  const auto make_room = [&](std::uint32_t some) { table.index.make_room(some); };
+  run(Stages{make_room, find, fetch, work}, table.index, ids);
 }
 
 void SparseTable::read(Ids ids, float* out, Positions positions) const {
@@ -200,16 +220,16 @@ void SparseTable::read(Ids ids, float* out, Positions positions) const {
   const auto find = [&](std::size_t i) -> const float* {
     const RowIndex::Slot* const slot = table.index.find(ids[i]);
     if (slot == nullptr) return nullptr;
-    const float* const record = table.store.record(slot->row());
-    prefetch(record, table.width);
-    return record;
+    return table.store.record(slot->row());
+  };
+  const auto fetch = [&](std::size_t, const float* record) {
+    if (record != nullptr) prefetch(record, table.width);
   };
   const auto work = [&](std::size_t i, const float* record) {
     if (record == nullptr) return table.init.fill(ids[i], table.width, result.row(i));
     std::copy_n(record, table.width, result.row(i));
   };
-  in_stages(
-      table.index, ids, [](std::size_t) {}, find, work);
+  run(Stages{kNoRoom, find, fetch, work}, table.index, ids);
 }
 
 std::int64_t SparseTable::rows() const { return impl_->store.rows(); }
@@ -241,10 +261,9 @@ void SparseTable::for_each_block(std::int64_t most_rows,
       std::copy_n(record, table.width, weights.data() + i * table.width);
       std::copy_n(record + table.width, table.state_width, state.data() + i * table.state_width);
     }
-    in_stages(
-        table.index, ids, [](std::size_t) {},
-        [&](std::size_t i) { return table.index.find(ids[i]); },
-        [&](std::size_t i, const RowIndex::Slot* slot) { steps[i] = slot->steps; });
+    const auto find = [&](std::size_t i) { return table.index.find(ids[i]); };
+    const auto work = [&](std::size_t i, const RowIndex::Slot* slot) { steps[i] = slot->steps; };
+    run(Stages{kNoRoom, find, kNoFetch, work}, table.index, ids);
     f({ids, weights, state, steps});
   }
 }
@@ -279,8 +298,9 @@ void SparseTable::import(const Block& block) {
     std::copy_n(block.state.data() + row * table.state_width, table.state_width,
                 record + table.width);
   };
-  in_stages(
-      table.index, block.ids, [&](std::uint32_t some) { table.index.make_room(some); }, find, work);
+  const auto fetch = [&](std::size_t, const float* record) { prefetch(record, table.content); };
+  const auto make_room = [&](std::uint32_t some) { table.index.make_room(some); };
+  run(Stages{make_room, find, fetch, work}, table.index, block.ids);
 }
 
 void SparseTable::clear() {

@@ -11,10 +11,10 @@
 //   table.read(ids, rows.data());
 //
 // How it is kept: an index (row_index.h) from id to row number and steps, and the rows with their
-// state side by side in large pages (row_store.h). A call works through its ids in three stages
-// some ids apart, so that what a stage needs has come from memory when it begins: the place in the
-// index is asked for, the row is found and asked for, the row is worked on. No stage allocates for
-// each row, and the table grows in pieces: for a new row some places of the index are moved, and
+// state side by side in large pages (row_store.h). A call works through its ids in batches and
+// stages, so that what a stage needs has come from memory when it begins: places in the index are
+// asked for, rows are found, rows are asked for, rows are worked on. No row has memory allocated
+// for itself, and the table grows in pieces: for a new row some places of the index are moved, and
 // now and then the system clears a large page.
 //
 // One thread at a time may change a table; const functions may run beside each other.
