@@ -8,12 +8,15 @@
 // Rows of 64 f32, in one table for each thread, as servers have them: a row lies in the slice that
 // slice_of() says. sgd is without momentum. Calls of at most 16384 ids, drawn uniformly or by a
 // Zipf law with exponent 1.05 (a power law's inverse distribution function, cut to whole numbers),
-// each once in a call. "both" updates the ids of a call, then reads them. "ceiling" is what the
-// memory's measured speed allows, if nothing is found in a cache: a row's lines with its state and
-// the line of its place in the index, written back after an update. Gradients and results, 4 MiB of
-// each, are used again by the next call. Rates of Zipf ids may lie above, since caches have the
-// rows that come often. "cpu ns" is processor time a row: what a busy machine shows best. "make" is
-// the first update of all rows, with the longest of its calls.
+// each once in a call. "both" updates the ids of a call, then reads them. Gradients and results,
+// 4 MiB of each, are used again by the next call.
+//
+// Two limits stand beside the rates. "stream": what the memory's speed in order would allow, with
+// nothing found in a cache: a row's lines with its state and the line of its place in the index,
+// written back after an update. "bare": the same rows of an array, without an index or state, whose
+// addresses are asked for ahead; what access at random allows on this machine. "cpu ns" is
+// processor time a row: what a busy machine shows best; both limits are for as much of it. "make"
+// is the first update of all rows, with the longest of its calls in processor time.
 
 #include <fmt/core.h>
 
@@ -31,6 +34,8 @@
 
 #include "trireme/base/random.h"
 #include "trireme/comm/bench/memory_limit.h"
+#include "trireme/ps/large_pages.h"
+#include "trireme/ps/prefetch.h"
 #include "trireme/ps/slices.h"
 #include "trireme/ps/sparse_table.h"
 
@@ -187,49 +192,118 @@ void verify(const Options& options, Slice& slice, const Ids& ids) {
   }
 }
 
+// As many rows as a slice has, and which of them the ids of each call stand for.
+class BareRows {
+ public:
+  BareRows(std::uint64_t rows, const std::vector<Ids>& calls)
+      : pages_(rows * kWidth * sizeof(float), ps::LargePages::Use::kAllOver) {
+    std::fill_n(static_cast<float*>(pages_.data()), rows * kWidth, 1.0F);
+    for (const Ids& ids : calls) {
+      rows_.emplace_back();
+      for (const std::uint64_t id : ids) {
+        rows_.back().push_back(static_cast<float*>(pages_.data()) +
+                               id * 0xBF58476D1CE4E5B9U % rows * kWidth);
+      }
+    }
+  }
+
+  template <class Work>
+  void for_each(std::size_t call, const Work& work) const {
+    constexpr std::size_t kAhead = 16;
+    const std::vector<float*>& rows = rows_[call];
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const float* const next = rows[std::min(i + kAhead, rows.size() - 1)];
+      for (std::int64_t at = 0; at < kWidth; at += 16) ps::prefetch_line(next + at);
+      work(rows[i], static_cast<std::int64_t>(i) * kWidth);
+    }
+  }
+
+ private:
+  ps::LargePages pages_;
+  std::vector<std::vector<float*>> rows_;
+};
+
 struct Operation {
   const char* name;
   bool updates, reads;
 };
+
+void run_bare(const Operation& operation, Slice& slice, const BareRows& bare, std::size_t call) {
+  if (operation.updates) {
+    bare.for_each(call, [&](float* row, std::int64_t at) {
+      const float* const gradient = slice.gradients.data() + at;
+      for (std::int64_t i = 0; i < kWidth; ++i) row[i] -= static_cast<float>(kRate) * gradient[i];
+    });
+  }
+  if (operation.reads) {
+    bare.for_each(call, [&](const float* row, std::int64_t at) {
+      std::copy_n(row, kWidth, slice.out.data() + at);
+    });
+  }
+}
 
 void run_call(const Operation& operation, Slice& slice, const Ids& ids) {
   if (operation.updates) slice.table->update(ids, slice.gradients.data(), kRate, 1.0);
   if (operation.reads) slice.table->read(ids, slice.out.data());
 }
 
-double ceiling(const Operation& operation, const Slice& slice, double bytes_per_s) {
+// Nanoseconds a row at the memory's speed in order.
+double stream_ns(const Operation& operation, const Slice& slice, double bytes_per_s) {
   constexpr double kLine = 64;
   const double weights = kWidth * sizeof(float);
   const double state = static_cast<double>(slice.table->state_width()) * sizeof(float);
-  const double bytes = operation.updates ? 2 * (weights + state + kLine) : weights + kLine;
-  return bytes_per_s / bytes;
+  const double update = operation.updates ? 2 * (weights + state + kLine) : 0;
+  return 1e9 * (update + (operation.reads ? weights + kLine : 0)) / bytes_per_s;
+}
+
+struct Rates {
+  std::vector<double> per_s, cpu_ns;
+
+  void add(double rows, double seconds, double cpu_seconds) {
+    per_s.push_back(rows / seconds);
+    cpu_ns.push_back(1e9 * cpu_seconds / rows);
+    std::sort(per_s.begin(), per_s.end());
+    std::sort(cpu_ns.begin(), cpu_ns.end());
+  }
+};
+
+// Each thread calls body(thread, call) for all of its calls.
+void time_calls(Team& team, double rows, const std::function<void(std::size_t, std::size_t)>& body,
+                Rates& rates) {
+  const std::clock_t cpu = std::clock();
+  const double seconds = seconds_of([&] {
+    team.run([&](int rank) {
+      for (std::size_t call = 0; call < kCalls; ++call) body(static_cast<std::size_t>(rank), call);
+    });
+  });
+  rates.add(rows, seconds, static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC);
 }
 
 void measure(const Operation& operation, bool zipf, std::vector<Slice>& slices,
-             const std::vector<std::vector<Ids>>& calls, Team& team, double bytes_per_s) {
+             const std::vector<std::vector<Ids>>& calls, const std::vector<BareRows>& bare,
+             Team& team, double bytes_per_s) {
   double rows = 0;
   for (const std::vector<Ids>& of_thread : calls) {
     for (const Ids& ids : of_thread) rows += static_cast<double>(ids.size());
   }
-  std::vector<double> rates, cpu_ns;
-  for (int repetition = -1; repetition < kRepetitions; ++repetition) {
-    const std::clock_t cpu = std::clock();
-    const double seconds = seconds_of([&] {
-      team.run([&](int rank) {
-        const auto at = static_cast<std::size_t>(rank);
-        for (const Ids& ids : calls[at]) run_call(operation, slices[at], ids);
-      });
-    });
-    if (repetition < 0) continue;
-    rates.push_back(rows / seconds);
-    cpu_ns.push_back(1e9 * static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC / rows);
+  const auto on_table = [&](std::size_t thread, std::size_t call) {
+    run_call(operation, slices[thread], calls[thread][call]);
+  };
+  const auto on_bare = [&](std::size_t thread, std::size_t call) {
+    run_bare(operation, slices[thread], bare[thread], call);
+  };
+  Rates table, limit, warm_up;
+  time_calls(team, rows, on_table, warm_up);
+  for (int repetition = 0; repetition < kRepetitions; ++repetition) {
+    time_calls(team, rows, on_table, table);
+    time_calls(team, rows, on_bare, limit);
   }
-  std::sort(rates.begin(), rates.end());
-  std::sort(cpu_ns.begin(), cpu_ns.end());
-  const double median = rates[kRepetitions / 2], most = ceiling(operation, slices[0], bytes_per_s);
-  fmt::print("{:8} {:8} {:8.2f} ({:.2f} .. {:.2f}) {:8.1f} {:12.2f} {:8.0f} %\n",
-             zipf ? "zipf" : "uniform", operation.name, median / 1e6, rates.front() / 1e6,
-             rates.back() / 1e6, cpu_ns[kRepetitions / 2], most / 1e6, 100 * median / most);
+  const double cpu_ns = table.cpu_ns[kRepetitions / 2], bare_ns = limit.cpu_ns[kRepetitions / 2];
+  const double stream = stream_ns(operation, slices[0], bytes_per_s) * team.size();
+  fmt::print("{:8} {:8} {:7.2f} ({:5.2f} .. {:5.2f}) {:8.1f} {:8.1f} {:4.0f} % {:7.1f} {:4.0f} %\n",
+             zipf ? "zipf" : "uniform", operation.name, table.per_s[kRepetitions / 2] / 1e6,
+             table.per_s.front() / 1e6, table.per_s.back() / 1e6, cpu_ns, stream,
+             100 * stream / cpu_ns, bare_ns, 100 * bare_ns / cpu_ns);
 }
 
 void run(const Options& options) {
@@ -250,17 +324,21 @@ void run(const Options& options) {
       "make {:.2f} million rows/s, the longest call of {} ids {:.1f} cpu ms; {:.0f} bytes a row\n",
       static_cast<double>(options.rows) / seconds / 1e6, kCallIds, longest_ms,
       bytes / static_cast<double>(options.rows));
-  fmt::print("{:8} {:8} {:>24} {:>8} {:>12} {:>10}\n", "ids", "", "million rows/s (of 9)", "cpu ns",
-             "ceiling", "share");
+  fmt::print("{:8} {:8} {:>24} {:>8} {:>15} {:>14}\n", "ids", "", "million rows/s (of 9)", "cpu ns",
+             "stream", "bare");
   for (const bool zipf : {false, true}) {
     std::vector<std::vector<Ids>> calls;
     for (int thread = 0; thread < options.threads; ++thread) {
       calls.push_back(drawn_calls(options, zipf, thread));
     }
+    std::vector<BareRows> bare;
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      bare.emplace_back(static_cast<std::uint64_t>(slices[i].table->rows()), calls[i]);
+    }
     verify(options, slices[0], calls[0][0]);
     for (const Operation& operation :
          {Operation{"update", true, false}, {"read", false, true}, {"both", true, true}}) {
-      measure(operation, zipf, slices, calls, team, bytes_per_s);
+      measure(operation, zipf, slices, calls, bare, team, bytes_per_s);
     }
   }
 }
