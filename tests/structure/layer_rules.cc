@@ -195,7 +195,7 @@ LayerRules LayerRules::of_trireme() {
        {{"comm", "ops", "nn", "optim", "plan"},
         true,
         {"data", "shard", "tensor", "context", "expert", "pipeline"}}},
-      {"ps", {{"comm", "optim"}, true}},
+      {"ps", {{"comm", "optim", "checkpoint"}, true}},
       {"elastic", {{"launch", "checkpoint"}, true}},
       {"train",
        {{"data", "launch", "checkpoint", "nn", "optim", "parallel", "ps", "elastic"}, true}},
