@@ -98,6 +98,11 @@ TEST(LaunchTest, WhatCannotBeIsRefusedInOneLine) {
   refused({"--nodes", "2", "--node-rank", "1", "--rendezvous", "h:29500"},
           {"h:29500", "TRIREME_SECRET", "openssl rand -hex 32"});
   refused({"--prefix", "--log-dir", "logs"}, {"prefix", "logs"});
+  refused({"--servers", "1"}, {"--servers 1 needs --workers"});
+  refused({"--servers", "-1", "-n", "2"}, {"--servers -1"});
+  refused({"--servers", "one", "-n", "2"}, {"--servers", "one"});
+  refused({"--restarts", "1", "-n", "2"}, {"--restarts 1 needs --servers"});
+  refused({"--servers", "1", "-n", "2", "--restarts", "-1"}, {"--restarts -1"});
   expect_refused(run_program({kTrireme, "launch", "-n", "2"}), {"no program", "--"});
   expect_refused(run_program({kTrireme, "launch", "--", ""}), {"''"});
 }

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/fuzz/rpc_targets.h"
 #include "tests/fuzz/targets.h"
 #include "trireme/base/log.h"
 
@@ -134,6 +135,47 @@ TEST_F(FuzzTest, ControlPlane) {
            {from_members(put + get + goodbye(1) + goodbye(2)), from_members(get + ask + failed),
             from_members(ask + get) + from_members(put) + from_members(goodbye(2))},
            1000);
+}
+
+std::string an_rpc_frame(RpcHead head, const std::string& header, const std::string& payload) {
+  head.header_bytes = static_cast<std::uint32_t>(header.size());
+  if (!head.payload) head.payload_bytes = payload.size();
+  return encode_head(head) + header + payload;
+}
+
+TEST_F(FuzzTest, RpcFrames) {
+  RpcHead reply;
+  reply.kind = RpcFrameKind::kReply;
+  RpcHead refusal;
+  refusal.kind = RpcFrameKind::kRefusal;
+  const std::string request = an_rpc_frame({}, "a header", std::string(300, 'p'));
+  const std::string others =
+      an_rpc_frame(reply, {}, "payload") + an_rpc_frame(refusal, "because", {});
+  survives(fuzz::rpc_frames,
+           {"\x05" + request + others, "\xff" + others + request, std::string("\0", 1) + request},
+           20000);
+}
+
+TEST_F(FuzzTest, RpcNoticesAndIntroductions) {
+  const MemoryNotice notice{5, 4711, 6, 70001, std::string(kMemoryTokenBytes, 't')};
+  FieldWriter writer;
+  encode_notice(writer, notice);
+  survives(fuzz::rpc_notice, {writer.bytes()}, 20000);
+  survives(fuzz::rpc_introduction,
+           {encode_introduction({"worker 3", "host", notice}),
+            encode_introduction({"worker 3", "host", std::nullopt})},
+           20000);
+}
+
+// A notice and a request that names all of its memory; raw requests between; places outside.
+TEST_F(FuzzTest, RpcServer) {
+  const std::string request = an_rpc_frame({}, "a header", std::string(100, 'p'));
+  const std::string raw = std::string(1, '\0') + static_cast<char>(request.size()) + request;
+  const std::string named{2, 1, 0, static_cast<char>(200), 1, 0, static_cast<char>(200)};
+  survives(
+      fuzz::rpc_server,
+      {"\1" + named + raw, raw + raw + "\1" + named + named, named, "\1\1", "\1" + raw + named},
+      5000);
 }
 
 }  // namespace

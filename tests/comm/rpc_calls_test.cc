@@ -5,11 +5,9 @@
 // which order.
 
 #include <gtest/gtest.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <future>
 #include <memory>
 #include <set>
@@ -27,8 +25,6 @@ using testing::answer_turned;
 using testing::bytes_of;
 using testing::copy_of;
 using testing::failure_of;
-using testing::kRpcSecret;
-using testing::kTestDeadline;
 using testing::Mailbox;
 using testing::rpc_bytes;
 using testing::rpc_call;

@@ -1,11 +1,12 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// libFuzzer's entry; TRIREME_FUZZ_TARGET is one of targets.h.
+// libFuzzer's entry; TRIREME_FUZZ_TARGET is one of targets.h or rpc_targets.h.
 
 #include <cstddef>
 #include <cstdint>
 
+#include "tests/fuzz/rpc_targets.h"
 #include "tests/fuzz/targets.h"
 #include "trireme/base/log.h"
 

@@ -3,6 +3,7 @@
 
 #include "trireme/launch/launch_request.h"
 
+#include <errno.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -159,6 +160,73 @@ TEST(LaunchRequest, RefusesContradictions) {
   asked = second_of_three_hosts();
   asked.workers = "auto";
   expect_refused(asked, {"auto", "3 hosts"});
+}
+
+TEST(LaunchRequest, Servers) {
+  EXPECT_FALSE(plan_launch(request(), lookup_in({})).parameter_servers);
+  LaunchRequest asked = request();
+  asked.servers = 0;
+  EXPECT_FALSE(plan_launch(asked, lookup_in({})).parameter_servers);
+  asked.servers = 3;
+  asked.workers = "5";
+  LocalWorkersOptions options = plan_launch(asked, lookup_in({}));
+  EXPECT_EQ(options.workers, 5);
+  EXPECT_FALSE(options.share);
+  ASSERT_TRUE(options.parameter_servers);
+  EXPECT_EQ(options.parameter_servers->servers, 3);
+  EXPECT_EQ(options.parameter_servers->restarts, 0);
+  for (const auto& command : {options.parameter_servers->server_command,
+                              options.parameter_servers->coordinator_command}) {
+    EXPECT_THAT(command, ElementsAre(program_invocation_name, "serve-parameters"));
+  }
+  asked.restarts = 7;
+  asked.workers = "auto";
+  options = plan_launch(asked, lookup_in({}));
+  EXPECT_EQ(options.parameter_servers->restarts, 7);
+  EXPECT_EQ(options.workers, usable_cores());
+}
+
+TEST(LaunchRequest, ServersOnSeveralHosts) {
+  LaunchRequest asked = second_of_three_hosts();
+  asked.servers = 2;
+  const LocalWorkersOptions options = plan_launch(asked, lookup_in(kSecret));
+  ASSERT_TRUE(options.share);
+  EXPECT_EQ(options.share->node, 1);
+  EXPECT_EQ(options.share->nodes, 3);
+  ASSERT_TRUE(options.parameter_servers);
+  EXPECT_EQ(options.parameter_servers->servers, 2);
+}
+
+TEST(LaunchRequest, RefusesServers) {
+  LaunchRequest asked = request();
+  asked.servers = 1;
+  expect_refused(asked, {"--servers 1 needs --workers"});
+  asked.workers = "2";
+  expect_refused(asked, {"--servers 1", "TRIREME_PS_COORDINATOR=host0:7", "unset"},
+                 {{"TRIREME_PS_COORDINATOR", "host0:7"},
+                  {"TRIREME_PS_SERVERS", "1"},
+                  {"TRIREME_PS_WORKERS", "2"}});
+  asked.restarts = -1;
+  expect_refused(asked, {"--restarts -1"});
+  for (const int servers : {-1, 4097}) {
+    asked.servers = servers;
+    expect_refused(asked, {"--servers " + std::to_string(servers)});
+  }
+  for (const std::optional<int> servers : {std::optional<int>(), std::optional<int>(0)}) {
+    asked.servers = servers;
+    asked.restarts = 2;
+    expect_refused(asked, {"--restarts 2 needs --servers"});
+  }
+}
+
+// Servers that somebody has started, workers that we start.
+TEST(LaunchRequest, LeavesTheServersOfOthersAlone) {
+  LaunchRequest asked = request();
+  asked.workers = "4";
+  const Variables others = {{"TRIREME_PS_COORDINATOR", "host0:7"},
+                            {"TRIREME_PS_SERVERS", "1"},
+                            {"TRIREME_PS_WORKERS", "4"}};
+  EXPECT_FALSE(plan_launch(asked, lookup_in(others)).parameter_servers);
 }
 
 TEST(LaunchRequest, RefusesALaunchInsideALaunch) {

@@ -38,7 +38,8 @@ std::string update_text(const Op& op) {
 
 std::size_t count_of(const std::string& values, const std::string& part) {
   std::size_t count = 0;
-  for (std::size_t at = values.find(part); at != std::string::npos; at = values.find(part, at + 1)) {
+  for (std::size_t at = values.find(part); at != std::string::npos;
+       at = values.find(part, at + 1)) {
     if (at == 0 || values[at - 1] == ' ') ++count;
   }
   return count;
@@ -149,13 +150,11 @@ struct ProtocolProbe {
 };
 
 System::System(const ModelOptions& options)
-    : options_(options),
-      membership_({.servers = options.servers, .workers = options.workers}) {
+    : options_(options), membership_({.servers = options.servers, .workers = options.workers}) {
   membership_.declare({1});
   for (int i = 0; i < options.servers; ++i, ++next_id_) {
     membership_.server_up({next_id_, i, "", 0});
-    servers_.emplace(next_id_,
-                     ModelServer(next_id_, {options.consistency, options.two_phases}));
+    servers_.emplace(next_id_, ModelServer(next_id_, {options.consistency, options.two_phases}));
   }
   for (int i = 0; i < options.workers; ++i, ++next_id_) {
     membership_.worker_up({.id = next_id_, .rank = i});
@@ -326,7 +325,8 @@ void System::enter_view(ServerId id, const View& view) {
 }
 
 void System::perform(ServerId id, const Message* cause) {
-  for (const Effect& effect : servers_.at(id).replica.take_effects()) perform_one(id, effect, cause);
+  for (const Effect& effect : servers_.at(id).replica.take_effects())
+    perform_one(id, effect, cause);
 }
 
 void System::perform_one(ServerId id, const Effect& effect, const Message* cause) {
@@ -418,8 +418,8 @@ void System::check_read(const ModelServer& server, Ticket ticket) {
   for (const Member& member : server.replica.state().members) {
     const std::int64_t bound = options_.consistency.bound;
     if (bound != Consistency::kUnbounded && member.clock < step - bound) {
-      fault_ = fmt::format("a read for step {} with worker {} at {}", step, member.worker,
-                           member.clock);
+      fault_ =
+          fmt::format("a read for step {} with worker {} at {}", step, member.worker, member.clock);
     }
     if (options_.consistency.sums && member.worker == worker_of(ticket) && member.clock != step &&
         member.clock != step + 1) {
@@ -428,7 +428,8 @@ void System::check_read(const ModelServer& server, Ticket ticket) {
   }
 }
 
-// Whoever answers now, or would after a loss, holds all that was acknowledged and all that was seen.
+// Whoever answers now, or would after a loss, holds all that was acknowledged and all that was
+// seen.
 void System::check_holders() {
   if (views_.empty() || !fault_.empty() || failed()) return;
   const RangeView& range = views_.back().ranges[0];
@@ -437,8 +438,8 @@ void System::check_holders() {
     const std::string& values = servers_.at(id).values;
     for (const auto& [worker, clock] : acknowledged_) {
       if (count_of(values, contribution(worker, clock)) != 1) {
-        fault_ = fmt::format("server {} holds worker {}'s acknowledged step {} {} times", id, worker,
-                             clock, count_of(values, contribution(worker, clock)));
+        fault_ = fmt::format("server {} holds worker {}'s acknowledged step {} {} times", id,
+                             worker, clock, count_of(values, contribution(worker, clock)));
       }
     }
     for (const auto& [worker, state] : workers_) {
@@ -460,10 +461,12 @@ std::vector<System::Move> System::moves(bool with_words) const {
     moves.push_back(std::move(move));
   };
   for (const Message& message : network_) {
-    add(with_words ? fmt::format("message kind {} request {} to {} term {} worker {} clock {} answer {} position {}",
-                    static_cast<int>(message.kind), static_cast<int>(message.request), message.to,
-                    message.term, message.worker, message.clock, static_cast<int>(message.answer),
-                    message.position) : "",
+    add(with_words ? fmt::format("message kind {} request {} to {} term {} worker {} clock {} "
+                                 "answer {} position {}",
+                                 static_cast<int>(message.kind), static_cast<int>(message.request),
+                                 message.to, message.term, message.worker, message.clock,
+                                 static_cast<int>(message.answer), message.position)
+                   : "",
         [&](System& next) { next.deliver(message); });
   }
   for (const auto& [id, server] : servers_) {
@@ -495,9 +498,8 @@ std::vector<System::Move> System::moves(bool with_words) const {
       next.publish();
       if (next.options_.server_returns == 0) return;
       --next.options_.server_returns;
-      next.servers_.emplace(next.next_id_,
-                            ModelServer(next.next_id_, {next.options_.consistency,
-                                                        next.options_.two_phases}));
+      next.servers_.emplace(next.next_id_, ModelServer(next.next_id_, {next.options_.consistency,
+                                                                       next.options_.two_phases}));
       next.membership_.server_up({next.next_id_, static_cast<int>(id) - 1, "", 0});
       ++next.next_id_;
       next.publish();
@@ -516,7 +518,8 @@ std::vector<System::Move> System::moves(bool with_words) const {
       });
     }
     // One must be left, and the one who brings the first values lives until it has.
-    if (options_.worker_crashes > 0 && worker.wants != Request::kInit && id != servers_.begin()->first) {
+    if (options_.worker_crashes > 0 && worker.wants != Request::kInit &&
+        id != servers_.begin()->first) {
       add(fmt::format("worker {} dies", id), [id = id](System& next) {
         --next.options_.worker_crashes;
         next.workers_.at(id).runs = false;
@@ -597,8 +600,8 @@ std::string System::text() const {
   }
   for (const auto& [id, worker] : workers_) {
     text += fmt::format("worker {} {} term {} wants {} step {} seen '{}'\n", id,
-                        worker.runs ? "runs" : "gone", worker.term,
-                        static_cast<int>(worker.wants), worker.clock, worker.seen);
+                        worker.runs ? "runs" : "gone", worker.term, static_cast<int>(worker.wants),
+                        worker.clock, worker.seen);
   }
   for (const View& view : views_) {
     text += fmt::format("view {}: primary {} backup {} ready {} {}\n", view.term,

@@ -61,7 +61,7 @@ struct ModelServer {
   RangeReplica replica;
   bool runs = true;
   std::string values;
-  std::map<Ticket, std::string> reads;       // what a ticket has read, and its member's clock
+  std::map<Ticket, std::string> reads;  // what a ticket has read, and its member's clock
   std::map<Ticket, std::int64_t> entered;
   std::set<Ticket> open;  // not answered: a worker repeats only what it takes for lost
   auto operator<=>(const ModelServer&) const = default;

@@ -44,10 +44,13 @@ void add_launch_command(CLI::App& app, Action& action, std::vector<std::string> 
   auto request = std::make_shared<LaunchRequest>();
   request->command = std::move(program);
   CLI::App* command = app.add_subcommand("launch", "start any program as many ranks");
-  command
-      ->add_option("-n,--workers", request->workers,
-                   "processes to start on this host, or auto: one per core")
-      ->capture_default_str();
+  command->add_option("-n,--workers", request->workers,
+                      "processes to start on this host (default: 1), or auto: one per core");
+  command->add_option("--servers", request->servers,
+                      "parameter servers to start on this host beside the workers");
+  command->add_option("--restarts", request->restarts,
+                      "with --servers: how often each worker and server that dies is started again "
+                      "(default: 0)");
   command->add_option("--nodes", request->nodes,
                       "hosts of the job; on each the same command starts as many workers");
   command->add_option("--node-rank", request->node_rank, "number of this host, from 0");
@@ -57,15 +60,17 @@ void add_launch_command(CLI::App& app, Action& action, std::vector<std::string> 
       ->add_option("--port", request->port,
                    "of the rendezvous on one host (default: any that is free)")
       ->check(CLI::Range(1, 65535));
-  command->add_flag("--prefix", request->prefix, "put [rank] before each line that they print");
+  command->add_flag("--prefix", request->prefix,
+                    "put [rank], [server index] or [coordinator] before each line that they print");
   command->add_option("--log-dir", request->log_folder,
-                      "folder for what they print: rank-0.out, rank-0.err, ...");
+                      "folder for what they print: rank-0.out, rank-0.err, server-0.out, ...");
   command->allow_extras();  // to be refused in our words
   command->footer(
       "Each worker is told its rank in the variables of Trireme and of torchrun. Hosts share a\n"
       "secret: export TRIREME_SECRET=..., the same on each, such as what openssl rand -hex 32\n"
       "prints.\n"
       "Example:  trireme launch -n 4 -- ./program --its-option 3\n"
+      "          trireme launch --servers 1 -n 3 --restarts 2 -- ./program\n"
       "          trireme launch -n 4 --nodes 2 --node-rank 0 --rendezvous host0:29500 -- "
       "./program\n"
       "          trireme launch -n 4 --nodes 2 --node-rank 1 --rendezvous host0:29500 -- "

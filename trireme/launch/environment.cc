@@ -330,7 +330,8 @@ LaunchInfo launch_info(const EnvironmentLookup& lookup) {
   LaunchInfo info = read_worker(variables);
   if (!variables.has("TRIREME_PS_COORDINATOR")) return info;
   info.parameter_servers = read_parameter_servers(variables, role);
-  if (info.parameter_servers->workers != info.size) {
+  // What nobody, or somebody else, has launched may be about to launch them.
+  if (info.launcher == Launcher::kTrireme && info.parameter_servers->workers != info.size) {
     throw_error<ConfigError>("TRIREME_PS_WORKERS={}, but this is a world of {} ranks",
                              info.parameter_servers->workers, info.size);
   }

@@ -28,7 +28,7 @@ struct ParameterServerJob {
   std::string address;
   int port = 0;
   int servers = 1;  // over all hosts
-  int workers = 1;  // over all hosts
+  int workers = 1;  // over all hosts: in a world that our launcher has made, its size
   int index = -1;   // of this server, below servers; -1 in the other roles
   // How many processes have been worker `rank` or server `index` before this one, and died.
   int restart = 0;

@@ -3,6 +3,8 @@
 
 #include "trireme/launch/launch_request.h"
 
+#include <errno.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -44,9 +46,9 @@ void check_no_launcher_above(const LaunchRequest& request, const EnvironmentLook
   const LaunchInfo info = launch_info(lookup);
   if (info.launcher == Launcher::kTrireme) {
     throw_error<ConfigError>(
-        "this is rank {} of a job that trireme launch has started: a launch inside a launch starts "
-        "no ranks of that job; give the first one the number of workers",
-        info.rank);
+        "this is {} of a job that trireme launch has started: a launch inside a launch starts no "
+        "ranks of that job; give the first one the number of workers",
+        info.role == JobRole::kWorker ? fmt::format("rank {}", info.rank) : role_name(info.role));
   }
   if (info.launcher != Launcher::kNone && !request.nodes) {
     throw_error<ConfigError>(
@@ -98,6 +100,37 @@ void check_nodes(const LaunchRequest& request) {
   }
 }
 
+bool has_servers(const LaunchRequest& request) { return request.servers.value_or(0) != 0; }
+
+void check_servers(const LaunchRequest& request, const EnvironmentLookup& lookup) {
+  const int servers = request.servers.value_or(0);
+  if (servers < 0 || servers > kMostWorkers) {
+    throw_error<ConfigError>("--servers {} is not in [0, {}]", servers, kMostWorkers);
+  }
+  if (request.restarts && *request.restarts < 0) {
+    throw_error<ConfigError>("--restarts {} is below 0", *request.restarts);
+  }
+  if (!has_servers(request)) {
+    if (request.restarts) {
+      throw_error<ConfigError>(
+          "--restarts {} needs --servers: without parameter servers a worker that dies ends the "
+          "job, because the others cannot go on without it",
+          *request.restarts);
+    }
+    return;
+  }
+  if (!request.workers) {
+    throw_error<ConfigError>("--servers {} needs --workers, the number of workers on this host",
+                             servers);
+  }
+  if (const auto coordinator = lookup("TRIREME_PS_COORDINATOR")) {
+    throw_error<ConfigError>(
+        "--servers {} starts a coordinator, but TRIREME_PS_COORDINATOR={} names one: unset it, or "
+        "leave --servers out to use that one's servers",
+        servers, *coordinator);
+  }
+}
+
 bool is_executable_file(const std::filesystem::path& path) {
   std::error_code unknown;
   return std::filesystem::is_regular_file(path, unknown) && access(path.c_str(), X_OK) == 0;
@@ -142,14 +175,22 @@ LocalWorkersOptions plan_launch(const LaunchRequest& request, const EnvironmentL
   }
   check_nodes(request);
   check_no_launcher_above(request, lookup);
+  check_servers(request, lookup);
   LocalWorkersOptions options;
-  options.workers = number_of_workers(request.workers);
+  options.workers = number_of_workers(request.workers.value_or("1"));
   options.port = request.port;
   options.prefix = request.prefix;
   options.log_folder = request.log_folder;
   options.command = request.command;
   options.command.front() =
       find_program(request.command.front(), lookup("PATH").value_or("/usr/bin:/bin"));
+  if (has_servers(request)) {
+    const std::vector<std::string> serve = {program_invocation_name, "serve-parameters"};
+    options.parameter_servers = ServingOptions{.servers = *request.servers,
+                                               .server_command = serve,
+                                               .coordinator_command = serve,
+                                               .restarts = request.restarts.value_or(0)};
+  }
   if (request.rendezvous.empty()) return options;
   const Endpoint rendezvous =
       parse_endpoint(request.rendezvous, "--rendezvous " + request.rendezvous);
@@ -158,7 +199,9 @@ LocalWorkersOptions plan_launch(const LaunchRequest& request, const EnvironmentL
   options.share = JobShare{.first_rank = *request.node_rank * options.workers,
                            .world_size = *request.nodes * options.workers,
                            .address = rendezvous.address,
-                           .secret = lookup("TRIREME_SECRET").value_or("")};
+                           .secret = lookup("TRIREME_SECRET").value_or(""),
+                           .node = *request.node_rank,
+                           .nodes = *request.nodes};
   return options;
 }
 

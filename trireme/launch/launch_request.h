@@ -21,18 +21,21 @@ namespace trireme {
 
 // As the words of the command line, so that one place judges them.
 struct LaunchRequest {
-  std::string workers = "1";     // on each host: a number, or "auto", one per core
-  std::optional<int> nodes;      // hosts, each with a launcher of its own; not given: one
-  std::optional<int> node_rank;  // of this host
-  std::string rendezvous;        // host:port of node 0
-  int port = 0;                  // of the rendezvous on one host; 0: a free one
+  std::optional<std::string> workers;  // on each host: a number, or "auto", one per core; else 1
+  std::optional<int> servers;          // of parameters, on each host; not given or 0: none
+  std::optional<int> restarts;         // of each worker and server; else none
+  std::optional<int> nodes;            // hosts, each with a launcher of its own; not given: one
+  std::optional<int> node_rank;        // of this host
+  std::string rendezvous;              // host:port of node 0
+  int port = 0;                        // of the rendezvous on one host; 0: a free one
   bool prefix = false;
   std::string log_folder;
   std::vector<std::string> command;  // a program and its arguments
 };
 
 // Who the workers are and what they execute: the program found, the secret of a job of several
-// hosts read from TRIREME_SECRET. Reads the environment by lookup and the file system, changes
+// hosts read from TRIREME_SECRET. Servers and their coordinator execute the running program with
+// the argument serve-parameters. Reads the environment by lookup and the file system, changes
 // nothing. Throws ConfigError: numbers out of range, options that are missing, or contradict each
 // other, or clash with a launcher that started this process, a program that cannot be found or
 // executed, no secret for ranks that meet beyond loopback.

@@ -20,7 +20,8 @@ std::unique_ptr<Codec> make_top_k(std::string_view name) {
   double fraction = 0;
   const char* const end = name.data() + name.size() - 1;
   const auto result = std::from_chars(name.data() + kTopK.size(), end, fraction);
-  if (result.ec != std::errc() || result.ptr != end || !(fraction > 0 && fraction <= 1)) return nullptr;
+  if (result.ec != std::errc() || result.ptr != end || !(fraction > 0 && fraction <= 1))
+    return nullptr;
   TopKOptions options;
   options.fraction = fraction;
   return std::make_unique<TopKCodec>(options);
@@ -50,6 +51,14 @@ void DenseEncoder::encode(std::span<float> values, std::span<std::byte> encoded)
   owed_.resize(values.size());
   for (std::size_t i = 0; i < values.size(); ++i) values[i] += owed_[i];
   codec_->encode(values, encoded, owed_);
+}
+
+std::size_t encoded_dense_bytes(std::string_view codec, std::int64_t count) {
+  try {
+    return make_dense_codec(codec)->encoded_bytes(count);
+  } catch (const ConfigError& error) {
+    throw ProtocolError(error.what());
+  }
 }
 
 void decode_dense(std::string_view codec, std::span<const std::byte> encoded,

@@ -34,7 +34,8 @@ at::Tensor view_of(Bytes bytes) {
 }
 
 Bytes bytes_of(const at::Tensor& values) {
-  return {reinterpret_cast<const std::byte*>(values.data_ptr<float>()), float_bytes(values.numel())};
+  return {reinterpret_cast<const std::byte*>(values.data_ptr<float>()),
+          float_bytes(values.numel())};
 }
 
 // The whole job's parameters as far as they lie in the range.
@@ -61,17 +62,25 @@ class DenseStorage final : public RangeStorage {
       : count_(segment.end - segment.begin),
         weights_(at::zeros({count_}, at::kFloat)),
         optimizer_(optim::make_optimizer(
-            dense.optimizer, {.parameters = parameters_in(dense, segment), .segments = {segment}})) {
-  }
+            dense.optimizer,
+            {.parameters = parameters_in(dense, segment), .segments = {segment}})) {}
 
   void init(Bytes values) override {
     if (values.size() != float_bytes(count_)) return import_state(values);
     std::memcpy(weights_.data_ptr<float>(), values.data(), values.size());
   }
 
-  std::span<std::byte> sum(
-      std::span<const Contribution> contributions,
-      const std::function<std::span<std::byte>(std::size_t)>& make) override {
+  void check(const Contribution& contribution) const override {
+    if (contribution.codec.empty()) return check(contribution.payload, "contribution");
+    const std::size_t wanted = encoded_dense_bytes(contribution.codec, count_);
+    if (contribution.payload.size() != wanted) {
+      throw_error<ProtocolError>("contribution of {} bytes by codec '{}': wanted are {}",
+                                 contribution.payload.size(), contribution.codec, wanted);
+    }
+  }
+
+  std::span<std::byte> sum(std::span<const Contribution> contributions,
+                           const std::function<std::span<std::byte>(std::size_t)>& make) override {
     std::vector<at::Tensor> decoded;
     std::vector<const void*> inputs;
     for (const Contribution& contribution : contributions) {

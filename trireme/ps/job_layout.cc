@@ -115,7 +115,8 @@ std::vector<FlatSegment> JobLayout::dense_ranges() const {
   std::int64_t end_of_last = 0;
   for (const OptimizerParameter& parameter : dense.parameters) {
     const std::int64_t at = parameter.entry.offset / kShardBlock * kShardBlock;
-    if (at > begin && at >= end_of_last && parameter.entry.offset + parameter.entry.count - begin > most) {
+    if (at > begin && at >= end_of_last &&
+        parameter.entry.offset + parameter.entry.count - begin > most) {
       ranges.push_back({begin, at});
       begin = at;
     }
@@ -220,10 +221,11 @@ std::string layout_difference(const JobLayout& ours, const JobLayout& theirs) {
                        theirs.dense.parameters.size());
   }
   for (std::size_t i = 0; i < ours.dense.parameters.size(); ++i) {
-    const FlatEntry &left = ours.dense.parameters[i].entry, &right = theirs.dense.parameters[i].entry;
+    const FlatEntry &left = ours.dense.parameters[i].entry,
+                    &right = theirs.dense.parameters[i].entry;
     if (left.name != right.name || left.shape != right.shape || left.offset != right.offset) {
-      return fmt::format("dense parameter '{}' of {} elements at {} and '{}' of {} at {}", left.name,
-                         left.count, left.offset, right.name, right.count, right.offset);
+      return fmt::format("dense parameter '{}' of {} elements at {} and '{}' of {} at {}",
+                         left.name, left.count, left.offset, right.name, right.count, right.offset);
     }
   }
   if (ours.sparse.tables.size() != theirs.sparse.tables.size()) {
@@ -233,8 +235,8 @@ std::string layout_difference(const JobLayout& ours, const JobLayout& theirs) {
   for (std::size_t i = 0; i < ours.sparse.tables.size(); ++i) {
     const SparseTableConfig &left = ours.sparse.tables[i], &right = theirs.sparse.tables[i];
     if (left.name != right.name || left.width != right.width) {
-      return fmt::format("sparse table '{}' of width {} and '{}' of width {}", left.name, left.width,
-                         right.name, right.width);
+      return fmt::format("sparse table '{}' of width {} and '{}' of width {}", left.name,
+                         left.width, right.name, right.width);
     }
   }
   return ours.encode() == theirs.encode() ? "" : "options of optimizers or tables";

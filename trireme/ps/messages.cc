@@ -19,7 +19,7 @@ class Writer {
   void operator()(double value) { out_.u64(std::bit_cast<std::uint64_t>(value)); }
   void operator()(bool value) { out_.u8(value ? 1 : 0); }
   template <class Integer>
-    requires std::is_integral_v<Integer>
+  requires std::is_integral_v<Integer>
   void operator()(Integer value) {
     out_.u64(static_cast<std::uint64_t>(static_cast<std::int64_t>(value)));
   }
@@ -29,10 +29,8 @@ class Writer {
     for (const One& value : values) (*this)(value);
   }
   template <class One>
-    requires std::is_class_v<One>
-  void operator()(const One& value) {
-    fields(*this, value);
-  }
+  requires std::is_class_v<One>
+  void operator()(const One& value) { fields(*this, value); }
   template <class First, class Second>
   void operator()(const std::pair<First, Second>& value) {
     (*this)(value.first);
@@ -52,10 +50,8 @@ class Reader {
   void operator()(double& value) { value = std::bit_cast<double>(in_.u64()); }
   void operator()(bool& value) { value = in_.u8() != 0; }
   template <class Integer>
-    requires std::is_integral_v<Integer>
-  void operator()(Integer& value) {
-    value = static_cast<Integer>(in_.u64());
-  }
+  requires std::is_integral_v<Integer>
+  void operator()(Integer& value) { value = static_cast<Integer>(in_.u64()); }
   // Each element takes at least a byte: nothing is allocated for what is not there.
   template <class One>
   void operator()(std::vector<One>& values) {
@@ -65,10 +61,8 @@ class Reader {
     for (One& value : values) (*this)(value);
   }
   template <class One>
-    requires std::is_class_v<One>
-  void operator()(One& value) {
-    fields(*this, value);
-  }
+  requires std::is_class_v<One>
+  void operator()(One& value) { fields(*this, value); }
   template <class First, class Second>
   void operator()(std::pair<First, Second>& value) {
     (*this)(value.first);
@@ -124,9 +118,9 @@ void fields(Archive& a, M& m) {
     all(a, m.view, m.finished, m.layout);
   } else if constexpr (Is<M, RangeRequest>) {
     all(a, m.range, m.term, m.asker, m.then_read, m.empty, m.learning_rate, m.gradient_scale,
-        m.weight, m.codec, m.extras);
+        m.weight, m.codec, m.extras, m.file, m.digest);
   } else if constexpr (Is<M, RangeReply>) {
-    all(a, m.term, m.clock, m.weight, m.extras, m.block_sums);
+    all(a, m.term, m.clock, m.weight, m.extras, m.block_sums, m.text);
   } else if constexpr (Is<M, Replication>) {
     all(a, m.range, m.term, m.position, m.op, m.learning_rate, m.gradient_scale, m.empty, m.state,
         m.part, m.parts);

@@ -40,19 +40,19 @@ enum class Method : std::uint32_t {
 
 // Status of all replies: an Answer's number, or one of these.
 constexpr std::uint32_t kStatusOk = 0;
-constexpr std::uint32_t kStatusUnknown = 100;     // the coordinator does not know the id (any more)
-constexpr std::uint32_t kStatusRefused = 101;     // header: why
-constexpr std::uint32_t kStatusNotHere = 102;     // the server does not know the range yet
+constexpr std::uint32_t kStatusUnknown = 100;  // the coordinator does not know the id (any more)
+constexpr std::uint32_t kStatusRefused = 101;  // header: why
+constexpr std::uint32_t kStatusNotHere = 102;  // the server does not know the range yet
 
 struct Registration {
   bool is_server = false;
-  int index = 0;  // of the server, or rank of the worker
+  int index = 0;        // of the server, or rank of the worker
   std::string address;  // of the server
   int port = 0;
 };
 struct Registered {
   std::int64_t id = 0;
-  bool begun = false;  // the job has, before this process came
+  bool begun = false;             // the job has, before this process came
   std::int64_t heartbeat_ms = 0;  // silence after which a process counts as gone
 };
 
@@ -77,17 +77,22 @@ struct RangeRequest {
   bool empty = false;  // a push without a contribution
   // Of a push, or of the commit.
   double learning_rate = 0;
-  double gradient_scale = 1;     // multiplied with the mean
-  double weight = 1;             // what the contribution counts for in the mean
-  std::string codec;             // of a dense push's payload; empty: f32
-  std::vector<double> extras;    // summed with the contributions
+  double gradient_scale = 1;   // multiplied with the mean
+  double weight = 1;           // what the contribution counts for in the mean
+  std::string codec;           // of a dense push's payload; empty: f32
+  std::vector<double> extras;  // summed with the contributions
+  // Of kSnapshot: the file that the server writes; empty: the state is the reply's payload. Of
+  // kInit: the file that it reads in place of the payload, and the file's digest.
+  std::string file;
+  std::string digest;
 };
 struct RangeReply {
-  Term term = 0;                 // the server's
-  std::int64_t clock = 0;        // the asker's, in the range
-  double weight = 0;             // kSummed: of all contributions
-  std::vector<double> extras;    // kSummed, or of the last update
+  Term term = 0;                   // the server's
+  std::int64_t clock = 0;          // the asker's, in the range
+  double weight = 0;               // kSummed: of all contributions
+  std::vector<double> extras;      // kSummed, or of the last update
   std::vector<double> block_sums;  // kSummed: of squares, by block of the range
+  std::string text;                // kStatusRefused: why; kSnapshot: the file's digest
 };
 
 struct Replication {
@@ -110,8 +115,8 @@ struct Replicated {
 // What a server has seen of a job: for logs and for who wants to know why it is slow.
 struct ServerReport {
   std::int64_t updates = 0;
-  std::int64_t rows = 0;           // of sparse tables, of ranges that it is primary of
-  std::int64_t memory_bytes = 0;   // of sparse tables
+  std::int64_t rows = 0;          // of sparse tables, of ranges that it is primary of
+  std::int64_t memory_bytes = 0;  // of sparse tables
   // How many single pushes were as many updates late as the index says; the last one: that or more.
   std::vector<std::int64_t> staleness;
   // By rank: how long the others waited for its push after all of theirs had come, in all ranges.

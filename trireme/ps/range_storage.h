@@ -40,11 +40,14 @@ class RangeStorage {
   // The first values: as export_state() gives them, or (dense) the weights alone, or (slices)
   // nothing. Throws ProtocolError.
   virtual void init(Bytes values) = 0;
+  // Throws ProtocolError for a payload that is no contribution to this range.
+  virtual void check(const Contribution& contribution) const = 0;
   // The sum of contributions (in the order of ranks; at least one), in the tree of
   // reduction_tree.h. make gives the memory for it. Throws ProtocolError for payloads that are no
   // contributions to this range, before anything is changed.
-  virtual std::span<std::byte> sum(std::span<const Contribution> contributions,
-                                   const std::function<std::span<std::byte>(std::size_t)>& make) = 0;
+  virtual std::span<std::byte> sum(
+      std::span<const Contribution> contributions,
+      const std::function<std::span<std::byte>(std::size_t)>& make) = 0;
   // Of squares, by block of kShardBlock elements; none for slices.
   virtual std::vector<double> block_sums(Bytes update) = 0;
   // Throws ProtocolError as sum() does.

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "trireme/ps/slices.h"
 
 namespace trireme::ps {
 namespace {
@@ -67,7 +66,7 @@ void RowIndex::double_first_piece() {
   auto* const to = reinterpret_cast<RowSlot*>(memory.begin());
   for (std::uint64_t i = 0; i < piece_slots(); ++i) {
     const RowSlot& slot = piece.slots[i];
-    if (slot.number != 0) put(to, slots - 1, slot, hash_of_id(slot.id));
+    if (slot.number != 0) put(to, slots - 1, slot, index_hash(slot.id));
   }
   memory_[0] = std::move(memory);
   slot_mask_ = slots - 1;
@@ -110,7 +109,7 @@ void RowIndex::divide(std::uint64_t place) {
   for (std::uint64_t i = 0; i < piece_slots(); ++i) {
     const RowSlot& slot = old.slots[i];
     if (slot.number == 0) continue;
-    const std::uint64_t hash = hash_of_id(slot.id);
+    const std::uint64_t hash = index_hash(slot.id);
     Piece& to = ((hash >> kSlotBits) & bit) != 0 ? with_one : with_zero;
     put(to.slots, slot_mask_, slot, hash);
     ++to.used;

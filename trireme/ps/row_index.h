@@ -10,7 +10,7 @@
 // no bit is left: 12 bytes for each piece. A small index is one piece, which doubles up to that
 // size.
 //
-//   hash    [ not used, or used by slices ][ directory: depth bits ][ slot: 16 bits ]
+//   hash    [ not used ][ directory: depth bits ][ slot: 16 bits ]
 #pragma once
 
 #include <cstddef>
@@ -20,6 +20,16 @@
 #include "trireme/ps/page_memory.h"
 
 namespace trireme::ps {
+
+// SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+// OOPSLA 2014): another function than the one that shares ids among slices (slices.h), so that the
+// ids of a slice lie everywhere in its index.
+constexpr std::uint64_t index_hash(std::uint64_t id) {
+  std::uint64_t h = id + 0x9E3779B97F4A7C15U;
+  h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9U;
+  h = (h ^ (h >> 27)) * 0x94D049BB133111EBU;
+  return h ^ (h >> 31);
+}
 
 struct RowSlot {
   std::uint64_t id = 0;
@@ -31,7 +41,7 @@ class RowIndex {
  public:
   RowIndex();
 
-  // The slot of the id, or nullptr. hash: hash_of_id(id), everywhere. Until the next add().
+  // The slot of the id, or nullptr. hash: index_hash(id), everywhere. Until the next add().
   RowSlot* find(std::uint64_t id, std::uint64_t hash) const {
     RowSlot* const slots = directory_[(hash >> kSlotBits) & directory_mask_];
     for (std::uint64_t at = hash;; ++at) {

@@ -90,8 +90,7 @@ std::vector<TableRows> parse_rows(std::span<const std::byte> payload,
     TableRows rows{.table = front.table, .push_ids = {}, .pull_ids = {}};
     rows.push_ids = ids_at(cutter.take(front.pushed, kWord), front.pushed);
     if (front.pushed > cutter.left()) throw_error<ProtocolError>("{} rows too many", front.pushed);
-    rows.rows =
-        reinterpret_cast<const float*>(cutter.take(row_bytes(front.pushed, width)));
+    rows.rows = reinterpret_cast<const float*>(cutter.take(row_bytes(front.pushed, width)));
     rows.pull_ids = ids_at(cutter.take(front.wanted, kWord), front.wanted);
     tables.push_back(rows);
   }

@@ -4,8 +4,8 @@
 // RowRequest: the payload of a request to a slice: rows of any of its tables that are pushed, and
 // ids of rows that are wanted. Also an update of a slice, which wants none.
 //
-//   u64 number of tables; for each, ascending: u64 table, u64 pushed, u64 wanted; then for each: ids u64
-//   [pushed], rows f32 [pushed, width] up to a multiple of 8 bytes, ids u64 [wanted]
+//   u64 number of tables; for each, ascending: u64 table, u64 pushed, u64 wanted; then for each:
+//   ids u64 [pushed], rows f32 [pushed, width] up to a multiple of 8 bytes, ids u64 [wanted]
 //
 // The reply's payload is the wanted rows, f32, one table after the other.
 #pragma once

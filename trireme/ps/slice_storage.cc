@@ -63,9 +63,12 @@ class SliceStorage final : public RangeStorage {
     if (!values.empty()) import_state(values);
   }
 
-  std::span<std::byte> sum(
-      std::span<const Contribution> contributions,
-      const std::function<std::span<std::byte>(std::size_t)>& make) override {
+  void check(const Contribution& contribution) const override {
+    parse_rows(contribution.payload, widths_);
+  }
+
+  std::span<std::byte> sum(std::span<const Contribution> contributions,
+                           const std::function<std::span<std::byte>(std::size_t)>& make) override {
     std::vector<std::vector<TableRows>> rows;
     for (const Contribution& contribution : contributions) {
       rows.push_back(parse_rows(contribution.payload, widths_));

@@ -1,24 +1,23 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// SparseTable: rows of f32 by 64-bit id, made when they are first updated, with an optimizer that
-// touches only the rows that have a gradient. One slice of an embedding table, on one server.
+// SparseTable: rows of weights by 64-bit id, of which no one knows beforehand which there will be:
+// embeddings of words, users, items. A row is made when its first gradient comes. Each has its own
+// optimizer state and its own count of steps, and n updates give it the bits that n steps of
+// optim::make_optimizer() give a parameter of `width` elements.
 //
 //   SparseTable table({.name = "users", .width = 64, .optimizer = {.name = "adagrad"}}, seed);
-//   table.update(ids, gradients, /*learning_rate=*/0.1, /*gradient_scale=*/1.0);
-//   table.read(ids, rows);
+//   table.update(ids, gradients.data(), 0.05, 1.0);  // gradients: [ids.size(), 64]
+//   table.read(ids, rows.data());
 //
-// A row begins with values that depend on the seed, the table's name and its id alone, so that no
-// one needs to have asked for it first, and the number of servers is not part of the result. Each
-// row counts its own updates: after n of them it holds the bits that optim::make_optimizer() gives
-// a parameter of the row's size after n steps. Weight decay, too, acts on updated rows alone.
+// How it is kept: an index (row_index.h) from id to row number and steps, and the rows with their
+// state side by side in large pages (row_memory.h). A call works through its ids in three stages
+// some ids apart, so that what a stage needs has come from memory when it begins: the place in the
+// index is asked for, the row is found and asked for, the row is worked on. No stage allocates for
+// each row, and the table grows in pieces: no call stops for longer than it takes to clear a large
+// page and to move some thousand places of the index.
 //
-// Memory. The rows lie one after the other in the order of their first update, in blocks that
-// double, each row with its state behind its weights. The index is a hash table of pieces of 1 MiB:
-// 16 bytes a slot {id, row, steps}, open addressing. A piece that is 11/16 full divides in two, so
-// that growth costs the update during which it happens under a millisecond, however many rows there
-// are. Ids of one call are worked on in groups, whose slots and rows are all on their way from
-// memory before the first is needed.
+// One thread at a time may change a table; const functions may run beside each other.
 #pragma once
 
 #include <cstdint>
@@ -28,76 +27,75 @@
 #include <string>
 #include <vector>
 
+#include "trireme/base/config.h"
 #include "trireme/optim/optimizer_config.h"
-
-namespace trireme {
-class ConfigFields;
-}
 
 namespace trireme::ps {
 
 struct SparseTableConfig {
-  std::string name;              // unlike that of any other table of the job
-  std::int64_t width = 0;        // f32 values of a row, at most kMaxRowWidth
-  std::string init = "uniform";  // "uniform" in [-scale, scale), "normal" with that deviation, "zeros"
+  std::string name;
+  std::int64_t width = 64;  // f32 of a row
+  // What a row begins with, by the seed, the table's name and the id alone: "uniform" in
+  // [-init_scale, init_scale), "normal" with that standard deviation, or "zeros".
+  std::string init = "uniform";
   double init_scale = 0.01;
-  optim::OptimizerConfig optimizer = {.name = "sgd"};
-
-  static constexpr std::int64_t kMaxRowWidth = 65536;
+  optim::OptimizerConfig optimizer = {.name = "sgd"};  // sgd, adam, adamw, lion
 
   void visit(ConfigFields& f);
-  // Throws ConfigError: a value with its range; lamb, adafactor and muon, which look at more than
-  // the row; 8-bit state, whose blocks are of 256 elements.
+  // Throws ConfigError: a value with its range; a method that needs more than a row to update it
+  // (lamb, adafactor, muon); 8-bit state.
   void validate() const;
 };
 
-// Not thread-safe: one thread at a time, but any number of read() and for_each_block() at once
-// where nobody changes the table.
 class SparseTable {
  public:
-  // Throws ConfigError as SparseTableConfig::validate() does.
+  static constexpr std::int64_t kMaxWidth = 65'536;
+  static constexpr std::int64_t kMaxRows = 0xFFFF'FFFE;  // of one table, that is of one slice
+
+  // Throws ConfigError as validate() does.
   SparseTable(const SparseTableConfig& config, std::uint64_t seed);
-  ~SparseTable();
   SparseTable(SparseTable&&) noexcept;
   SparseTable& operator=(SparseTable&&) noexcept;
+  ~SparseTable();
 
-  // One step of the optimizer for each id, with the gradient at gradients + i width, or at
-  // gradients + positions[i] width where positions are given. Makes rows that are not there. The
-  // order of ids does not matter, but that an id which comes twice takes two steps, in the order
-  // of the call: callers who mean one step add up its gradients first. Blocks. Throws
-  // std::bad_alloc; ids before the one that found no memory may be updated then.
+  // One step of each row in ids, in their order, by the gradient times gradient_scale; rows that
+  // are not there are made first. The gradient of ids[i] are the `width` f32 from
+  // gradients + (positions.empty() ? i : positions[i]) * width. An id that comes twice takes two
+  // steps, one after the other; sum its gradients first if it shall take one. The order of
+  // different ids does not matter to the rows' values. Cost for 64 f32 with sgd: see
+  // bench/sparse_table_bench.cc. Throws ShapeError: positions are neither none nor as many as ids;
+  // Error: no memory, or kMaxRows rows; the steps before that id are then taken.
   void update(std::span<const std::uint64_t> ids, const float* gradients, double learning_rate,
               double gradient_scale, std::span<const std::uint32_t> positions = {});
 
-  // Writes the weights of ids[i] to out + i width, or to out + positions[i] width. A row that is
-  // not there is read as it would begin, and not made.
+  // The rows' weights to out + (positions.empty() ? i : positions[i]) * width. A row that is not
+  // there reads as what it would begin with and is not made. Throws ShapeError as update() does.
   void read(std::span<const std::uint64_t> ids, float* out,
             std::span<const std::uint32_t> positions = {}) const;
 
   const SparseTableConfig& config() const;
   std::int64_t rows() const;
-  std::int64_t state_width() const;  // f32 values of state of a row
-  std::vector<std::string> state_names() const;  // each of width values, in this order
-  // Of rows, state and index; what is reserved beyond is not counted.
+  // Of the rows, their state and the index, in use or kept ready for the next rows.
   std::int64_t memory_bytes() const;
+  // F32 of state of a row: its moments, one after the other.
+  std::int64_t state_width() const;
+  std::vector<std::string> state_names() const;
 
-  // Rows as they are: all of a row, bit for bit.
+  // Some rows as they are.
   struct Block {
     std::span<const std::uint64_t> ids;
-    std::span<const std::int64_t> steps;  // updates so far
     std::span<const float> weights;       // [ids, width]
-    std::span<const float> state;         // [ids, state_width]
+    std::span<const float> state;         // [ids, state_width()]
+    std::span<const std::int64_t> steps;  // [ids]; none above 2^32 - 1, where counting ends
   };
-  // Calls f with rows [begin, begin + count), in the order in which they were made; begin + count is
-  // at most rows(). For whoever exports a table piece by piece, between updates.
-  void with_rows(std::int64_t begin, std::int64_t count,
-                 const std::function<void(const Block&)>& f) const;
-  // Calls f with blocks of at most that many rows (>= 1), which together are the table.
+  // Calls f with all rows, most_rows (>= 1) at a time, in the order in which they were made; a
+  // block's memory is f's until it returns. f must not change the table.
   void for_each_block(std::int64_t most_rows, const std::function<void(const Block&)>& f) const;
-  // Adds the rows of a block, in place of those with the same ids. Throws ShapeError for a block
-  // whose parts do not fit each other, or whose steps are negative; the table is then as it was.
+  // Makes these rows, or overwrites them. What for_each_block() gave goes on bit for bit, in any
+  // table of the same config and seed. Throws ShapeError: spans that do not fit each other, steps
+  // out of range; Error as update() does.
   void import(const Block& block);
-  // Forgets all rows.
+  // No rows, and their memory given back.
   void clear();
 
  private:

@@ -100,8 +100,9 @@ class RpcClient {
 
   // Does not block: what the socket does not take now leaves later. done runs once, on the client's
   // own thread (on the caller's when the connection is gone already), and must not block: all other
-  // replies wait for it. It may call again. Throws ShapeError, without a done, for a header or a
-  // payload over the limits.
+  // replies wait for it, and an end that reads nothing for 3 s while more is sent than the kernels
+  // hold counts as lost (meeting/socket.h). It may call again. Throws ShapeError, without a done,
+  // for a header or a payload over the limits.
   void call(RpcCall call, Done done);
   // Blocks until the reply. Never in a done. Throws reply.error, and ShapeError as above.
   RpcReply call(RpcCall call);

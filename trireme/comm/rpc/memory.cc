@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 
 #include "trireme/comm/meeting/handshake.h"
 
@@ -31,6 +30,16 @@ static_assert(sizeof(ProofPage) <= kProofPageBytes);
 static_assert(kMemoryTokenBytes == kNonceBytes);
 
 ProofPage& page_of(std::byte* map) { return *reinterpret_cast<ProofPage*>(map); }
+
+// More than all the machine's memory is not even tried: the kernel would first take away everybody
+// else's.
+bool can_be_reserved(std::size_t bytes) {
+  const auto all = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                   static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  if (bytes < all) return true;
+  errno = ENOMEM;
+  return false;
+}
 
 std::string error_text() { return std::strerror(errno); }
 
@@ -75,7 +84,7 @@ ArenaMemory ArenaMemory::make(std::uint64_t number, std::size_t bytes) {
   memory.token_ = make_nonce();
   memory.fd_ = FileDescriptor(memfd_create("trireme", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   const auto size = static_cast<off_t>(kProofPageBytes + bytes);
-  if (bytes > kMostBytes || !memory.fd_ || ftruncate(memory.fd_.get(), size) != 0 ||
+  if (!can_be_reserved(bytes) || !memory.fd_ || ftruncate(memory.fd_.get(), size) != 0 ||
       fallocate(memory.fd_.get(), 0, 0, size) != 0 ||
       fcntl(memory.fd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     throw_error<CommError>(

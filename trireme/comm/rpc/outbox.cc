@@ -15,26 +15,11 @@ namespace trireme {
 namespace {
 
 // What one call of send() moves at most, so that a thread that has put a small frame does not send
-// the others' large ones, and the I/O thread comes to read. A socket takes about as much at once.
+// the others' large ones, and the I/O thread comes to read. To a peer that reads meanwhile one
+// system call would move any amount.
 constexpr std::size_t kBudgetBytes = std::size_t{1} << 20;
 // Of one system call; a frame of more pieces takes several.
-constexpr std::size_t kPieces = 64;
-
-// The pieces of a frame that are left after the first `sent` bytes, as many as fit.
-std::size_t rest_of(const OutgoingFrame& frame, std::size_t sent,
-                    std::array<iovec, kPieces>& pieces) {
-  std::size_t count = 0;
-  const auto add = [&](const void* data, std::size_t bytes) {
-    const std::size_t skipped = std::min(sent, bytes);
-    sent -= skipped;
-    if (skipped == bytes || count == pieces.size()) return;
-    auto* first = static_cast<char*>(const_cast<void*>(data)) + skipped;
-    pieces[count++] = {first, bytes - skipped};
-  };
-  add(frame.front.data(), frame.front.size());
-  for (const std::span<const std::byte> piece : frame.payload) add(piece.data(), piece.size());
-  return count;
-}
+constexpr std::size_t kPieces = 256;
 
 }  // namespace
 
@@ -78,24 +63,43 @@ void Outbox::drain(std::unique_lock<std::mutex>& lock) {
   idle_.notify_all();
 }
 
+std::span<const std::byte> Outbox::Current::piece_at(std::size_t number) const {
+  return number == 0 ? std::as_bytes(std::span(frame.front)) : frame.payload[number - 1];
+}
+
+// Past bytes that were sent, and pieces without any.
+void Outbox::Current::advance(std::size_t bytes) {
+  offset += bytes;
+  while (!done() && offset >= piece_at(piece).size()) offset -= piece_at(piece++).size();
+}
+
 Outbox::Sent Outbox::send_some(std::size_t& budget) {
   std::array<iovec, kPieces> pieces;
-  for (;;) {
+  while (!current_->done()) {
+    if (budget == 0) return Sent::kSome;
+    std::size_t left = budget;
+    std::size_t offset = current_->offset;
     msghdr message{};
     message.msg_iov = pieces.data();
-    message.msg_iovlen = rest_of(current_->frame, current_->sent, pieces);
-    if (message.msg_iovlen == 0) return Sent::kAll;
-    if (budget == 0) return Sent::kSome;
+    for (std::size_t piece = current_->piece; left > 0 && piece < current_->pieces(); ++piece) {
+      if (message.msg_iovlen == kPieces) break;
+      const std::span<const std::byte> rest = current_->piece_at(piece).subspan(offset);
+      auto* data = const_cast<std::byte*>(rest.data());
+      pieces[message.msg_iovlen++] = {data, std::min(rest.size(), left)};
+      left -= std::min(rest.size(), left);
+      offset = 0;
+    }
     const ssize_t n = sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0) {
-      current_->sent += static_cast<std::size_t>(n);
-      budget -= std::min(budget, static_cast<std::size_t>(n));
+      current_->advance(static_cast<std::size_t>(n));
+      budget -= static_cast<std::size_t>(n);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       return Sent::kSome;
     } else if (errno != EINTR) {
       return Sent::kBroken;
     }
   }
+  return Sent::kAll;
 }
 
 bool Outbox::withdraw(const Ticket& ticket) {
@@ -104,7 +108,7 @@ bool Outbox::withdraw(const Ticket& ticket) {
   if (!current_ || current_->ticket != ticket) return false;
   idle_.wait(lock, [&] { return !sending_ || !current_ || current_->ticket != ticket; });
   if (!current_ || current_->ticket != ticket) return false;
-  if (current_->sent == 0) {
+  if (current_->piece == 0 && current_->offset == 0) {
     current_.reset();
   } else {
     keep_payload();
@@ -112,18 +116,20 @@ bool Outbox::withdraw(const Ticket& ticket) {
   return true;
 }
 
-// The caller's memory is the caller's again.
+// The caller's memory is the caller's again. The pieces stay apart, so that the place in them is
+// still right.
 void Outbox::keep_payload() {
   OutgoingFrame& frame = current_->frame;
   std::size_t bytes = 0;
   for (const std::span<const std::byte> piece : frame.payload) bytes += piece.size();
   AlignedBytes copy(bytes);
   std::byte* to = copy.data();
-  for (const std::span<const std::byte> piece : frame.payload) {
+  for (std::span<const std::byte>& piece : frame.payload) {
+    std::byte* const first = to;
     to = std::copy(piece.begin(), piece.end(), to);
+    piece = {first, piece.size()};
   }
   frame.owned = std::move(copy);
-  frame.payload = {frame.owned.span()};
 }
 
 void Outbox::stop() {

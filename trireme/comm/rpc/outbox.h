@@ -59,7 +59,14 @@ class Outbox {
   struct Current {
     Ticket ticket;
     OutgoingFrame frame;
-    std::size_t sent = 0;  // bytes of front and payload
+    // What leaves next: a byte of a piece. Piece 0 is the front, then come those of the payload.
+    std::size_t piece = 0;
+    std::size_t offset = 0;
+
+    std::size_t pieces() const { return 1 + frame.payload.size(); }
+    std::span<const std::byte> piece_at(std::size_t number) const;
+    bool done() const { return piece == pieces(); }
+    void advance(std::size_t bytes);
   };
 
   void drain(std::unique_lock<std::mutex>& lock);

@@ -79,7 +79,9 @@ struct RpcServerOptions {
   int listen_fd = -1;
   // The job's.
   std::string secret;
-  // Both run on the server's own thread and must not block: all clients wait for them.
+  // Both run on the server's own thread and must not block: all clients wait for them, and a server
+  // that reads nothing for 3 s while more is sent to it than the kernels hold counts as lost
+  // (meeting/socket.h). What they throw is logged.
   std::function<void(RpcRequest)> on_request;
   // Optional: a connection has ended, whatever the reason. Comes after its last request. Requests
   // of it that are still unanswered may be dropped.

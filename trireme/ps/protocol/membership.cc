@@ -31,9 +31,10 @@ void Membership::worker_down(WorkerId worker) {
   if (workers_.erase(worker) > 0) changed_ = true;
 }
 
-void Membership::declare(std::vector<std::int64_t> range_bytes) {
+void Membership::declare(std::vector<std::int64_t> range_bytes, bool backups) {
   if (declared()) return;
   bytes_ = std::move(range_bytes);
+  backups_ = backups;
   changed_ = true;
 }
 
@@ -92,8 +93,9 @@ void Membership::begin() {
   view_.ranges.assign(bytes_.size(), {});
   std::vector<std::size_t> order(bytes_.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t left, std::size_t right) { return bytes_[left] > bytes_[right]; });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
+    return bytes_[left] > bytes_[right];
+  });
   std::map<ServerId, Load> loads = this->loads();
   for (const std::size_t i : order) {
     RangeView& range = view_.ranges[i];
@@ -103,7 +105,7 @@ void Membership::begin() {
                     })->first;
     loads[range.primary].primary_bytes += bytes_[i];
     loads[range.primary].all_bytes += bytes_[i];
-    if (!options_.backups || loads.size() < 2) continue;
+    if (!backups_ || loads.size() < 2) continue;
     for (const auto& [id, load] : loads) {
       if (id == range.primary) continue;
       if (range.backup == kNobody || load.all_bytes < loads[range.backup].all_bytes) {
@@ -136,7 +138,7 @@ void Membership::replace_lost() {
 }
 
 void Membership::assign_backups() {
-  if (!options_.backups || servers_.size() < 2) return;
+  if (!backups_ || servers_.size() < 2) return;
   std::map<ServerId, Load> loads = this->loads();
   for (std::size_t i = 0; i < view_.ranges.size(); ++i) {
     RangeView& range = view_.ranges[i];
@@ -154,7 +156,7 @@ void Membership::assign_backups() {
 
 // Nothing is moved for balance while anything is held only once.
 bool Membership::all_ready() const {
-  return options_.backups && servers_.size() >= 2 &&
+  return backups_ && servers_.size() >= 2 &&
          std::all_of(view_.ranges.begin(), view_.ranges.end(),
                      [](const RangeView& range) { return range.backup_ready; });
 }

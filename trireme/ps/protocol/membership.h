@@ -9,9 +9,9 @@
 //
 // The first view is made when all servers and workers are there and the ranges are declared. From
 // then on: where a primary is lost its ready backup takes its place; where a backup is lost, or
-// there is none, another server becomes backup and is sent the state; a server that has little to do
-// is given ranges to back up, and becomes primary of some of them when it has them. A range whose
-// primary is lost while no backup is ready is lost: view().failure says so.
+// there is none, another server becomes backup and is sent the state; a server that has little to
+// do is given ranges to back up, and becomes primary of some of them when it has them. A range
+// whose primary is lost while no backup is ready is lost: view().failure says so.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,6 @@ namespace trireme::ps {
 struct MembershipOptions {
   int servers = 1;  // of the first view
   int workers = 1;
-  bool backups = true;  // false: each range is held once, and is lost with its server
 
   auto operator<=>(const MembershipOptions&) const = default;
 };
@@ -42,8 +41,9 @@ class Membership {
   void server_down(ServerId server);
   void worker_up(const WorkerView& worker);
   void worker_down(WorkerId worker);
-  // Bytes of each range. Once.
-  void declare(std::vector<std::int64_t> range_bytes);
+  // Bytes of each range. Once. Without backups each range is held once, and is lost with its
+  // server.
+  void declare(std::vector<std::int64_t> range_bytes, bool backups = true);
   bool declared() const { return !bytes_.empty(); }
   // The primary of the range has a backup that may take its place. Of another term: ignored.
   void ready(Term term, std::size_t range);
@@ -72,6 +72,7 @@ class Membership {
 
   MembershipOptions options_;
   std::vector<std::int64_t> bytes_;  // of ranges
+  bool backups_ = true;
   std::map<ServerId, ServerView> servers_;
   std::map<WorkerId, WorkerView> workers_;
   bool changed_ = false;

@@ -294,8 +294,7 @@ void RangeReplica::apply(Op op, std::vector<Ticket> tickets, Ticket ticket,
   // Before the backup was sent the state, changes are part of that.
   const bool follows = range_.backup_ready || state_sent_ >= 0;
   if (!follows) return;
-  effects_.push_back(
-      {.kind = Effect::Kind::kReplicate, .position = state_.applied, .op = op});
+  effects_.push_back({.kind = Effect::Kind::kReplicate, .position = state_.applied, .op = op});
   log_.push_back({state_.applied, std::move(op)});
 }
 

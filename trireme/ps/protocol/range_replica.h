@@ -102,7 +102,8 @@ struct Effect {
   std::int64_t position = 0;
   Op op = {};
   std::vector<Ticket> tickets = {};  // kSum, kApply at the primary: of op.members, in order
-  std::int64_t staleness = 0;        // kApply of a single push: updates since its worker's read; -1: unknown
+  std::int64_t staleness =
+      0;  // kApply of a single push: updates since its worker's read; -1: unknown
 
   auto operator<=>(const Effect&) const = default;
 };
@@ -170,7 +171,7 @@ class RangeReplica {
 
  private:
   friend struct ProtocolProbe;  // sees all of it, for whoever explores all states
-  struct Waiting {  // a request whose time has not come
+  struct Waiting {              // a request whose time has not come
     Ticket ticket = 0;
     Asker asker;
     bool then_read = false;
@@ -227,10 +228,10 @@ class RangeReplica {
   std::vector<Bound> bound_;
   std::deque<LoggedOp> log_;  // not acknowledged
   std::int64_t acked_ = 0;
-  bool waits_ = false;            // answers wait for the backup
-  std::int64_t state_sent_ = -1;  // position of the state that a new backup was sent
-  bool state_taken_ = false;      // and it has it
-  std::int64_t answered_ = 0;     // what the backup must have to be ready
+  bool waits_ = false;                     // answers wait for the backup
+  std::int64_t state_sent_ = -1;           // position of the state that a new backup was sent
+  bool state_taken_ = false;               // and it has it
+  std::int64_t answered_ = 0;              // what the backup must have to be ready
   std::map<WorkerId, std::int64_t> read_;  // updates when the worker last read
 
   std::vector<Effect> effects_;

@@ -1,0 +1,300 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/ps/range_calls.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/comm/meeting/frame.h"
+#include "trireme/comm/rpc/server.h"
+
+namespace trireme::ps {
+namespace {
+
+using Milliseconds = std::chrono::milliseconds;
+
+// A server that holds an answer back because it waits for others is asked again after this: the
+// request may have been lost with a connection.
+constexpr Milliseconds kAskAgain = std::chrono::seconds(20);
+constexpr Milliseconds kSoon{2};
+constexpr Milliseconds kLater{100};
+constexpr Milliseconds kNoLaterThan{50};  // the thread looks at least so often
+
+std::string name_of(Method method) {
+  switch (method) {
+    case Method::kInit:
+      return "init";
+    case Method::kPush:
+      return "push";
+    case Method::kCommit:
+      return "commit";
+    case Method::kSnapshot:
+      return "snapshot";
+    case Method::kEnter:
+      return "enter";
+    default:
+      return "pull";
+  }
+}
+
+}  // namespace
+
+RangeCalls::RangeCalls(PeerClients& peers, Milliseconds timeout)
+    : peers_(peers), timeout_(timeout), thread_([this] { work(); }) {}
+
+RangeCalls::~RangeCalls() { close(); }
+
+void RangeCalls::close() {
+  fail(std::make_exception_ptr(CommError("this worker has left the job")));
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void RangeCalls::enter_view(const View& view) {
+  peers_.enter_view(view.servers);
+  {
+    const std::lock_guard lock(mutex_);
+    if (view.term > view_.term) view_ = view;
+  }
+  changed_.notify_all();
+}
+
+void RangeCalls::fail(std::exception_ptr error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_ == nullptr) failure_ = std::move(error);
+  }
+  changed_.notify_all();
+}
+
+View RangeCalls::wait_for_view(const Deadline& deadline) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, deadline.time_point(),
+                      [this] { return view_.term > 0 || failure_ != nullptr; });
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+  if (view_.term == 0) {
+    throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
+  }
+  return view_;
+}
+
+Timestamp RangeCalls::begin(std::size_t calls) {
+  const std::lock_guard lock(mutex_);
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+  const Timestamp timestamp = next_++;
+  if (calls > 0) progress_[timestamp].left = calls;
+  return timestamp;
+}
+
+// Pushes of one range: the servers take them in the order of their steps.
+bool RangeCalls::in_order(const RangeCall& call) {
+  return call.method == Method::kPush || call.method == Method::kCommit;
+}
+
+void RangeCalls::send(Timestamp timestamp, std::shared_ptr<RangeCall> call) {
+  const auto sent = std::make_shared<Sent>(
+      Sent{std::move(call), timestamp, Deadline::after(timeout_), false, {}, 0});
+  if (in_order(*sent->call)) {
+    const std::lock_guard lock(mutex_);
+    std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
+    queue.push_back(sent);
+    if (queue.size() > 1) return;
+  }
+  try_now(sent, false);
+}
+
+// Sends it to the primary of its range as the newest view has it.
+void RangeCalls::try_now(const SentPtr& sent, bool may_connect) {
+  const bool again = sent->push_again;
+  const RangeCall& call = again ? *sent->call->push : *sent->call;
+  RangeRequest header = call.header;
+  ServerId server = kNobody;
+  {
+    const std::lock_guard lock(mutex_);
+    if (view_.term > 0) server = view_.ranges[header.range].primary;
+    header.term = view_.term;
+  }
+  const std::shared_ptr<RpcClient> client =
+      may_connect ? peers_.connect(server) : peers_.connected(server);
+  if (client == nullptr) return this->again(sent, may_connect ? kLater : Milliseconds(0), 0);
+  RpcCall rpc{.method = static_cast<std::uint32_t>(call.method),
+              .header = encode(header),
+              .payload = {},
+              .reply_space = call.reply_space,
+              .priority = call.priority,
+              .timeout = std::min(kAskAgain, sent->deadline.remaining())};
+  if (!call.payload.empty()) rpc.payload.push_back(call.payload);
+  client->call(std::move(rpc), [this, sent](const RpcReply& reply) { answered(sent, reply); });
+}
+
+void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
+  if (reply.error != nullptr) return again(sent, kLater, 0);
+  if (reply.status == kRpcAbandoned || reply.status == kStatusNotHere) {
+    return again(sent, kLater, 0);
+  }
+  RangeReply header;
+  try {
+    header = decode<RangeReply>(reply.header);
+  } catch (const ProtocolError&) {
+    return finish(sent, std::current_exception());
+  }
+  if (reply.status == kStatusRefused) {
+    return finish(sent, std::make_exception_ptr(CommError(fmt::format(
+                            "{} of range {} is refused: {}", name_of(sent->call->method),
+                            sent->call->header.range, header.text))));
+  }
+  switch (static_cast<Answer>(reply.status)) {
+    case Answer::kSummed:
+      if (sent->push_again) {
+        sent->push_again = false;
+        return try_now(sent, false);
+      }
+      [[fallthrough]];
+    case Answer::kDone:
+      if (sent->push_again) {
+        // The step was applied before its sum was lost from sight.
+        sent->push_again = false;
+        return try_now(sent, false);
+      }
+      if (sent->call->done) sent->call->done(header, reply.payload_bytes);
+      return finish(sent, nullptr);
+    case Answer::kRetry:
+      if (sent->call->method == Method::kCommit && sent->call->push != nullptr) {
+        sent->push_again = true;
+      }
+      return again(sent, kSoon, header.term);
+    case Answer::kNotMember:
+      return finish(sent, std::make_exception_ptr(PeerLostError(
+                              -1, "this worker was taken for gone and dropped from the job")));
+    case Answer::kOutOfOrder:
+      break;
+  }
+  finish(sent, std::make_exception_ptr(InternalError(fmt::format(
+                   "{} of range {} in step {} is out of order", name_of(sent->call->method),
+                   sent->call->header.range, sent->call->header.asker.clock))));
+}
+
+void RangeCalls::again(const SentPtr& sent, Milliseconds pause, Term term) {
+  {
+    const std::lock_guard lock(mutex_);
+    sent->not_before = Deadline::Clock::now() + pause;
+    sent->term = term;
+    waiting_.push_back(sent);
+  }
+  changed_.notify_all();
+}
+
+void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
+  SentPtr next;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = progress_.find(sent->timestamp);
+    if (found != progress_.end()) {
+      if (error != nullptr && found->second.error == nullptr) found->second.error = error;
+      if (--found->second.left == 0 && found->second.error == nullptr) progress_.erase(found);
+    }
+    if (in_order(*sent->call)) {
+      std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
+      queue.pop_front();
+      if (!queue.empty()) next = queue.front();
+    }
+  }
+  changed_.notify_all();
+  if (next != nullptr) try_now(next, false);
+}
+
+// The deadline has passed. The server says for whom it waits.
+void RangeCalls::give_up(const SentPtr& sent) {
+  const RangeCall& call = *sent->call;
+  ServerId server = kNobody;
+  std::vector<WorkerView> workers;
+  {
+    const std::lock_guard lock(mutex_);
+    if (view_.term > 0) server = view_.ranges[call.header.range].primary;
+  }
+  std::string awaited;
+  if (const auto client = peers_.connect(server)) {
+    try {
+      const RpcReply reply = client->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                                           .header = {},
+                                           .payload = {},
+                                           .reply_space = {},
+                                           .timeout = std::chrono::seconds(2)});
+      const auto report = decode<ServerReport>(reply.header);
+      if (!report.awaited.empty()) {
+        awaited = fmt::format("; it waits for worker {}", fmt::join(report.awaited, ", worker "));
+      }
+    } catch (const std::exception&) {
+      awaited = "; it does not answer";
+    }
+  }
+  finish(sent,
+         std::make_exception_ptr(TimeoutError(fmt::format(
+             "{} of range {} in step {} had no answer for {} s from {}{}", name_of(call.method),
+             call.header.range, call.header.asker.clock,
+             std::chrono::duration<double>(timeout_).count(), peers_.describe(server), awaited))));
+}
+
+void RangeCalls::work() {
+  std::unique_lock lock(mutex_);
+  while (!closing_) {
+    const auto now = Deadline::Clock::now();
+    std::vector<SentPtr> ready, late;
+    std::erase_if(waiting_, [&](const SentPtr& sent) {
+      if (sent->deadline.expired()) {
+        late.push_back(sent);
+        return true;
+      }
+      if (sent->not_before > now || sent->term > view_.term) return false;
+      ready.push_back(sent);
+      return true;
+    });
+    if (ready.empty() && late.empty()) {
+      auto until = now + kNoLaterThan;
+      for (const SentPtr& sent : waiting_) {
+        if (sent->term <= view_.term) until = std::min(until, sent->not_before);
+      }
+      changed_.wait_until(lock, until);
+      continue;
+    }
+    lock.unlock();
+    for (const SentPtr& sent : ready) try_now(sent, true);
+    for (const SentPtr& sent : late) give_up(sent);
+    lock.lock();
+  }
+}
+
+void RangeCalls::wait(Timestamp timestamp) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] {
+    const auto found = progress_.find(timestamp);
+    return failure_ != nullptr || found == progress_.end() || found->second.error != nullptr;
+  });
+  const auto found = progress_.find(timestamp);
+  if (found == progress_.end()) return;
+  std::rethrow_exception(found->second.error != nullptr ? found->second.error : failure_);
+}
+
+void RangeCalls::wait_all() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] {
+    return failure_ != nullptr || progress_.empty() ||
+           std::any_of(progress_.begin(), progress_.end(),
+                       [](const auto& entry) { return entry.second.error != nullptr; });
+  });
+  for (const auto& [timestamp, progress] : progress_) {
+    if (progress.error != nullptr) std::rethrow_exception(progress.error);
+  }
+  if (!progress_.empty()) std::rethrow_exception(failure_);
+}
+
+}  // namespace trireme::ps

@@ -1,0 +1,145 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// RangeHost: one range on one server: the protocol (protocol/range_replica.h), the values
+// (range_storage.h) and the requests that wait for their answers, brought together. What arrives is
+// posted to the range's strand and worked off there, in order and on one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trireme/comm/rpc/server.h"
+#include "trireme/ps/buffer_pool.h"
+#include "trireme/ps/job_layout.h"
+#include "trireme/ps/messages.h"
+#include "trireme/ps/protocol/range_replica.h"
+#include "trireme/ps/range_storage.h"
+#include "trireme/ps/strands.h"
+
+namespace trireme::ps {
+
+// What a range needs of its server. Any thread.
+class RangeContext {
+ public:
+  virtual ~RangeContext() = default;
+  virtual BufferPool& buffers() = 0;
+  // To another server; done runs once, on any thread, with nothing where there was no answer. The
+  // payload stays as it is until then.
+  virtual void send(ServerId to, Method method, const Replication& header, Bytes payload,
+                    std::function<void(std::optional<Replicated>)> done) = 0;
+  virtual void report_ready(Term term, std::uint32_t range) = 0;
+  // The server cannot go on.
+  virtual void fail(const std::string& why) = 0;
+};
+
+// Any thread may call any function. The context must outlive it; destroy it when the strands have
+// stopped.
+class RangeHost {
+ public:
+  RangeHost(RangeContext& context, Strands& strands, ServerId self, const JobLayout& layout,
+            std::uint32_t number);
+
+  void enter_view(Term term, const RangeView& range, const std::vector<WorkerView>& workers);
+  // Of a worker.
+  void handle(Method method, RangeRequest header, RpcRequest request);
+  // Of the other replica.
+  void handle(Method method, Replication header, RpcRequest request);
+
+  // From time to time: what was lost on the way to the backup is sent again.
+  void tick();
+  // Adds what this range has seen.
+  void add_to(ServerReport& report) const;
+
+ private:
+  struct Open {  // a request without an answer
+    Method method;
+    RangeRequest header;
+    RpcRequest request;
+    double arrived_us = 0;
+    std::vector<std::byte> loaded = {};  // kInit: what its file holds
+    // For the answer.
+    std::size_t read_bytes = 0;
+    std::int64_t clock = 0;
+    std::string text = {};
+    bool failed = false;  // kSnapshot: the file could not be written, and text says why
+  };
+  // An update, or another change, as the backup gets it.
+  struct Change {
+    Op op;
+    BufferPool::Buffer memory;
+    Bytes payload;  // in memory, or in a request that is still open
+    bool empty = true;
+    UpdateScalars scalars;
+  };
+  // Two phases: what the workers have been told of.
+  struct Sum {
+    BufferPool::Buffer memory;
+    Bytes payload;
+    bool empty = true;
+    double weight = 0;
+    std::vector<double> extras;
+    std::vector<double> block_sums;
+  };
+  using OpenRequests = std::map<Ticket, Open>;
+
+  // On the strand.
+  void guarded(const std::function<void()>& act);
+  void admit(Method method, RangeRequest header, RpcRequest request);
+  void refuse(RpcRequest& request, std::uint32_t status, const std::string& why);
+  void check_request(Method method, const RangeRequest& header, const RpcRequest& request) const;
+  void take_replication(Method method, const Replication& header, RpcRequest request);
+  bool collect_state(const Replication& header, Bytes part);
+  void perform();
+  void perform_one(const Effect& effect);
+  Sum sum_of(const std::vector<Ticket>& tickets, bool keep);
+  Change change_of(const Effect& effect);
+  void apply(const Change& change);
+  void read(Ticket ticket);
+  void answer(const Effect& effect);
+  void replicate(std::int64_t position);
+  void send_state();
+  void send(Method method, const Replication& header, Bytes payload,
+            std::shared_ptr<const void> keep);
+  void write_snapshot(Open& open);
+  void discard();
+  void count_wait(const std::vector<Ticket>& tickets);
+
+  // Constant after construction.
+  RangeContext& context_;
+  const JobLayout& layout_;
+  const std::uint32_t number_;
+
+  // The strand's alone.
+  RangeReplica replica_;
+  std::unique_ptr<RangeStorage> storage_;
+  OpenRequests open_;
+  std::vector<Open> early_;  // of a term that this server has not entered yet
+  Ticket next_ticket_ = 1;
+  Sum sum_;
+  std::vector<double> last_extras_;
+  std::map<std::int64_t, Change> log_;  // by position: what the backup may still need
+  struct {                              // the message of the primary under way
+    const Replication* header = nullptr;
+    Bytes payload;
+    std::int64_t acknowledged = -1;
+  } cause_;
+  std::vector<std::byte> incoming_;  // parts of a state
+  std::uint32_t incoming_parts_ = 0;
+  int sending_ = 0;  // messages to the backup without an answer yet
+  Term incoming_term_ = 0;
+
+  mutable std::mutex report_mutex_;
+  ServerReport report_;  // guarded by report_mutex_
+
+  Strands::Strand strand_;
+};
+
+}  // namespace trireme::ps
