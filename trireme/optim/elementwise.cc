@@ -87,8 +87,8 @@ ElementwiseKernel lion_kernel(const OptimizerConfig& config, const StepScalars& 
 
 // With momentum as in torch.optim.SGD: a sum of gradients, not a mean.
 ElementwiseKernel sgd_kernel(const OptimizerConfig& config, const StepScalars& scalars) {
-  return [s = sgd_scalars(config, scalars), decay = static_cast<float>(*config.weight_decay)](const ElementwisePart& part,
-                                                               const detail::UpdateExtras& extras) {
+  return [s = sgd_scalars(config, scalars), decay = static_cast<float>(*config.weight_decay)](
+             const ElementwisePart& part, const detail::UpdateExtras& extras) {
     detail::sgd_update(s, part.decays ? decay : 0.0F, part.count, part.weights, part.gradients,
                        part.moments[0], extras);
   };

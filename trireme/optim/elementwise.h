@@ -53,7 +53,7 @@ std::int64_t elementwise_state_bytes(const OptimizerConfig& config, std::int64_t
 
 // What the means of Adam lack after so many steps, having begun at 0.
 struct AdamCorrections {
-  double first = 1;              // 1 - beta1^steps
+  double first = 1;               // 1 - beta1^steps
   float inverse_sqrt_second = 1;  // 1 / sqrt(1 - beta2^steps)
 
   float step_size(double learning_rate) const { return static_cast<float>(learning_rate / first); }

@@ -107,8 +107,8 @@ void RowRule::run_adamw(std::span<const RowStep> rows, std::int64_t width,
     const AdamCorrections& own = corrections(row.steps);
     s.inverse_sqrt_correction2 = own.inverse_sqrt_second;
     s.step_size = own.step_size(scalars.learning_rate);
-    detail::adamw_update(s, keep, width, row.weights, unchanged(row.gradients),
-                         row.weights + width, row.weights + 2 * width, {});
+    detail::adamw_update(s, keep, width, row.weights, unchanged(row.gradients), row.weights + width,
+                         row.weights + 2 * width, {});
   }
 }
 

@@ -12,7 +12,8 @@ namespace trireme::ps {
 namespace {
 
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kLargePage = std::size_t{2} << 20;  // of x86-64, and of arm64 with 4 KiB pages
+constexpr std::size_t kLargePage = std::size_t{2}
+                                   << 20;  // of x86-64, and of arm64 with 4 KiB pages
 
 std::size_t rounded_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;

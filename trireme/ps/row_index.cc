@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-
 namespace trireme::ps {
 namespace {
 
@@ -105,7 +104,8 @@ void RowIndex::divide(std::uint64_t place) {
   const std::uint32_t number = piece_of_[place];
   Piece& old = pieces_[number];
   const std::uint64_t bit = std::uint64_t{1} << old.depth;
-  Piece with_zero{.slots = zero, .depth = old.depth + 1}, with_one{.slots = one, .depth = old.depth + 1};
+  Piece with_zero{.slots = zero, .depth = old.depth + 1},
+      with_one{.slots = one, .depth = old.depth + 1};
   for (std::uint64_t i = 0; i < piece_slots(); ++i) {
     const RowSlot& slot = old.slots[i];
     if (slot.number == 0) continue;

@@ -11,8 +11,8 @@
 namespace trireme::ps {
 namespace {
 
-constexpr std::size_t kLine = 64;                  // bytes of a cache line
-constexpr std::size_t kFirstBlock = 64 * 1024;     // bytes of the first block, about
+constexpr std::size_t kLine = 64;               // bytes of a cache line
+constexpr std::size_t kFirstBlock = 64 * 1024;  // bytes of the first block, about
 
 // Rows of a line or more begin at a line, shorter ones lie in one: 2, 4 or 8 of them, say.
 std::size_t stride_of(std::size_t bytes) {

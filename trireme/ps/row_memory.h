@@ -44,8 +44,8 @@ class RowMemory {
   }
   void add_block();
 
-  std::size_t stride_;      // bytes from one row to the next
-  unsigned first_bits_;     // block 0 has 2^first_bits_ rows
+  std::size_t stride_;   // bytes from one row to the next
+  unsigned first_bits_;  // block 0 has 2^first_bits_ rows
   std::uint32_t rows_ = 0;
   std::uint64_t room_ = 0;  // rows of all blocks
   // Where row 0 would lie if it were in the block.

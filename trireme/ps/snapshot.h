@@ -45,8 +45,8 @@ namespace trireme::ps {
 struct DensePart {
   FlatSegment elements;
   std::int64_t steps = 0;
-  std::span<float> weights;                              // as many as elements
-  std::span<const optim::OptimizerState> state;          // Optimizer::state(); f32, on the CPU
+  std::span<float> weights;                      // as many as elements
+  std::span<const optim::OptimizerState> state;  // Optimizer::state(); f32, on the CPU
 };
 
 // Write one part into the folder of a snapshot under way, fsynced on return. Any process that sees
@@ -81,7 +81,7 @@ class Snapshot {
 
   std::int64_t step() const { return checkpoint_.step(); }
   const CheckpointState& state() const { return checkpoint_.state(); }
-  int num_slices() const { return num_slices_; }                  // 0: no tables
+  int num_slices() const { return num_slices_; }  // 0: no tables
   std::int64_t dense_elements() const { return dense_elements_; }
 
   // Replaces what the tables hold by the rows of that slice: all tables of the snapshot, found by
