@@ -3,6 +3,7 @@
 
 // Dense parameters on real servers, in one process.
 
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -14,8 +15,6 @@
 #include "trireme/base/error.h"
 #include "trireme/comm/reduction_tree.h"
 #include "trireme/optim/optimizer.h"
-
-#include <ATen/ops/zeros.h>
 
 namespace trireme::ps {
 namespace {
@@ -36,7 +35,9 @@ JobLayout dense_layout(const std::string& optimizer = "adamw") {
   return layout;
 }
 
-float first_weight(std::int64_t i) { return static_cast<float>(std::sin(0.001 * static_cast<double>(i))); }
+float first_weight(std::int64_t i) {
+  return static_cast<float>(std::sin(0.001 * static_cast<double>(i)));
+}
 
 // Of a rank in a step: distinct in each element.
 float gradient_of(int rank, std::int64_t step, std::int64_t i) {
@@ -52,8 +53,7 @@ std::vector<float> reference(const JobLayout& layout, int ranks, std::int64_t st
   float* w = weights.data_ptr<float>();
   for (std::int64_t i = 0; i < kSize; ++i) w[i] = first_weight(i);
   const auto optimizer = optim::make_optimizer(
-      layout.dense.optimizer,
-      {.parameters = layout.dense.parameters, .segments = {{0, kSize}}});
+      layout.dense.optimizer, {.parameters = layout.dense.parameters, .segments = {{0, kSize}}});
   for (std::int64_t step = 0; step < steps; ++step) {
     std::vector<std::vector<float>> gradients;
     std::vector<const void*> inputs;

@@ -3,375 +3,326 @@
 
 #include "trireme/ps/sparse_table.h"
 
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdint>
-#include <map>
-#include <memory>
 #include <numeric>
-#include <string>
-#include <vector>
 
+#include "tests/ps/table_model.h"
 #include "tests/support/error_text.h"
 #include "tests/support/flat_optimizer.h"
-#include "trireme/base/random.h"
+#include "trireme/base/error.h"
 
 namespace trireme::ps {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using trireme::testing::bits_of;
+using trireme::testing::failure_of;
+using trireme::testing::gradient_of;
+using trireme::testing::Rows;
+using trireme::testing::rows_of;
+using trireme::testing::TableModel;
 
-constexpr std::uint64_t kSeed = 11;
+constexpr std::uint64_t kSeed = 41;
 
-// Value i of gradient number n.
-float gradient(std::uint64_t n, std::int64_t i) {
-  return static_cast<float>(RandomStream(5, n).uniform(static_cast<std::uint64_t>(i)) - 0.5);
+const std::vector<optim::OptimizerConfig> kMethods = {
+    {.name = "sgd", .momentum = 0.0},
+    {.name = "sgd", .weight_decay = 0.02},
+    {.name = "adam", .weight_decay = 0.03},
+    {.name = "adamw"},
+    {.name = "lion"},
+};
+
+SparseTableConfig config_of(const optim::OptimizerConfig& optimizer, std::int64_t width = 10) {
+  return {.name = "words", .width = width, .init = "normal", .optimizer = optimizer};
 }
 
-std::vector<float> gradients(std::span<const std::uint64_t> numbers, std::int64_t width) {
+std::vector<float> read(const SparseTable& table, const std::vector<std::uint64_t>& ids,
+                        std::int64_t width) {
+  std::vector<float> rows(ids.size() * static_cast<std::size_t>(width), -7.0F);
+  table.read(ids, rows.data());
+  return rows;
+}
+
+// [ids, width]: the gradient of each id at a step.
+std::vector<float> gradients_of(const std::vector<std::uint64_t>& ids, std::int64_t width,
+                                std::uint64_t step) {
   std::vector<float> all;
-  for (const std::uint64_t n : numbers) {
-    for (std::int64_t i = 0; i < width; ++i) all.push_back(gradient(n, i));
+  for (const std::uint64_t id : ids) {
+    const std::vector<float> one = gradient_of(id, width, step);
+    all.insert(all.end(), one.begin(), one.end());
   }
   return all;
 }
 
-SparseTableConfig config_of(const std::string& optimizer, std::int64_t width) {
-  SparseTableConfig config{.name = "users", .width = width, .init = "normal", .init_scale = 0.3};
-  config.optimizer = {.name = optimizer};
-  return config;
-}
-
-std::vector<float> read(const SparseTable& table, const std::vector<std::uint64_t>& ids) {
-  std::vector<float> out(ids.size() * static_cast<std::size_t>(table.config().width));
-  table.read(ids, out.data());
-  return out;
-}
-
-// All of a table, by id.
-struct Row {
-  std::vector<float> weights;
-  std::vector<float> state;
-  std::int64_t steps = 0;
-  bool operator==(const Row&) const = default;
-};
-std::map<std::uint64_t, Row> rows_of(const SparseTable& table, std::int64_t most_rows = 7) {
-  std::map<std::uint64_t, Row> rows;
-  const auto part = [](std::span<const float> all, std::size_t i, std::int64_t width) {
-    const float* const begin = all.data() + static_cast<std::int64_t>(i) * width;
-    return std::vector<float>(begin, begin + width);
-  };
-  table.for_each_block(most_rows, [&](const SparseTable::Block& block) {
-    EXPECT_LE(block.ids.size(), static_cast<std::size_t>(most_rows));
-    for (std::size_t i = 0; i < block.ids.size(); ++i) {
-      const Row row{part(block.weights, i, table.config().width),
-                    part(block.state, i, table.state_width()), block.steps[i]};
-      EXPECT_TRUE(rows.emplace(block.ids[i], row).second) << "id " << block.ids[i] << " twice";
-    }
-  });
-  EXPECT_EQ(static_cast<std::int64_t>(rows.size()), table.rows());
-  return rows;
-}
-
-void copy_rows(const SparseTable& from, SparseTable& to, std::int64_t most_rows) {
-  from.for_each_block(most_rows, [&](const SparseTable::Block& block) { to.import(block); });
-}
-
-struct Method {
-  std::string name;
-  optim::OptimizerConfig config;
-};
-void PrintTo(const Method& method, std::ostream* out) { *out << method.name; }
-
-const std::vector<Method> kMethods = {
-    {"sgd", {.name = "sgd", .momentum = 0.0}},
-    {"sgd_momentum", {.name = "sgd", .momentum = 0.9, .weight_decay = 0.01}},
-    {"adam", {.name = "adam", .weight_decay = 0.01}},
-    {"adamw", {.name = "adamw"}},
-    {"lion", {.name = "lion"}},
-};
-
-class SparseTableOptimizers : public ::testing::TestWithParam<Method> {};
-
-// A row after n updates, of which the others take more or fewer, is a parameter after n steps.
-TEST_P(SparseTableOptimizers, GiveTheBitsOfMakeOptimizer) {
-  constexpr std::int64_t kWidth = 67;
-  SparseTableConfig config = config_of("sgd", kWidth);
-  config.optimizer = GetParam().config;
-  SparseTable table(config, kSeed);
-  const std::vector<std::uint64_t> ids = {3, 0, ~std::uint64_t{0}, 1234567};
-  std::vector<std::vector<float>> expected;
-  std::vector<std::unique_ptr<testing::FlatOptimizer>> optimizers;
-  for (const std::uint64_t id : ids) {
-    expected.push_back(read(table, {id}));
-    optimizers.push_back(std::make_unique<testing::FlatOptimizer>(config.optimizer, kWidth,
-                                                                  testing::Ranges{{0, kWidth}}));
+// Rows of which the k-th takes every (k + 1)-th step, beside an optimizer for each.
+void expect_bits_of_optimizers(const optim::OptimizerConfig& optimizer, std::int64_t width) {
+  constexpr std::uint64_t kRows = 5, kSteps = 40;
+  SparseTable table(config_of(optimizer, width), kSeed);
+  std::vector<std::uint64_t> ids(kRows);
+  for (std::uint64_t k = 0; k < kRows; ++k) ids[k] = k * 1'000'003;
+  std::vector<float> expected = read(table, ids, width);
+  std::vector<trireme::testing::FlatOptimizer> optimizers;
+  for (std::uint64_t k = 0; k < kRows; ++k) {
+    optimizers.emplace_back(optimizer, width, trireme::testing::Ranges{{0, width}});
   }
-  for (std::uint64_t step = 0; step < 30; ++step) {
-    std::vector<std::uint64_t> these, numbers;
-    for (std::size_t r = 0; r < ids.size(); ++r) {
-      if (step % (r + 1) != 0) continue;
-      these.push_back(ids[r]);
-      numbers.push_back(100 * step + r);
-      std::vector<float> own = gradients({&numbers.back(), 1}, kWidth);
-      optimizers[r]->step({.weights = at::from_blob(expected[r].data(), {kWidth}),
-                           .gradients = at::from_blob(own.data(), {kWidth}),
-                           .learning_rate = 0.01 / static_cast<double>(1 + step),
-                           .gradient_scale = 0.25});
+  for (std::uint64_t step = 0; step < kSteps; ++step) {
+    const double rate = 0.01 / (1.0 + static_cast<double>(step)), scale = 1.0 / 3;
+    std::vector<std::uint64_t> touched;
+    for (std::uint64_t k = 0; k < kRows; ++k) {
+      if (step % (k + 1) != 0) continue;
+      touched.push_back(ids[k]);
+      std::vector<float> gradient = gradient_of(ids[k], width, step);
+      optimizers[k].step(
+          {.weights = at::from_blob(expected.data() + static_cast<std::int64_t>(k) * width, width),
+           .gradients = at::from_blob(gradient.data(), width),
+           .learning_rate = rate,
+           .gradient_scale = scale});
     }
-    table.update(these, gradients(numbers, kWidth).data(), 0.01 / static_cast<double>(1 + step),
-                 0.25);
-    for (std::size_t r = 0; r < ids.size(); ++r) {
-      ASSERT_EQ(read(table, {ids[r]}), expected[r]) << "row " << r << ", step " << step;
+    table.update(touched, gradients_of(touched, width, step).data(), rate, scale);
+    ASSERT_EQ(bits_of(read(table, ids, width)), bits_of(expected))
+        << optimizer.name << ", width " << width << ", step " << step;
+  }
+}
+
+TEST(SparseTable, RowsHaveTheBitsOfAnOptimizer) {
+  for (const optim::OptimizerConfig& method : kMethods) {
+    for (const std::int64_t width : {1, 3, 17, 64, 131, 1100}) {
+      expect_bits_of_optimizers(method, width);
     }
   }
-  // The state, too.
-  const std::map<std::uint64_t, Row> rows = rows_of(table);
-  for (std::size_t r = 0; r < ids.size(); ++r) {
-    const Row& row = rows.at(ids[r]);
-    EXPECT_EQ(row.steps, optimizers[r]->get().steps());
-    std::vector<float> state;
-    for (const optim::OptimizerState& part : optimizers[r]->get().state()) {
-      const float* const values = part.values.data_ptr<float>();
-      state.insert(state.end(), values, values + kWidth);
-    }
-    EXPECT_EQ(row.state, state);
-  }
-  EXPECT_EQ(table.state_width(),
-            kWidth * static_cast<std::int64_t>(optimizers[0]->get().state().size()));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SparseTableOptimizers, ::testing::ValuesIn(kMethods),
-                         [](const auto& method) { return method.param.name; });
-
-// A step count at which the corrections are no longer kept.
-TEST(SparseTable, CountsStepsBeyondWhatIsKept) {
-  constexpr std::int64_t kSteps = 70'000;
-  SparseTable table(config_of("adam", 3), kSeed);
-  testing::FlatOptimizer optimizer({.name = "adam"}, 3, {{0, 3}});
-  std::vector<float> weights = read(table, {9}), zeros(6, 0.5F);
+// Moments below the least normal number become zeros there as here.
+TEST(SparseTable, FlushesDenormalsAsAnOptimizerDoes) {
+  constexpr std::int64_t kWidth = 33;
+  const optim::OptimizerConfig method{.name = "sgd", .momentum = 0.5};
+  SparseTable table(config_of(method, kWidth), kSeed);
   const std::vector<std::uint64_t> ids = {9};
-  table.import({.ids = ids,
-                .weights = weights,
-                .state = zeros,
-                .steps = std::array<std::int64_t, 1>{kSteps}});
-  for (std::size_t m = 0; m < 2; ++m) optimizer.moment(m).fill_(0.5);
-  optimizer.get().set_steps(kSteps);
-  std::vector<float> g = {1, -2, 3};
+  std::vector<float> expected = read(table, ids, kWidth);
+  trireme::testing::FlatOptimizer optimizer(method, kWidth, {{0, kWidth}});
+  for (int step = 0; step < 40; ++step) {
+    std::vector<float> gradient(kWidth, step == 0 ? 1e-30F : 0.0F);
+    optimizer.step({.weights = at::from_blob(expected.data(), kWidth),
+                    .gradients = at::from_blob(gradient.data(), kWidth),
+                    .learning_rate = 1.0});
+    table.update(ids, gradient.data(), 1.0, 1.0);
+  }
+  EXPECT_EQ(bits_of(read(table, ids, kWidth)), bits_of(expected));
+  EXPECT_EQ(rows_of(table).at(9).state, std::vector<float>(kWidth, 0.0F));
+}
+
+TEST(SparseTable, ARowThatIsNotThereReadsAsItsBeginningAndIsNotMade) {
+  for (const char* init : {"uniform", "normal", "zeros"}) {
+    SparseTableConfig config = config_of({.name = "adam"}, 20);
+    config.init = init;
+    config.init_scale = 0.25;
+    SparseTable table(config, kSeed);
+    const std::vector<float> before = read(table, {7, 8}, 20);
+    EXPECT_EQ(table.rows(), 0);
+    // A gradient of zeros leaves a row of Adam without decay as it is.
+    table.update(std::vector<std::uint64_t>{7}, std::vector<float>(20, 0.0F).data(), 0.1, 1.0);
+    EXPECT_EQ(table.rows(), 1);
+    EXPECT_EQ(bits_of(read(table, {7, 8}, 20)), bits_of(before)) << init;
+    SparseTable other(config, kSeed + 1);
+    EXPECT_EQ(read(other, {7, 8}, 20) == before, config.init == "zeros") << init;
+  }
+}
+
+TEST(SparseTable, TheOrderOfIdsDoesNotMatter) {
+  constexpr std::int64_t kWidth = 6;
+  std::vector<std::uint64_t> ids(3001);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = i * i * 31 + i;
+  const std::vector<std::uint64_t> ascending = ids;
+  SparseTable first(config_of({.name = "adamw"}, kWidth), kSeed);
+  SparseTable second(config_of({.name = "adamw"}, kWidth), kSeed);
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    first.update(ascending, gradients_of(ascending, kWidth, step).data(), 0.1, 1.0);
+    std::rotate(ids.begin(), ids.begin() + 1111, ids.end());
+    std::reverse(ids.begin() + 5, ids.begin() + 2000);
+    second.update(ids, gradients_of(ids, kWidth, step).data(), 0.1, 1.0);
+  }
+  EXPECT_TRUE(rows_of(first) == rows_of(second));
+}
+
+TEST(SparseTable, TakesAndGivesRowsAtPositions) {
+  constexpr std::int64_t kWidth = 19;
+  constexpr std::size_t kIds = 1009;
+  std::vector<std::uint64_t> ids(kIds);
+  std::vector<std::uint32_t> positions(kIds);
+  for (std::size_t i = 0; i < kIds; ++i) {
+    ids[i] = i * 977;
+    positions[i] = static_cast<std::uint32_t>(i * 331 % kIds * 2 + 1);  // odd ones alone
+  }
+  const std::vector<float> in_order = gradients_of(ids, kWidth, 3);
+  std::vector<float> scattered(2 * kIds * kWidth, 1e9F);
+  for (std::size_t i = 0; i < kIds; ++i) {
+    std::copy_n(in_order.data() + i * kWidth, kWidth, scattered.data() + positions[i] * kWidth);
+  }
+  SparseTable first(config_of({.name = "lion"}, kWidth), kSeed);
+  SparseTable second(config_of({.name = "lion"}, kWidth), kSeed);
+  first.update(ids, in_order.data(), 0.1, 1.0);
+  second.update(ids, scattered.data(), 0.1, 1.0, positions);
+  EXPECT_TRUE(rows_of(first) == rows_of(second));
+
+  const std::vector<float> rows = read(first, ids, kWidth);
+  std::vector<float> out(2 * kIds * kWidth, -1.0F), expected = out;
+  first.read(ids, out.data(), positions);
+  for (std::size_t i = 0; i < kIds; ++i) {
+    std::copy_n(rows.data() + i * kWidth, kWidth, expected.data() + positions[i] * kWidth);
+  }
+  EXPECT_EQ(out, expected);
+}
+
+TEST(SparseTable, GivesItsRowsInTheOrderInWhichTheyWereMade) {
+  SparseTable table(config_of({.name = "adam"}, 4), kSeed);
+  std::vector<std::uint64_t> ids(1000);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = (i * 617 % 1000) * 1'000'000'007;
+  table.update(ids, gradients_of(ids, 4, 0).data(), 0.1, 1.0);
+  std::vector<std::uint64_t> given;
+  std::vector<std::size_t> sizes;
+  table.for_each_block(300, [&](const SparseTable::Block& block) {
+    given.insert(given.end(), block.ids.begin(), block.ids.end());
+    sizes.push_back(block.ids.size());
+  });
+  EXPECT_EQ(given, ids);
+  EXPECT_EQ(sizes, (std::vector<std::size_t>{300, 300, 300, 100}));
+}
+
+TEST(SparseTable, ClearedItGivesItsMemoryBackAndIsAsNew) {
+  SparseTable table(config_of({.name = "adam"}, 16), kSeed),
+      fresh = SparseTable(config_of({.name = "adam"}, 16), kSeed);
+  const std::int64_t empty_bytes = table.memory_bytes();
+  std::vector<std::uint64_t> ids(20'000);
+  std::iota(ids.begin(), ids.end(), 5);
+  table.update(ids, gradients_of(ids, 16, 0).data(), 0.1, 1.0);
+  // Weights, two moments and the id: the least that rows need.
+  EXPECT_GT(table.memory_bytes(), std::int64_t{20'000} * (3 * 16 * 4 + 8));
+  table.clear();
+  EXPECT_EQ(table.rows(), 0);
+  EXPECT_EQ(table.memory_bytes(), empty_bytes);
+  for (SparseTable* one : {&table, &fresh}) {
+    one->update(ids, gradients_of(ids, 16, 1).data(), 0.1, 1.0);
+  }
+  EXPECT_TRUE(rows_of(table) == rows_of(fresh));
+}
+
+// Where counting ends, Adam's corrections have long been 1.
+TEST(SparseTable, StepsEndAtTheirLargest) {
+  SparseTable table(config_of({.name = "adam"}, 3), kSeed);
+  const std::vector<std::uint64_t> ids = {4};
+  const std::vector<float> weights(3, 0.5F), state(6, 0.25F);
+  const std::vector<std::int64_t> steps = {0xFFFF'FFFE};
+  table.import({ids, weights, state, steps});
   for (int i = 0; i < 3; ++i) {
-    table.update(ids, g.data(), 0.1, 1.0);
-    optimizer.step({.weights = at::from_blob(weights.data(), {3}),
-                    .gradients = at::from_blob(g.data(), {3}),
-                    .learning_rate = 0.1});
+    table.update(ids, weights.data(), 0.1, 1.0);
+    EXPECT_EQ(rows_of(table).at(4).steps, 0xFFFF'FFFF);
   }
-  EXPECT_EQ(read(table, ids), weights);
-  EXPECT_EQ(rows_of(table).at(9).steps, kSteps + 3);
 }
 
-// The model: a map, with the arithmetic of sgd with momentum in f32, as the kernel has it.
-class Model {
- public:
-  Model(std::int64_t width, const SparseTable& fresh) : width_(width), fresh_(fresh) {}
-
-  void update(std::uint64_t id, const float* g, float rate, float scale) {
-    Row& row = rows_.try_emplace(id, begun(id)).first->second;
-    ++row.steps;
-    for (std::size_t i = 0; i < row.weights.size(); ++i) {
-      row.state[i] = 0.9F * row.state[i] + g[i] * scale;
-      row.weights[i] -= rate * row.state[i];
-    }
-  }
-  std::vector<float> read(std::uint64_t id) const {
-    const auto found = rows_.find(id);
-    return found == rows_.end() ? begun(id).weights : found->second.weights;
-  }
-  const std::map<std::uint64_t, Row>& rows() const { return rows_; }
-  void clear() { rows_.clear(); }
-
- private:
-  Row begun(std::uint64_t id) const {
-    Row row{std::vector<float>(static_cast<std::size_t>(width_)),
-            std::vector<float>(static_cast<std::size_t>(width_)), 0};
-    fresh_.read({&id, 1}, row.weights.data());
-    return row;
-  }
-
-  std::int64_t width_;
-  const SparseTable& fresh_;  // no row is ever made in it
-  std::map<std::uint64_t, Row> rows_;
-};
-
-// Ids that meet often, and some at the ends.
-rc::Gen<std::vector<std::uint64_t>> any_ids() {
-  const auto id = rc::gen::oneOf(
-      rc::gen::inRange<std::uint64_t>(0, 40), rc::gen::inRange<std::uint64_t>(0, 100'000),
-      rc::gen::element(std::uint64_t{0}, ~std::uint64_t{0}, ~std::uint64_t{0} - 1),
-      rc::gen::map(rc::gen::inRange<std::uint64_t>(0, 40),
-                   [](std::uint64_t i) { return i << 48; }));
-  return rc::gen::container<std::vector<std::uint64_t>>(id);
+TEST(SparseTable, RefusesWhatDoesNotFit) {
+  SparseTable table(config_of({.name = "adam"}, 3), kSeed);
+  const std::vector<std::uint64_t> ids = {4, 5};
+  const std::vector<std::uint32_t> one = {0};
+  std::vector<float> values(6), state(12);
+  EXPECT_THAT(failure_of([&] { table.update(ids, values.data(), 0.1, 1.0, one); }),
+              AllOf(HasSubstr("ShapeError"), HasSubstr("'words'"), HasSubstr("2 ids with 1")));
+  EXPECT_THAT(failure_of([&] { table.read(ids, values.data(), one); }), HasSubstr("ShapeError"));
+  const std::vector<std::int64_t> steps = {0, 1}, negative = {1, -1},
+                                  many = {0, std::int64_t{1} << 32};
+  EXPECT_THAT(failure_of([&] {
+                table.import({ids, values, values, steps});
+              }),
+              AllOf(HasSubstr("ShapeError"), HasSubstr("2 ids comes with 6 weights, 6 of state")));
+  EXPECT_THAT(failure_of([&] { table.import({ids, state, state, steps}); }), HasSubstr("12 weigh"));
+  EXPECT_THAT(failure_of([&] { table.import({ids, values, state, {}}); }), HasSubstr("0 steps"));
+  EXPECT_THAT(failure_of([&] {
+                table.import({ids, values, state, negative});
+              }),
+              HasSubstr("row 5 took -1 steps"));
+  EXPECT_THAT(failure_of([&] {
+                table.import({ids, values, state, many});
+              }),
+              HasSubstr("row 5 took 4294967296 steps"));
+  EXPECT_EQ(table.rows(), 0);
 }
 
-RC_GTEST_PROP(SparseTable, IsAMap, ()) {
+TEST(SparseTableConfig, RefusesWhatATableCannotBe) {
+  const auto refusal = [](const std::function<void(SparseTableConfig&)>& change) {
+    SparseTableConfig config = config_of({.name = "sgd"});
+    change(config);
+    return failure_of([&] { SparseTable(config, kSeed); });
+  };
+  EXPECT_EQ(refusal([](SparseTableConfig&) {}), "no error");
+  EXPECT_THAT(refusal([](auto& c) { c.name = ""; }), HasSubstr("has no name"));
+  EXPECT_THAT(refusal([](auto& c) { c.width = 0; }), HasSubstr("width is 0"));
+  EXPECT_THAT(refusal([](auto& c) { c.width = 65'537; }), HasSubstr("[1, 65536]"));
+  EXPECT_THAT(refusal([](auto& c) { c.init = "ones"; }), HasSubstr("'ones'"));
+  EXPECT_THAT(refusal([](auto& c) { c.init_scale = -1; }), HasSubstr("init_scale is -1"));
+  EXPECT_THAT(refusal([](auto& c) { c.init_scale = 1e39; }), HasSubstr("finite"));
+  for (const char* name : {"lamb", "adafactor", "muon"}) {
+    EXPECT_THAT(refusal([&](auto& c) { c.optimizer = {.name = name}; }),
+                AllOf(HasSubstr("ConfigError"), HasSubstr("'words'"), HasSubstr(name),
+                      HasSubstr("take sgd, adam, adamw or lion")));
+  }
+  EXPECT_THAT(refusal([](auto& c) { c.optimizer.state = "8bit"; }), HasSubstr("take f32"));
+  EXPECT_THAT(refusal([](auto& c) { c.optimizer.momentum = 1.5; }),
+              AllOf(HasSubstr("'words'"), HasSubstr("optimizer.momentum is 1.5")));
+}
+
+TEST(SparseTableConfig, IsReadAndWritten) {
+  SparseTableConfig config;
+  bind_config(ConfigTree::parse("{name: users, width: 12, init: zeros, optimizer: {name: lion}}",
+                                "job.yaml", {}),
+              config);
+  EXPECT_EQ(config.name, "users");
+  EXPECT_EQ(config.width, 12);
+  EXPECT_EQ(config.optimizer.name, "lion");
+  SparseTableConfig again;
+  bind_config(ConfigTree::parse(config_to_yaml(config), "again.yaml", {}), again);
+  EXPECT_EQ(config_to_yaml(again), config_to_yaml(config));
+}
+
+// Any sequence of what can be done to a table does to it what it does to the model.
+RC_GTEST_PROP(SparseTable, IsAMapOfRows, ()) {
+  const auto method = *rc::gen::elementOf(kMethods);
   const auto width = *rc::gen::inRange<std::int64_t>(1, 40);
-  SparseTableConfig config = config_of("sgd", width);
-  config.init = *rc::gen::element<std::string>("uniform", "normal", "zeros");
-  const SparseTable fresh(config, kSeed);
+  const SparseTableConfig config = config_of(method, width);
   SparseTable table(config, kSeed);
-  Model model(width, fresh);
-  std::uint64_t number = 0;
-  for (int action = 0; action < 12; ++action) {
-    const int kind = *rc::gen::weightedElement<int>({{5, 0}, {4, 1}, {2, 2}, {1, 3}});
-    const std::vector<std::uint64_t> ids = kind < 2 ? *any_ids() : std::vector<std::uint64_t>();
-    // Where each row lies with the caller.
-    std::vector<std::uint32_t> positions(ids.size());
-    std::iota(positions.begin(), positions.end(), 0U);
-    const bool in_order = *rc::gen::arbitrary<bool>();
-    if (!in_order) std::reverse(positions.begin(), positions.end());
-    const std::span<const std::uint32_t> given =
-        in_order ? std::span<const std::uint32_t>() : positions;
-    const auto at = [&](std::size_t i) { return std::int64_t{positions[i]} * width; };
-    if (kind == 0) {
-      std::vector<std::uint64_t> numbers(ids.size());
-      for (std::uint64_t& n : numbers) n = number++;
-      const std::vector<float> g = gradients(numbers, width);
-      table.update(ids, g.data(), 0.125, 0.5, given);
-      for (std::size_t i = 0; i < ids.size(); ++i) {
-        model.update(ids[i], g.data() + at(i), 0.125F, 0.5F);
+  TableModel model(config, kSeed);
+  const auto actions = *rc::gen::inRange(1, 12);
+  for (int action = 0; action < actions; ++action) {
+    const std::vector<std::uint64_t> ids = *trireme::testing::arbitrary_ids();
+    const auto step = *rc::gen::inRange<std::uint64_t>(0, 1000);
+    switch (*rc::gen::weightedElement<int>({{5, 0}, {3, 1}, {2, 2}, {1, 3}})) {
+      case 0: {
+        const std::vector<float> gradients = gradients_of(ids, width, step);
+        table.update(ids, gradients.data(), 0.01, 0.5);
+        model.update(ids, gradients.data(), 0.01, 0.5);
+        break;
       }
-    } else if (kind == 1) {
-      std::vector<float> out(ids.size() * static_cast<std::size_t>(width));
-      table.read(ids, out.data(), given);
-      for (std::size_t i = 0; i < ids.size(); ++i) {
-        const std::vector<float> row(out.data() + at(i), out.data() + at(i) + width);
-        RC_ASSERT(row == model.read(ids[i]));
+      case 1:
+        RC_ASSERT(bits_of(read(table, ids, width)) == bits_of(model.read(ids)));
+        break;
+      case 2: {  // goes on as another table
+        SparseTable other(config, kSeed);
+        table.for_each_block(*rc::gen::inRange<std::int64_t>(1, 500),
+                             [&](const SparseTable::Block& block) { other.import(block); });
+        table = std::move(other);
+        break;
       }
-    } else if (kind == 2) {
-      SparseTable other(config, kSeed);
-      copy_rows(table, other, *rc::gen::inRange<std::int64_t>(1, 50));
-      table = std::move(other);
-    } else {
-      table.clear();
-      model.clear();
+      default:
+        table.clear();
+        model.clear();
     }
     RC_ASSERT(table.rows() == static_cast<std::int64_t>(model.rows().size()));
   }
   RC_ASSERT(rows_of(table) == model.rows());
-}
-
-// The index divides many times, and the rows lie in many blocks.
-TEST(SparseTable, GrowsToManyRows) {
-  constexpr std::uint64_t kRows = 300'000, kBatch = 7001;
-  constexpr std::int64_t kWidth = 2;
-  SparseTableConfig config = config_of("sgd", kWidth);
-  config.init = "zeros";
-  config.optimizer.momentum = 0.0;
-  SparseTable table(config, kSeed);
-  const auto id_of = [](std::uint64_t i) { return i * i * 2654435761U; };
-  std::int64_t bytes = table.memory_bytes();
-  for (std::uint64_t begin = 0; begin < kRows; begin += kBatch) {
-    std::vector<std::uint64_t> ids;
-    std::vector<float> g;
-    for (std::uint64_t i = begin; i < std::min(begin + kBatch, kRows); ++i) {
-      ids.push_back(id_of(i));
-      g.insert(g.end(), {static_cast<float>(i), -static_cast<float>(i) / 2});
-    }
-    table.update(ids, g.data(), 1.0, -1.0);
-    EXPECT_GT(table.memory_bytes(), bytes);
-    bytes = table.memory_bytes();
-  }
-  ASSERT_EQ(table.rows(), static_cast<std::int64_t>(kRows));
-  EXPECT_GT(bytes, static_cast<std::int64_t>(kRows * (16 + 2 * sizeof(float))));
-  EXPECT_LT(bytes, static_cast<std::int64_t>(kRows * 80));
-  for (std::uint64_t i = 0; i < kRows; ++i) {
-    const std::vector<float> row = read(table, {id_of(i)});
-    ASSERT_EQ(row, (std::vector<float>{static_cast<float>(i), -static_cast<float>(i) / 2}));
-  }
-  EXPECT_EQ(read(table, {1, ~std::uint64_t{0}})[2], 0.0F);
-  table.clear();
-  EXPECT_EQ(table.rows(), 0);
-  EXPECT_LT(table.memory_bytes(), 10'000);
-  EXPECT_EQ(read(table, {id_of(7)}), (std::vector<float>{0.0F, 0.0F}));
-}
-
-TEST(SparseTable, DoesNotDependOnTheOrderOfIds) {
-  constexpr std::int64_t kWidth = 5;
-  std::vector<std::uint64_t> ids(100);
-  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = i * i;
-  std::vector<std::uint64_t> backwards(ids.rbegin(), ids.rend());
-  SparseTable one(config_of("adamw", kWidth), kSeed), other(config_of("adamw", kWidth), kSeed);
-  for (int step = 0; step < 3; ++step) {
-    one.update(ids, gradients(ids, kWidth).data(), 0.1, 1.0);
-    other.update(backwards, gradients(backwards, kWidth).data(), 0.1, 1.0);
-  }
-  EXPECT_EQ(rows_of(one), rows_of(other));
-}
-
-TEST(SparseTable, GoesOnAfterExportAndImport) {
-  constexpr std::int64_t kWidth = 9;
-  std::vector<std::uint64_t> ids(50);
-  std::iota(ids.begin(), ids.end(), std::uint64_t{0});
-  SparseTable table(config_of("adam", kWidth), kSeed);
-  table.update(ids, gradients(ids, kWidth).data(), 0.1, 1.0);
-  table.update({ids.data(), 20}, gradients(ids, kWidth).data(), 0.1, 2.0);
-  SparseTable copy(config_of("adam", kWidth), kSeed);
-  // A row that is there already is replaced.
-  copy.update({ids.data() + 3, 1}, gradients(ids, kWidth).data(), 7.0, 1.0);
-  copy_rows(table, copy, 13);
-  for (SparseTable* each : {&table, &copy}) {
-    each->update(ids, gradients(ids, kWidth).data(), 0.1, 1.0);
-  }
-  EXPECT_EQ(rows_of(copy), rows_of(table));
-}
-
-TEST(SparseTable, IsRefusedWithAReason) {
-  const auto refusal = [](auto change) {
-    SparseTableConfig config = config_of("sgd", 8);
-    change(config);
-    return testing::failure_of([&] { SparseTable table(config, kSeed); });
-  };
-  EXPECT_EQ(refusal([](auto&) {}), "no error");
-  EXPECT_EQ(refusal([](auto& c) { c.name = ""; }), "ConfigError: a sparse table has no name");
-  EXPECT_THAT(refusal([](auto& c) { c.width = 0; }), HasSubstr("'users': width is 0; it must"));
-  EXPECT_THAT(refusal([](auto& c) { c.width = 65537; }), HasSubstr("width is 65537"));
-  EXPECT_THAT(refusal([](auto& c) { c.init = "ones"; }), HasSubstr("init is 'ones'; known"));
-  EXPECT_THAT(refusal([](auto& c) { c.init_scale = -1; }), HasSubstr("init_scale is -1"));
-  for (const char* method : {"lamb", "adafactor", "muon"}) {
-    EXPECT_THAT(refusal([&](auto& c) { c.optimizer = {.name = method}; }),
-                HasSubstr(std::string("the optimizer ") + method + " looks at whole"));
-  }
-  EXPECT_THAT(refusal([](auto& c) { c.optimizer.state = "8bit"; }), HasSubstr("take state f32"));
-  EXPECT_THAT(refusal([](auto& c) { c.optimizer = {.name = "sgdd"}; }),
-              HasSubstr("'users': optimizer.name is 'sgdd'"));
-}
-
-TEST(SparseTable, RefusesWhatDoesNotFit) {
-  SparseTable table(config_of("adam", 2), kSeed);
-  const std::vector<std::uint64_t> ids = {1, 2};
-  const std::vector<float> weights(4), state(8);
-  const std::vector<std::uint32_t> positions = {0};
-  std::vector<float> out(4);
-  EXPECT_EQ(testing::failure_of([&] { table.update(ids, weights.data(), 1, 1, positions); }),
-            "ShapeError: an update of 2 rows with 1 positions: one for each, or none");
-  EXPECT_EQ(testing::failure_of([&] { table.read(ids, out.data(), positions); }),
-            "ShapeError: a read of 2 rows with 1 positions: one for each, or none");
-  const auto import = [&](std::span<const float> w, std::span<const float> s,
-                          const std::vector<std::int64_t>& steps) {
-    return testing::failure_of(
-        [&] { table.import({.ids = ids, .weights = w, .state = s, .steps = steps}); });
-  };
-  EXPECT_THAT(import({weights.data(), 3}, state, {1, 1}), HasSubstr("3 weights and 8 values"));
-  EXPECT_THAT(import(weights, {state.data(), 6}, {1, 1}), HasSubstr("4 weights and 6 values"));
-  EXPECT_THAT(import(weights, state, {1}), HasSubstr("2 ids with 1 steps"));
-  EXPECT_THAT(import(weights, state, {1, -1}), HasSubstr("row 2 after -1 steps"));
-  EXPECT_THAT(import(weights, state, {std::int64_t{1} << 32, 1}), HasSubstr("after 4294967296"));
-  EXPECT_EQ(table.rows(), 0);
 }
 
 }  // namespace

@@ -17,43 +17,6 @@
 
 namespace trireme::optim {
 
-AdamCorrections adam_corrections(const OptimizerConfig& config, std::int64_t steps) {
-  const auto power = static_cast<double>(steps);
-  return {.first = 1.0 - std::pow(*config.beta1, power),
-          .inverse_sqrt_second =
-              static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(*config.beta2, power)))};
-}
-
-detail::AdamWScalars adam_scalars(const OptimizerConfig& config, const StepScalars& scalars) {
-  const double beta1 = *config.beta1, beta2 = *config.beta2;
-  const AdamCorrections corrections = adam_corrections(config, scalars.steps);
-  return {
-      .gradient_scale = scalars.gradient_scale,
-      .beta1 = static_cast<float>(beta1),
-      .one_minus_beta1 = static_cast<float>(1.0 - beta1),
-      .beta2 = static_cast<float>(beta2),
-      .one_minus_beta2 = static_cast<float>(1.0 - beta2),
-      .inverse_sqrt_correction2 = corrections.inverse_sqrt_second,
-      .epsilon = static_cast<float>(*config.epsilon),
-      .step_size = corrections.step_size(scalars.learning_rate),
-  };
-}
-
-detail::LionScalars lion_scalars(const OptimizerConfig& config, const StepScalars& scalars) {
-  return {.gradient_scale = scalars.gradient_scale,
-          .beta1 = static_cast<float>(*config.beta1),
-          .one_minus_beta1 = static_cast<float>(1.0 - *config.beta1),
-          .beta2 = static_cast<float>(*config.beta2),
-          .one_minus_beta2 = static_cast<float>(1.0 - *config.beta2),
-          .learning_rate = static_cast<float>(scalars.learning_rate)};
-}
-
-detail::SgdScalars sgd_scalars(const OptimizerConfig& config, const StepScalars& scalars) {
-  return {.gradient_scale = scalars.gradient_scale,
-          .momentum = static_cast<float>(*config.momentum),
-          .learning_rate = static_cast<float>(scalars.learning_rate)};
-}
-
 namespace {
 
 // Loshchilov and Hutter 2019, algorithm 2; bias-corrected as in torch.optim.AdamW.
@@ -248,9 +211,7 @@ void ElementwiseOptimizer::update_on_cuda([[maybe_unused]] const OptimizerUpdate
   }
 }
 
-}  // namespace
-
-std::optional<ElementwiseMethod> elementwise_method(const OptimizerConfig& config) {
+std::optional<ElementwiseMethod> method_of(const OptimizerConfig& config) {
   using enum Moment::Storage;
   const ElementwiseMethod::MomentKind first{"first_moment", kSigned8bit},
       second{"second_moment", kUnsigned8bit}, momentum{"momentum", kSigned8bit};
@@ -264,15 +225,17 @@ std::optional<ElementwiseMethod> elementwise_method(const OptimizerConfig& confi
   return ElementwiseMethod{{}, sgd_kernel};
 }
 
+}  // namespace
+
 std::unique_ptr<Optimizer> make_elementwise(const OptimizerConfig& config,
                                             const OptimizerSpace& space) {
-  std::optional<ElementwiseMethod> method = elementwise_method(config);
+  std::optional<ElementwiseMethod> method = method_of(config);
   if (!method) return nullptr;
   return std::make_unique<ElementwiseOptimizer>(std::move(*method), config, space);
 }
 
 std::int64_t elementwise_state_bytes(const OptimizerConfig& config, std::int64_t elements) {
-  const std::optional<ElementwiseMethod> method = elementwise_method(config);
+  const std::optional<ElementwiseMethod> method = method_of(config);
   if (!method) return 0;
   const auto moments = static_cast<std::int64_t>(method->moments.size());
   return moments * Moment::bytes(config.state == "8bit" ? Moment::Storage::kSigned8bit

@@ -7,7 +7,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,28 +40,11 @@ struct ElementwiseMethod {
   bool has_cuda_kernel = false;  // cuda::adamw_update is the only one
 };
 
-// Nothing: config.name is no elementwise method. config: with_defaults().
-std::optional<ElementwiseMethod> elementwise_method(const OptimizerConfig& config);
-
 // nullptr: config.name is no elementwise method. config: with_defaults().
 std::unique_ptr<Optimizer> make_elementwise(const OptimizerConfig& config,
                                             const OptimizerSpace& space);
 
 // What its state takes; 0 for a config that is of no elementwise method.
 std::int64_t elementwise_state_bytes(const OptimizerConfig& config, std::int64_t elements);
-
-// What the means of Adam lack after so many steps, having begun at 0.
-struct AdamCorrections {
-  double first = 1;               // 1 - beta1^steps
-  float inverse_sqrt_second = 1;  // 1 / sqrt(1 - beta2^steps)
-
-  float step_size(double learning_rate) const { return static_cast<float>(learning_rate / first); }
-};
-AdamCorrections adam_corrections(const OptimizerConfig& config, std::int64_t steps);
-
-// The scalars of a step. config: with_defaults(). Adam's are for all who have its moments.
-detail::AdamWScalars adam_scalars(const OptimizerConfig& config, const StepScalars& scalars);
-detail::LionScalars lion_scalars(const OptimizerConfig& config, const StepScalars& scalars);
-detail::SgdScalars sgd_scalars(const OptimizerConfig& config, const StepScalars& scalars);
 
 }  // namespace trireme::optim

@@ -1,89 +1,111 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// RowIndex: which row has an id, and how many steps it took. Internal to the tables.
+// RowIndex: from a row's id to its number and its count of steps. Internal to the tables.
 //
-// Extendible hashing (Fagin et al., "Extendible hashing: a fast access method for dynamic files",
-// TODS 1979): a directory over some bits of the hash says which piece an id is in, and a piece is a
-// hash table of fixed size with open addressing and linear probing. A piece that is too full
-// divides in two by one more bit; nothing else is touched but for the directory, which doubles when
-// no bit is left: 12 bytes for each piece. A small index is one piece, which doubles up to that
-// size.
+// Open addressing with linear probing: an id's home is given by the high bits of its hash, and it
+// lies there or in the next places, with no free one between. A place is 16 bytes, so that most
+// look-ups read one cache line. At most five eighths of the places are taken.
 //
-//   hash    [ not used ][ directory: depth bits ][ slot: 16 bits ]
+// The index grows to twice its size without stopping: a new array, which the system gives zeroed,
+// that is free, stands beside the old one, and each batch of ids moves a few places. What is moved
+// is a part of the circle of homes,
+//
+//   old:  first | moved ... | cursor: not moved yet ... | first
+//
+// whose two borders are free places. So an id with a home in the moved part is in the new array
+// alone; another one is in the old array or, if it came after growth began, in the new one. The old
+// array takes no new ids. Neighbours in the old array are neighbours in the new one: moving reads
+// and writes memory in order.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <vector>
 
-#include "trireme/ps/page_memory.h"
+#include "trireme/ps/large_pages.h"
 
 namespace trireme::ps {
 
-// SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-// OOPSLA 2014): another function than the one that shares ids among slices (slices.h), so that the
-// ids of a slice lie everywhere in its index.
-constexpr std::uint64_t index_hash(std::uint64_t id) {
-  std::uint64_t h = id + 0x9E3779B97F4A7C15U;
-  h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9U;
-  h = (h ^ (h >> 27)) * 0x94D049BB133111EBU;
-  return h ^ (h >> 31);
-}
-
-struct RowSlot {
-  std::uint64_t id = 0;
-  std::uint32_t number = 0;  // row + 1; 0: the slot is free
-  std::uint32_t steps = 0;
-};
-
 class RowIndex {
  public:
-  RowIndex();
+  struct Slot {
+    std::uint64_t id;
+    std::uint32_t row_above;  // the row's number + 1; 0: free
+    std::uint32_t steps;
 
-  // The slot of the id, or nullptr. hash: index_hash(id), everywhere. Until the next add().
-  RowSlot* find(std::uint64_t id, std::uint64_t hash) const {
-    RowSlot* const slots = directory_[(hash >> kSlotBits) & directory_mask_];
-    for (std::uint64_t at = hash;; ++at) {
-      RowSlot& slot = slots[at & slot_mask_];
-      if (slot.number == 0) return nullptr;
-      if (slot.id == id) return &slot;
-    }
-  }
-  // Brings the place where find() begins into the cache.
-  void prefetch(std::uint64_t hash) const {
-    __builtin_prefetch(&directory_[(hash >> kSlotBits) & directory_mask_][hash & slot_mask_]);
-  }
-  // A slot for an id that find() does not find; the caller gives it a number. Throws
-  // std::bad_alloc, and is then as before.
-  RowSlot* add(std::uint64_t id, std::uint64_t hash);
-
-  std::int64_t bytes() const;
-
- private:
-  static constexpr unsigned kSlotBits = 16;
-  struct Piece {
-    RowSlot* slots = nullptr;
-    std::uint32_t used = 0;
-    unsigned depth = 0;  // bits of the directory that all its ids have in common
+    bool taken() const { return row_above != 0; }
+    std::uint32_t row() const { return row_above - 1; }
   };
 
-  std::uint64_t piece_slots() const { return slot_mask_ + 1; }
-  void grow(std::uint64_t hash);
-  void double_first_piece();
-  void double_directory();
-  void divide(std::uint64_t place);
-  RowSlot* new_slots();
+  RowIndex();
 
-  std::uint64_t slot_mask_;
-  std::uint64_t directory_mask_ = 0;
-  std::vector<RowSlot*> directory_;
-  std::vector<std::uint32_t> piece_of_;  // by place in the directory
-  std::vector<Piece> pieces_;
-  RowSlot* spare_ = nullptr;  // the slots of a piece, free
-  std::vector<PageMemory> memory_;
-  RowSlot* unused_ = nullptr;  // what is left of the last of it, in pieces
-  std::size_t num_unused_ = 0;
+  // Asks for the memory that find() reads first.
+  void prefetch(std::uint64_t id) const {
+    const std::uint64_t hash = hash_of(id);
+    __builtin_prefetch(&home_array(hash).home(hash));
+  }
+
+  // Null where the id is not there. The pointer is good until make_room().
+  Slot* find(std::uint64_t id) const {
+    const std::uint64_t hash = hash_of(id);
+    const Array& array = home_array(hash);
+    Slot* const slot = array.probe(hash, id);
+    if (slot->taken()) return slot;
+    return &array == &now_ ? nullptr : find_among_new(hash, id);
+  }
+
+  // Before each insert(), for as many as will be inserted before the next call. Grows the index,
+  // or goes on with it: that is where moving happens. Throws Error without memory.
+  void make_room(std::uint32_t count);
+  // An id that is not there; steps are 0. make_room() was called for it.
+  Slot* insert(std::uint64_t id, std::uint32_t row);
+
+  std::int64_t memory_bytes() const;
+
+  // The finaliser of SplitMix64 (Steele, Lea and Flood 2014): other bits than slice_of()'s.
+  static constexpr std::uint64_t hash_of(std::uint64_t id) {
+    std::uint64_t h = id;
+    h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9U;
+    h = (h ^ (h >> 27)) * 0x94D049BB133111EBU;
+    return h ^ (h >> 31);
+  }
+
+ private:
+  struct Array {
+    LargePages pages;
+    Slot* slots = nullptr;
+    std::uint64_t mask = 0;  // the number of places, a power of two, less 1
+    int shift = 0;           // 64 - its logarithm
+
+    Array() = default;
+    explicit Array(int log2_places);
+    std::uint64_t places() const { return mask + 1; }
+    std::uint64_t home_of(std::uint64_t hash) const { return hash >> shift; }
+    Slot& home(std::uint64_t hash) const { return slots[home_of(hash)]; }
+    // The id's place, or the free one where it would be put.
+    Slot* probe(std::uint64_t hash, std::uint64_t id) const {
+      std::uint64_t at = home_of(hash);
+      while (slots[at].taken() && slots[at].id != id) at = (at + 1) & mask;
+      return &slots[at];
+    }
+  };
+
+  // Where an id with this hash is looked for first.
+  const Array& home_array(std::uint64_t hash) const {
+    if (old_.slots == nullptr) [[likely]]
+      return now_;
+    return ((old_.home_of(hash) - first_) & old_.mask) < moved_ ? now_ : old_;
+  }
+  Slot* find_among_new(std::uint64_t hash, std::uint64_t id) const;
+  void begin_growth();
+  void move(std::uint64_t places);
+
+  Array now_;
+  std::uint64_t taken_ = 0;  // ids, in both arrays
+  // While the index grows; old_.slots is null otherwise.
+  Array old_;
+  std::uint64_t first_ = 0;  // a free place of old_
+  std::uint64_t moved_ =
+      0;  // places of old_ from first_ on; the next one is free, or all are moved
 };
 
 }  // namespace trireme::ps

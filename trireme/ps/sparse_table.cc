@@ -6,96 +6,105 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
+#include <cstddef>
 #include <limits>
-#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "trireme/base/check.h"
-#include "trireme/base/config.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/tasks.h"
-#include "trireme/optim/row_rule.h"
+#include "trireme/optim/row_update.h"
 #include "trireme/ps/row_index.h"
-#include "trireme/ps/row_memory.h"
-#include "trireme/ps/row_values.h"
+#include "trireme/ps/row_init.h"
+#include "trireme/ps/row_store.h"
 
 namespace trireme::ps {
 namespace {
 
-// Ids of a group, whose slots or rows are on their way from memory together: a core keeps some tens
-// of lines under way, of which a row of 64 has four.
-constexpr std::size_t kGroup = 16;
-constexpr std::size_t kLine = 64;           // bytes of a cache line
-constexpr std::size_t kMostFetched = 1024;  // bytes of a row; what follows the hardware fetches
-constexpr std::uint32_t kMostSteps = std::numeric_limits<std::uint32_t>::max();
+using Ids = std::span<const std::uint64_t>;
+using Positions = std::span<const std::uint32_t>;
 
-RowInit init_of(const std::string& name) {
-  return name == "uniform"  ? RowInit::kUniform
-         : name == "normal" ? RowInit::kNormal
-                            : RowInit::kZeros;
+// Ids of a stage. Enough that memory has answered all of a stage's requests when the next one
+// begins; few enough that what came is still in the first-level cache.
+constexpr std::size_t kBatch = 32;
+
+// Requests for one row; the processor fetches the rest of a longer one by itself.
+constexpr std::int64_t kMostPrefetched = 16 * 16;  // f32, that is 16 lines
+constexpr std::int64_t kLine = 16;
+
+constexpr std::uint32_t kMaxSteps = std::numeric_limits<std::uint32_t>::max();
+
+void prefetch(const float* values, std::int64_t count) {
+  const std::int64_t most = std::min(count, kMostPrefetched);
+  for (std::int64_t at = 0; at < most; at += kLine) __builtin_prefetch(values + at);
 }
 
-template <int for_writing>
-void fetch(const float* row, std::size_t bytes) {
-  const auto* const begin = reinterpret_cast<const char*>(row);
-  for (std::size_t at = 0; at < std::min(bytes, kMostFetched); at += kLine) {
-    __builtin_prefetch(begin + at, for_writing);
-  }
-}
-
-// What a block's spans lie in.
-struct RowCopies {
-  std::vector<std::uint64_t> ids;
-  std::vector<std::int64_t> steps;
-  std::vector<float> weights;
-  std::vector<float> state;
-};
-
-// Where the caller's row i lies.
-struct Places {
+// Gradients or results of a call: [ids, width], in the ids' order or by their positions.
+template <class Float>
+struct Matrix {
+  Float* values;
   std::int64_t width;
-  std::span<const std::uint32_t> positions;
+  Positions positions;
 
-  Places(const char* what, std::size_t ids, std::int64_t row_width,
-         std::span<const std::uint32_t> given)
-      : width(row_width), positions(given) {
-    if (positions.empty() || positions.size() == ids) return;
-    throw_error<ShapeError>("{} of {} rows with {} positions: one for each, or none", what, ids,
-                            positions.size());
+  Float* row(std::size_t i) const {
+    return values + static_cast<std::int64_t>(positions.empty() ? i : positions[i]) * width;
   }
-  std::int64_t operator[](std::size_t i) const {
-    return width * (positions.empty() ? static_cast<std::int64_t>(i) : std::int64_t{positions[i]});
+  // In order, the processor sees for itself what comes next.
+  void prefetch_row(std::size_t i) const {
+    if (!positions.empty()) prefetch(row(i), width);
   }
 };
 
-// Calls first(begin, count) for groups of [0, size), and second(), third() one and two groups
-// later: what one begins to bring from memory is there when the next wants it.
-template <class First, class Second, class Third>
-void in_groups(std::size_t size, First first, Second second, Third third) {
-  const std::size_t groups = (size + kGroup - 1) / kGroup;
-  const auto run = [&](auto& stage, std::size_t group) {
-    if (group < groups) stage(group * kGroup, std::min(kGroup, size - group * kGroup));
+void check_positions(const std::string& table, Ids ids, Positions positions) {
+  if (positions.empty() || positions.size() == ids.size()) return;
+  throw_error<ShapeError>("sparse table '{}': {} ids with {} positions; give as many, or none",
+                          table, ids.size(), positions.size());
+}
+
+// The two later stages, a batch apart: find(i) gives what work(i, found) needs, and asks for its
+// memory. before(count) comes before the finds of a batch.
+template <class Before, class Find, class Work>
+void in_stages(const RowIndex& index, Ids ids, const Before& before, const Find& find,
+               const Work& work) {
+  using Found = decltype(find(std::size_t{}));
+  std::array<Found, kBatch> found[2];
+  const auto ask = [&](std::size_t begin) {
+    const std::size_t end = std::min(begin + kBatch, ids.size());
+    for (std::size_t i = begin; i < end; ++i) index.prefetch(ids[i]);
   };
-  for (std::size_t i = 0; i < groups + 2; ++i) {
-    run(first, i);
-    if (i >= 1) run(second, i - 1);
-    if (i >= 2) run(third, i - 2);
+  const auto work_on = [&](std::size_t begin, const std::array<Found, kBatch>& batch) {
+    const std::size_t end = std::min(begin + kBatch, ids.size());
+    for (std::size_t i = begin; i < end; ++i) work(i, batch[i - begin]);
+  };
+  ask(0);
+  std::size_t turn = 0;
+  for (std::size_t begin = 0; begin < ids.size(); begin += kBatch, turn ^= 1) {
+    const std::size_t end = std::min(begin + kBatch, ids.size());
+    ask(end);
+    before(end - begin);
+    for (std::size_t i = begin; i < end; ++i) found[turn][i - begin] = find(i);
+    if (begin > 0) work_on(begin - kBatch, found[turn ^ 1]);
   }
+  if (!ids.empty()) work_on((ids.size() - 1) / kBatch * kBatch, found[turn ^ 1]);
 }
 
 }  // namespace
 
 void SparseTableConfig::visit(ConfigFields& f) {
-  f.field("name", name, "unlike that of any other table");
-  f.field("width", width, "values of a row");
+  f.field("name", name, "the table's name: what its rows begin with depends on it");
+  f.field("width", width, "numbers in a row");
   f.field("init", init, "what a row begins with", {"uniform", "normal", "zeros"});
-  f.field("init_scale", init_scale, "uniform: the largest value; normal: the standard deviation");
-  f.section("optimizer", optimizer, "of the rows");
+  f.field("init_scale", init_scale,
+          "uniform: rows begin between -init_scale and init_scale; normal: with this standard "
+          "deviation");
+  f.section("optimizer", optimizer, "how a row is updated: sgd, adam, adamw or lion");
 }
 
 void SparseTableConfig::validate() const {
-  if (name.empty()) throw_error<ConfigError>("a sparse table has no name");
+  if (name.empty()) {
+    throw_error<ConfigError>("a sparse table of width {} has no name: give it one", width);
+  }
   if (width < 1 || width > SparseTable::kMaxWidth) {
     throw_error<ConfigError>("sparse table '{}': width is {}; it must lie in [1, {}]", name, width,
                              SparseTable::kMaxWidth);
@@ -104,235 +113,184 @@ void SparseTableConfig::validate() const {
     throw_error<ConfigError>("sparse table '{}': init is '{}'; known: uniform, normal, zeros", name,
                              init);
   }
-  if (!std::isfinite(init_scale) || init_scale < 0) {
-    throw_error<ConfigError>("sparse table '{}': init_scale is {}; it must be at least 0", name,
-                             init_scale);
+  if (!std::isfinite(static_cast<float>(init_scale)) || init_scale < 0) {
+    throw_error<ConfigError>(
+        "sparse table '{}': init_scale is {}; it must be finite and at least 0", name, init_scale);
   }
   try {
-    optim::RowRule rule(optimizer);
+    const optim::RowUpdate possible(optimizer);
   } catch (const ConfigError& error) {
     throw_error<ConfigError>("sparse table '{}': {}", name, error.what());
   }
 }
 
 struct SparseTable::Impl {
-  Impl(const SparseTableConfig& given, std::uint64_t seed)
-      : config(given),
-        width(given.width),
-        values(init_of(given.init), given.init_scale, seed, given.name),
-        rule(given.optimizer),
-        state_width(static_cast<std::int64_t>(rule.moments().size()) * width),
-        memory(width + state_width),
-        weight_bytes(static_cast<std::size_t>(width) * sizeof(float)),
-        state_bytes(static_cast<std::size_t>(state_width) * sizeof(float)) {}
+  explicit Impl(const SparseTableConfig& c, std::uint64_t seed)
+      : config(c),
+        width(c.width),
+        init(c.init, c.init_scale, seed, c.name),
+        method(c.optimizer),
+        state_width(method.moments() * c.width),
+        content(width + state_width),
+        store(content) {}
 
-  // The row of an id, counted as updated once more; made if need be.
-  optim::RowStep next_step(std::uint64_t id, std::uint64_t hash);
-  std::pair<RowSlot*, float*> add(std::uint64_t id, std::uint64_t hash);
-  void check(const Block& block) const;
-  void copy_rows(std::int64_t begin, std::int64_t count, RowCopies& copies) const;
+  // A row that is not there, its record zeros.
+  RowIndex::Slot* add(std::uint64_t id) {
+    if (std::int64_t{store.rows()} >= kMaxRows) {
+      throw_error<Error>("sparse table '{}': a slice holds {} rows at most: take more servers",
+                         config.name, kMaxRows);
+    }
+    return index.insert(id, store.add(id));
+  }
 
   SparseTableConfig config;
   std::int64_t width;
-  RowValues values;
-  optim::RowRule rule;
+  RowInit init;
+  optim::RowUpdate method;
   std::int64_t state_width;
-  RowMemory memory;
+  std::int64_t content;  // width + state_width
   RowIndex index;
-  std::size_t weight_bytes;
-  std::size_t state_bytes;
+  RowStore store;
 };
 
 SparseTable::SparseTable(const SparseTableConfig& config, std::uint64_t seed) {
   config.validate();
   impl_ = std::make_unique<Impl>(config, seed);
 }
-SparseTable::~SparseTable() = default;
+
 SparseTable::SparseTable(SparseTable&&) noexcept = default;
 SparseTable& SparseTable::operator=(SparseTable&&) noexcept = default;
+SparseTable::~SparseTable() = default;
 
-const SparseTableConfig& SparseTable::config() const { return impl_->config; }
-std::int64_t SparseTable::rows() const { return impl_->memory.rows(); }
-std::int64_t SparseTable::state_width() const { return impl_->state_width; }
-std::vector<std::string> SparseTable::state_names() const { return impl_->rule.moments(); }
+void SparseTable::update(Ids ids, const float* gradients, double learning_rate,
+                         double gradient_scale, Positions positions) {
+  Impl& table = *impl_;
+  check_positions(table.config.name, ids, positions);
+  const ops::FlushDenormals flush;
+  const Matrix<const float> gradient{gradients, table.width, positions};
+  table.method.begin({.learning_rate = learning_rate, .gradient_scale = gradient_scale});
+  struct Found {
+    float* record;
+    std::uint32_t steps;  // this one included
+    bool made;
+  };
+  const auto find = [&](std::size_t i) -> Found {
+    RowIndex::Slot* slot = table.index.find(ids[i]);
+    const bool made = slot == nullptr;
+    if (made) slot = table.add(ids[i]);
+    if (slot->steps < kMaxSteps) ++slot->steps;
+    float* const record = table.store.record(slot->row());
+    prefetch(record, table.content);
+    gradient.prefetch_row(i);
+    return {record, slot->steps, made};
+  };
+  const auto work = [&](std::size_t i, const Found& found) {
+    if (found.made) table.init.fill(ids[i], table.width, found.record);
+    table.method.apply(table.width, found.record, gradient.row(i), found.record + table.width,
+                       found.steps);
+  };
+  const auto make_room = [&](std::size_t count) {
+    table.index.make_room(static_cast<std::uint32_t>(count));
+  };
+  in_stages(table.index, ids, make_room, find, work);
+}
+
+void SparseTable::read(Ids ids, float* out, Positions positions) const {
+  const Impl& table = *impl_;
+  check_positions(table.config.name, ids, positions);
+  const ops::FlushDenormals flush;
+  const Matrix<float> result{out, table.width, positions};
+  const auto find = [&](std::size_t i) -> const float* {
+    const RowIndex::Slot* const slot = table.index.find(ids[i]);
+    if (slot == nullptr) return nullptr;
+    const float* const record = table.store.record(slot->row());
+    prefetch(record, table.width);
+    return record;
+  };
+  const auto work = [&](std::size_t i, const float* record) {
+    if (record == nullptr) return table.init.fill(ids[i], table.width, result.row(i));
+    std::copy_n(record, table.width, result.row(i));
+  };
+  in_stages(
+      table.index, ids, [](std::size_t) {}, find, work);
+}
+
+std::int64_t SparseTable::rows() const { return impl_->store.rows(); }
+
 std::int64_t SparseTable::memory_bytes() const {
-  return impl_->memory.used_bytes() + impl_->index.bytes();
+  return impl_->store.memory_bytes() + impl_->index.memory_bytes();
 }
 
-// The number is given last: a row that found no memory leaves a free slot.
-std::pair<RowSlot*, float*> SparseTable::Impl::add(std::uint64_t id, std::uint64_t hash) {
-  RowSlot* const slot = index.add(id, hash);
-  const std::uint32_t row = memory.add(id);
-  slot->number = row + 1;
-  return {slot, memory.row(row)};
-}
-
-optim::RowStep SparseTable::Impl::next_step(std::uint64_t id, std::uint64_t hash) {
-  RowSlot* slot = index.find(id, hash);
-  float* row = nullptr;
-  if (slot != nullptr) {
-    row = memory.row(slot->number - 1);
-    fetch</*for_writing=*/1>(row, memory.stride_bytes());
-  } else {
-    std::tie(slot, row) = add(id, hash);
-    values.fill(id, width, row);
-  }
-  if (slot->steps < kMostSteps) ++slot->steps;
-  return {.weights = row, .gradients = nullptr, .steps = slot->steps};
-}
-
-void SparseTable::update(std::span<const std::uint64_t> ids, const float* gradients,
-                         double learning_rate, double gradient_scale,
-                         std::span<const std::uint32_t> positions) {
-  const Places places("an update", ids.size(), impl_->width, positions);
-  const ops::FlushDenormals flush;
-  std::array<std::uint64_t, 2 * kGroup> hashes;
-  std::array<optim::RowStep, 2 * kGroup> steps;
-  const auto hash_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      const std::uint64_t hash = hashes[i % hashes.size()] = index_hash(ids[i]);
-      impl_->index.prefetch(hash);
-    }
-  };
-  const auto find_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      optim::RowStep& step = steps[i % steps.size()];
-      step = impl_->next_step(ids[i], hashes[i % hashes.size()]);
-      step.gradients = gradients + places[i];
-      fetch</*for_writing=*/0>(step.gradients, impl_->weight_bytes);
-    }
-  };
-  const auto update_all = [&](std::size_t begin, std::size_t count) {
-    impl_->rule.update({&steps[begin % steps.size()], count}, impl_->width, learning_rate,
-                       gradient_scale);
-  };
-  in_groups(ids.size(), hash_all, find_all, update_all);
-}
-
-void SparseTable::read(std::span<const std::uint64_t> ids, float* out,
-                       std::span<const std::uint32_t> positions) const {
-  const Places places("a read", ids.size(), impl_->width, positions);
-  const ops::FlushDenormals flush;
-  std::array<std::uint64_t, 2 * kGroup> hashes;
-  std::array<const float*, 2 * kGroup> rows;
-  const auto hash_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      const std::uint64_t hash = hashes[i % hashes.size()] = index_hash(ids[i]);
-      impl_->index.prefetch(hash);
-    }
-  };
-  const auto find_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      const RowSlot* const slot = impl_->index.find(ids[i], hashes[i % hashes.size()]);
-      const float*& row = rows[i % rows.size()];
-      row = slot == nullptr ? nullptr : impl_->memory.row(slot->number - 1);
-      if (row != nullptr) fetch</*for_writing=*/0>(row, impl_->weight_bytes);
-    }
-  };
-  const auto copy_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      const float* const row = rows[i % rows.size()];
-      float* const to = out + places[i];
-      if (row != nullptr) {
-        std::memcpy(to, row, impl_->weight_bytes);
-      } else {
-        impl_->values.fill(ids[i], impl_->width, to);
-      }
-    }
-  };
-  in_groups(ids.size(), hash_all, find_all, copy_all);
-}
+std::int64_t SparseTable::state_width() const { return impl_->state_width; }
 
 void SparseTable::for_each_block(std::int64_t most_rows,
                                  const std::function<void(const Block&)>& f) const {
-  TRIREME_CHECK_LE(1, most_rows, "rows of a block of table '{}'", impl_->config.name);
-  RowCopies copies;
+  TRIREME_CHECK_LE(1, most_rows, "rows of a block");
+  const Impl& table = *impl_;
+  std::vector<std::uint64_t> ids;
+  std::vector<float> weights, state;
+  std::vector<std::int64_t> steps;
   for (std::int64_t begin = 0; begin < rows(); begin += most_rows) {
-    impl_->copy_rows(begin, std::min(most_rows, rows() - begin), copies);
-    f({.ids = copies.ids, .weights = copies.weights, .state = copies.state, .steps = copies.steps});
-  }
-}
-
-void SparseTable::Impl::copy_rows(std::int64_t begin, std::int64_t count, RowCopies& copies) const {
-  const auto size = static_cast<std::size_t>(count);
-  copies.ids.resize(size);
-  copies.steps.resize(size);
-  copies.weights.resize(size * static_cast<std::size_t>(width));
-  copies.state.resize(size * static_cast<std::size_t>(state_width));
-  const auto row_of = [&](std::size_t i) {
-    return static_cast<std::uint32_t>(begin + static_cast<std::int64_t>(i));
-  };
-  const auto fetch_all = [&](std::size_t from, std::size_t number) {
-    for (std::size_t i = from; i < from + number; ++i) {
-      copies.ids[i] = memory.id(row_of(i));
-      index.prefetch(index_hash(copies.ids[i]));
+    const std::int64_t count = std::min(most_rows, rows() - begin);
+    const auto size = static_cast<std::size_t>(count);
+    ids.resize(size);
+    steps.resize(size);
+    weights.resize(size * static_cast<std::size_t>(table.width));
+    state.resize(size * static_cast<std::size_t>(table.state_width));
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto row = static_cast<std::uint32_t>(begin + i);
+      const float* const record = table.store.record(row);
+      ids[static_cast<std::size_t>(i)] = table.store.id(row);
+      std::copy_n(record, table.width, weights.data() + i * table.width);
+      std::copy_n(record + table.width, table.state_width, state.data() + i * table.state_width);
     }
-  };
-  const auto nothing = [](std::size_t, std::size_t) {};
-  const auto copy_all = [&](std::size_t from, std::size_t number) {
-    for (std::size_t i = from; i < from + number; ++i) {
-      copies.steps[i] = index.find(copies.ids[i], index_hash(copies.ids[i]))->steps;
-      const float* const row = memory.row(row_of(i));
-      std::copy_n(row, width, copies.weights.data() + static_cast<std::int64_t>(i) * width);
-      std::copy_n(row + width, state_width,
-                  copies.state.data() + static_cast<std::int64_t>(i) * state_width);
-    }
-  };
-  in_groups(size, fetch_all, nothing, copy_all);
-}
-
-void SparseTable::Impl::check(const Block& block) const {
-  const std::size_t size = block.ids.size();
-  if (block.steps.size() != size ||
-      block.weights.size() != size * static_cast<std::size_t>(width) ||
-      block.state.size() != size * static_cast<std::size_t>(state_width)) {
-    throw_error<ShapeError>(
-        "table '{}' of width {} with {} values of state a row was given {} ids with {} steps, {} "
-        "weights and {} values of state",
-        config.name, width, state_width, size, block.steps.size(), block.weights.size(),
-        block.state.size());
-  }
-  for (std::size_t i = 0; i < size; ++i) {
-    if (block.steps[i] < 0 || block.steps[i] > std::int64_t{kMostSteps}) {
-      throw_error<ShapeError>("table '{}' was given row {} after {} steps; they lie in [0, {}]",
-                              config.name, block.ids[i], block.steps[i], kMostSteps);
-    }
+    in_stages(
+        table.index, ids, [](std::size_t) {},
+        [&](std::size_t i) { return table.index.find(ids[i]); },
+        [&](std::size_t i, const RowIndex::Slot* slot) { steps[i] = slot->steps; });
+    f({ids, weights, state, steps});
   }
 }
 
 void SparseTable::import(const Block& block) {
-  impl_->check(block);
-  const auto fetch_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      impl_->index.prefetch(index_hash(block.ids[i]));
+  Impl& table = *impl_;
+  const std::size_t count = block.ids.size();
+  if (block.weights.size() != count * static_cast<std::size_t>(table.width) ||
+      block.state.size() != count * static_cast<std::size_t>(table.state_width) ||
+      block.steps.size() != count) {
+    throw_error<ShapeError>(
+        "sparse table '{}': a block of {} ids comes with {} weights, {} of state and {} steps; a "
+        "row has {}, {} and 1",
+        table.config.name, count, block.weights.size(), block.state.size(), block.steps.size(),
+        table.width, table.state_width);
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (block.steps[i] < 0 || block.steps[i] > std::int64_t{kMaxSteps}) {
+      throw_error<ShapeError>("sparse table '{}': row {} took {} steps; they lie in [0, {}]",
+                              table.config.name, block.ids[i], block.steps[i], kMaxSteps);
     }
+  }
+  const auto find = [&](std::size_t i) {
+    RowIndex::Slot* slot = table.index.find(block.ids[i]);
+    if (slot == nullptr) slot = table.add(block.ids[i]);
+    slot->steps = static_cast<std::uint32_t>(block.steps[i]);
+    return table.store.record(slot->row());
   };
-  const auto nothing = [](std::size_t, std::size_t) {};
-  const auto take_all = [&](std::size_t begin, std::size_t count) {
-    for (std::size_t i = begin; i < begin + count; ++i) {
-      const std::uint64_t id = block.ids[i], hash = index_hash(id);
-      RowSlot* slot = impl_->index.find(id, hash);
-      float* row = nullptr;
-      if (slot != nullptr) {
-        row = impl_->memory.row(slot->number - 1);
-      } else {
-        std::tie(slot, row) = impl_->add(id, hash);
-      }
-      slot->steps = static_cast<std::uint32_t>(block.steps[i]);
-      std::memcpy(row, block.weights.data() + i * static_cast<std::size_t>(impl_->width),
-                  impl_->weight_bytes);
-      if (impl_->state_bytes == 0) continue;
-      std::memcpy(row + impl_->width,
-                  block.state.data() + i * static_cast<std::size_t>(impl_->state_width),
-                  impl_->state_bytes);
-    }
+  const auto work = [&](std::size_t i, float* record) {
+    const auto row = static_cast<std::int64_t>(i);
+    std::copy_n(block.weights.data() + row * table.width, table.width, record);
+    std::copy_n(block.state.data() + row * table.state_width, table.state_width,
+                record + table.width);
   };
-  in_groups(block.ids.size(), fetch_all, nothing, take_all);
+  const auto make_room = [&](std::size_t batch) {
+    table.index.make_room(static_cast<std::uint32_t>(batch));
+  };
+  in_stages(table.index, block.ids, make_room, find, work);
 }
 
 void SparseTable::clear() {
-  impl_->memory = RowMemory(impl_->width + impl_->state_width);
   impl_->index = RowIndex();
+  impl_->store = RowStore(impl_->content);
 }
 
 }  // namespace trireme::ps

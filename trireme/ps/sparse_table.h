@@ -11,7 +11,7 @@
 //   table.read(ids, rows.data());
 //
 // How it is kept: an index (row_index.h) from id to row number and steps, and the rows with their
-// state side by side in large pages (row_memory.h). A call works through its ids in three stages
+// state side by side in large pages (row_store.h). A call works through its ids in three stages
 // some ids apart, so that what a stage needs has come from memory when it begins: the place in the
 // index is asked for, the row is found and asked for, the row is worked on. No stage allocates for
 // each row, and the table grows in pieces: no call stops for longer than it takes to clear a large
@@ -25,7 +25,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "trireme/base/config.h"
 #include "trireme/optim/optimizer_config.h"
@@ -73,13 +72,11 @@ class SparseTable {
   void read(std::span<const std::uint64_t> ids, float* out,
             std::span<const std::uint32_t> positions = {}) const;
 
-  const SparseTableConfig& config() const;
   std::int64_t rows() const;
   // Of the rows, their state and the index, in use or kept ready for the next rows.
   std::int64_t memory_bytes() const;
   // F32 of state of a row: its moments, one after the other.
   std::int64_t state_width() const;
-  std::vector<std::string> state_names() const;
 
   // Some rows as they are.
   struct Block {

@@ -3,7 +3,7 @@
 
 // Worker: pushes gradients to a job's servers and pulls weights from them.
 //
-//   ps::Worker worker(ps::worker_options(launch_info()), layout);
+//   ps::Worker worker(worker_options(launch_info()), layout);  // train/parameter_server_job.h
 //   if (worker.rank() == 0) worker.wait(worker.init());        // the servers start from weights()
 //   for (worker.wait(worker.pull()); worker.clock() < steps;) {
 //     compute(worker.weights(), worker.gradients());
@@ -140,9 +140,10 @@ class Worker {
   // Blocks until everything is done.
   void wait_all();
 
-  // The state of each range as of this worker's step, to files that the servers write (prefix and
-  // range number), or (a dense range) into `state`. Blocks. Throws CheckpointError.
-  std::vector<RangeFile> save_ranges(const std::string& prefix);
+  // The state of each range as of this worker's step, to files of these paths that the servers
+  // write; returns their digests. Or the state of a dense range as bytes. Block. Throw CommError
+  // where a file cannot be written: says why.
+  std::vector<std::string> save_ranges(const std::vector<std::string>& paths);
   std::vector<std::byte> dense_state(std::size_t range);
 
   // What the servers have seen so far. Blocks.
