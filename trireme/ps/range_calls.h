@@ -85,13 +85,14 @@ class RangeCalls {
   void again(const SentPtr& sent, std::chrono::milliseconds pause, Term term);
   void finish(const SentPtr& sent, std::exception_ptr error);
   void give_up(const SentPtr& sent);
-  void work();
+  void send_again();
 
   PeerClients& peers_;
   const std::chrono::milliseconds timeout_;
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;  // for who waits: a timestamp is done, the view, the failure
+  std::condition_variable work_;     // for the thread: there is something to send again
   // Guarded by mutex_.
   View view_;
   std::exception_ptr failure_;
