@@ -116,19 +116,19 @@ void RangeCalls::send(Timestamp timestamp, std::shared_ptr<RangeCall> call) {
 // Sends it to the primary of its range as the newest view has it.
 void RangeCalls::try_now(const SentPtr& sent, bool may_connect) {
   const bool again = sent->push_again;
-  const RangeCall& call = again ? *sent->call->push : *sent->call;
-  RangeRequest header = call.header;
+  RangeCall& call = again ? *sent->call->push : *sent->call;
   ServerId server = kNobody;
   {
     const std::lock_guard lock(mutex_);
-    if (view_.term > 0) server = view_.ranges[header.range].primary;
-    header.term = view_.term;
+    if (view_.term > 0) server = view_.ranges[call.header.range].primary;
+    call.header.term = view_.term;
   }
   const std::shared_ptr<RpcClient> client =
       may_connect ? peers_.connect(server) : peers_.connected(server);
   if (client == nullptr) return this->again(sent, may_connect ? kLater : Milliseconds(0), 0);
+  if (call.pack && !client->shares_memory()) std::exchange(call.pack, nullptr)(call);
   RpcCall rpc{.method = static_cast<std::uint32_t>(call.method),
-              .header = encode(header),
+              .header = encode(call.header),
               .payload = {},
               .reply_space = call.reply_space,
               .priority = call.priority,

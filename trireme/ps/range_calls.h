@@ -39,8 +39,11 @@ struct RangeCall {
   BufferPool::Buffer memory;  // of payload or reply_space, where they are the call's own
   // The answer was kDone or kSummed; on a thread of the connection's. May be null.
   std::function<void(const RangeReply&, std::size_t payload_bytes)> done;
+  // Set where payload and reply_space are memory of which the server uses parts in place: makes it
+  // another call of the same effect, for a server that does not share the memory.
+  std::function<void(RangeCall&)> pack;
   // A commit's push, to be sent again where its sum was lost.
-  std::shared_ptr<const RangeCall> push;
+  std::shared_ptr<RangeCall> push;
 };
 
 // Any thread may call any function.

@@ -97,7 +97,8 @@ class Worker {
   // The job had begun before this worker came: the servers hold weights already.
   bool came_later() const;
 
-  // Memory that servers of this host use in place.
+  // Memory that servers of this host use in place: rows whose gradients all lie in one such memory,
+  // and that are wanted in one, are not copied by this process. It may go when the worker is gone.
   SharedBuffer allocate(std::size_t bytes);
   // The dense buffer: zeros at first, of layout().dense.size elements each.
   std::span<float> weights();
