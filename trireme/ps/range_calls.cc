@@ -88,6 +88,18 @@ View RangeCalls::wait_for_view(const Deadline& deadline) {
   return view_;
 }
 
+void RangeCalls::wait_for_others_to_leave(const Deadline& deadline) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, deadline.time_point(), [this] {
+    return (view_.term > 0 && view_.workers.size() <= 1) || failure_ != nullptr;
+  });
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+  if (view_.workers.size() <= 1) return;
+  std::vector<int> ranks;
+  for (const WorkerView& worker : view_.workers) ranks.push_back(worker.rank);
+  throw_error<TimeoutError>("workers {} have not all left but one", fmt::join(ranks, ", "));
+}
+
 Timestamp RangeCalls::begin(std::size_t calls) {
   const std::lock_guard lock(mutex_);
   if (failure_ != nullptr) std::rethrow_exception(failure_);

@@ -57,6 +57,8 @@ class RangeCalls {
   void fail(std::exception_ptr error);
   // Blocks until there is a view. Throws TimeoutError, or what fail() was given.
   View wait_for_view(const Deadline& deadline);
+  // Blocks until one worker at most is in the view. Throws the same.
+  void wait_for_others_to_leave(const Deadline& deadline);
 
   // A timestamp for calls that are sent together, of which there are so many.
   Timestamp begin(std::size_t calls);

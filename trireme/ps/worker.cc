@@ -459,6 +459,9 @@ std::vector<std::string> Worker::save_ranges(const std::vector<std::string>& pat
 }
 std::vector<std::byte> Worker::dense_state(std::size_t range) { return impl_->dense_state(range); }
 ServerReport Worker::report() { return impl_->report(); }
+void Worker::wait_for_others_to_leave() {
+  impl_->calls_.wait_for_others_to_leave(Deadline::after(impl_->options_.timeout));
+}
 void Worker::leave() { impl_->leave(); }
 
 }  // namespace trireme::ps

@@ -150,6 +150,10 @@ class Worker {
   // What the servers have seen so far. Blocks.
   ServerReport report();
 
+  // Blocks until no other worker is in the job: they have done their work, or are gone, and one
+  // that came now would be alone. For who has the last word: evaluates, saves. Throws TimeoutError,
+  // which names the ranks that are there still, and what wait() throws.
+  void wait_for_others_to_leave();
   // Done: waits for everything, then tells the coordinator. Idempotent.
   void leave();
 
