@@ -47,9 +47,11 @@ class Job {
   Server& server(int index) { return *servers_.at(static_cast<std::size_t>(index)); }
   void start_server(int index) {
     servers_.resize(std::max(servers_.size(), static_cast<std::size_t>(index) + 1));
-    servers_[static_cast<std::size_t>(index)] = std::make_unique<Server>(
-        ServerOptions{.coordinator_port = coordinator_.port(), .index = index,
-                      .threads = options_.threads, .join_timeout = options_.timeout});
+    servers_[static_cast<std::size_t>(index)] =
+        std::make_unique<Server>(ServerOptions{.coordinator_port = coordinator_.port(),
+                                               .index = index,
+                                               .threads = options_.threads,
+                                               .join_timeout = options_.timeout});
   }
   // Its connections break, as those of a process that is killed.
   void end_server(int index) { servers_.at(static_cast<std::size_t>(index)).reset(); }

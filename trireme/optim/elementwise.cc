@@ -17,21 +17,6 @@
 
 namespace trireme::optim {
 
-detail::AdamWScalars adam_scalars(const OptimizerConfig& config, const StepScalars& scalars) {
-  const auto steps = static_cast<double>(scalars.steps);
-  const double beta1 = *config.beta1, beta2 = *config.beta2;
-  return {
-      .gradient_scale = scalars.gradient_scale,
-      .beta1 = static_cast<float>(beta1),
-      .one_minus_beta1 = static_cast<float>(1.0 - beta1),
-      .beta2 = static_cast<float>(beta2),
-      .one_minus_beta2 = static_cast<float>(1.0 - beta2),
-      .inverse_sqrt_correction2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, steps))),
-      .epsilon = static_cast<float>(*config.epsilon),
-      .step_size = static_cast<float>(scalars.learning_rate / (1.0 - std::pow(beta1, steps))),
-  };
-}
-
 namespace {
 
 // Loshchilov and Hutter 2019, algorithm 2; bias-corrected as in torch.optim.AdamW.
@@ -55,13 +40,8 @@ ElementwiseKernel adam_kernel(const OptimizerConfig& config, const StepScalars& 
 
 // Chen et al. 2023, algorithm 2.
 ElementwiseKernel lion_kernel(const OptimizerConfig& config, const StepScalars& scalars) {
-  const detail::LionScalars s{.gradient_scale = scalars.gradient_scale,
-                              .beta1 = static_cast<float>(*config.beta1),
-                              .one_minus_beta1 = static_cast<float>(1.0 - *config.beta1),
-                              .beta2 = static_cast<float>(*config.beta2),
-                              .one_minus_beta2 = static_cast<float>(1.0 - *config.beta2),
-                              .learning_rate = static_cast<float>(scalars.learning_rate)};
-  return [s, keep = kept_by_decay(scalars.learning_rate, *config.weight_decay)](
+  return [s = lion_scalars(config, scalars),
+          keep = kept_by_decay(scalars.learning_rate, *config.weight_decay)](
              const ElementwisePart& part, const detail::UpdateExtras& extras) {
     detail::lion_update(s, part.decays ? keep : 1.0F, part.count, part.weights, part.gradients,
                         part.moments[0], extras);
@@ -70,11 +50,8 @@ ElementwiseKernel lion_kernel(const OptimizerConfig& config, const StepScalars& 
 
 // With momentum as in torch.optim.SGD: a sum of gradients, not a mean.
 ElementwiseKernel sgd_kernel(const OptimizerConfig& config, const StepScalars& scalars) {
-  const detail::SgdScalars s{.gradient_scale = scalars.gradient_scale,
-                             .momentum = static_cast<float>(*config.momentum),
-                             .learning_rate = static_cast<float>(scalars.learning_rate)};
-  return [s, decay = static_cast<float>(*config.weight_decay)](const ElementwisePart& part,
-                                                               const detail::UpdateExtras& extras) {
+  return [s = sgd_scalars(config, scalars), decay = static_cast<float>(*config.weight_decay)](
+             const ElementwisePart& part, const detail::UpdateExtras& extras) {
     detail::sgd_update(s, part.decays ? decay : 0.0F, part.count, part.weights, part.gradients,
                        part.moments[0], extras);
   };

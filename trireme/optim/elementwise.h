@@ -47,7 +47,4 @@ std::unique_ptr<Optimizer> make_elementwise(const OptimizerConfig& config,
 // What its state takes; 0 for a config that is of no elementwise method.
 std::int64_t elementwise_state_bytes(const OptimizerConfig& config, std::int64_t elements);
 
-// Adam's scalars of a step, for those who have its moments.
-detail::AdamWScalars adam_scalars(const OptimizerConfig& config, const StepScalars& scalars);
-
 }  // namespace trireme::optim

@@ -29,10 +29,6 @@ void check_factor(const at::Tensor& factor, c10::Device device) {
 
 }  // namespace
 
-float kept_by_decay(double learning_rate, double weight_decay) {
-  return static_cast<float>(1.0 - learning_rate * weight_decay);
-}
-
 ShardOptimizer::ShardOptimizer(const OptimizerConfig& config, const OptimizerSpace& space)
     : config_(config), shard_(space) {}
 

@@ -10,20 +10,11 @@
 #include <vector>
 
 #include "trireme/optim/kernels.h"
+#include "trireme/optim/method_scalars.h"
 #include "trireme/optim/optimizer.h"
 #include "trireme/optim/shard.h"
 
 namespace trireme::optim {
-
-// An update's scalars, after the checks.
-struct StepScalars {
-  double learning_rate = 0;
-  float gradient_scale = 1;  // with gradient_factor, where that is on the host
-  std::int64_t steps = 0;    // this one included
-};
-
-// What decoupled weight decay leaves of a weight.
-float kept_by_decay(double learning_rate, double weight_decay);
 
 class ShardOptimizer : public Optimizer {
  public:

@@ -3,7 +3,7 @@
 
 // Worker: pushes gradients to a job's servers and pulls weights from them.
 //
-//   ps::Worker worker(ps::worker_options(launch_info()), layout);
+//   ps::Worker worker(worker_options(launch_info()), layout);  // train/parameter_server_job.h
 //   if (worker.rank() == 0) worker.wait(worker.init());        // the servers start from weights()
 //   for (worker.wait(worker.pull()); worker.clock() < steps;) {
 //     compute(worker.weights(), worker.gradients());
