@@ -63,6 +63,13 @@ const std::string kServe =
 // Says that it runs, then waits for the test.
 const std::string kWork = "echo ready $$ >&9; read x <&8 || :;";
 
+// R: it runs, S: it sleeps, T: it is stopped.
+char state_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  return text.at(text.rfind(')') + 2);
+}
+
 struct TwoLaunchers {
   // Each has one server and two workers; node 0 the coordinator too.
   explicit TwoLaunchers(const std::string& worker, const std::string& serve = kServe,
@@ -225,14 +232,27 @@ TEST(LauncherLink, ARequestToEndReachesTheWorkersOfAll) {
 // A terminal or a batch system may ask both launchers, and they ask each other.
 TEST(LauncherLink, AskedBothWaysIsAskedOnce) {
   TwoLaunchers job(
-      "trap 'echo INT >&9; read x <&8; exit 0' INT; echo ready >&9; sleep 1000 & wait");
-  job.wait_until_ready();
+      "trap 'echo INT >&9' INT; trap 'exit 0' USR1; echo worker $$ >&9;"
+      "while :; do sleep 1000 & wait; done",
+      "echo serving >&9; exec sleep 1000");
+  std::vector<pid_t> workers;
+  for (const int node : {0, 1}) {
+    for (const std::string& line : job[node].lines(4 - static_cast<std::size_t>(node))) {
+      if (line.starts_with("worker ")) workers.push_back(std::stoi(line.substr(7)));
+    }
+  }
+  ASSERT_EQ(workers.size(), 4U);
   job[0].send(SIGINT);
   for (const int node : {0, 1}) EXPECT_THAT(job[node].lines(2), ElementsAre("INT", "INT"));
   job[1].send(SIGINT);
   ASSERT_TRUE(job.logged(1, "Interrupt: passed on"));
-  for (const int node : {0, 1}) job[node].release();
-  for (const int node : {0, 1}) EXPECT_EQ(job[node].wait(), 0) << job[node].log();
+  // What it does about it is done when it sleeps again.
+  EXPECT_TRUE(wait_until([&] { return state_of(job[1].pid()) == 'S'; }));
+  for (const pid_t worker : workers) kill(worker, SIGUSR1);
+  for (const int node : {0, 1}) {
+    EXPECT_EQ(job[node].wait(), 0) << job[node].log();
+    EXPECT_EQ(job[node].rest(), "");
+  }
 }
 
 // The sockets of the launchers stand at the port that it listens at.

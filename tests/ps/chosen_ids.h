@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace trireme::ps::testing {
+namespace trireme::testing {
 
 // h = x ^ (x >> shift), undone: each pass makes `shift` bits more right.
 constexpr std::uint64_t undo_shift(std::uint64_t h, int shift) {
@@ -29,4 +29,4 @@ constexpr std::uint64_t id_of_hash(std::uint64_t hash) {
   return undo_shift(h, 30);
 }
 
-}  // namespace trireme::ps::testing
+}  // namespace trireme::testing

@@ -13,7 +13,7 @@
 namespace trireme::ps {
 namespace {
 
-using testing::id_of_hash;
+using trireme::testing::id_of_hash;
 
 std::uint64_t spread_id(std::uint32_t row) { return row * std::uint64_t{0x9E3779B97F4A7C15}; }
 

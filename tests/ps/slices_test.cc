@@ -22,7 +22,8 @@ TEST(Slices, AreFrozen) {
       slices.push_back(slice_of(id, count));
     }
   }
-  EXPECT_EQ(slices, (std::vector<std::uint32_t>{0}));
+  EXPECT_EQ(slices, (std::vector<std::uint32_t>{0, 0, 0, 4, 704, 3025583355, 1, 229, 985606688, 5,
+                                                727, 3124403733, 2, 393, 1689612810}));
 }
 
 TEST(Slices, OfOneIsTheWhole) {

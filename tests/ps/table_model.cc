@@ -9,7 +9,7 @@
 #include "trireme/base/random.h"
 #include "trireme/ops/kernels/tasks.h"
 
-namespace trireme::ps::testing {
+namespace trireme::testing {
 
 bool Row::operator==(const Row& other) const {
   return steps == other.steps && bits_of(weights) == bits_of(other.weights) &&
@@ -22,9 +22,9 @@ std::vector<std::uint32_t> bits_of(std::span<const float> values) {
   return bits;
 }
 
-Rows rows_of(const SparseTable& table) {
+Rows rows_of(const ps::SparseTable& table) {
   Rows rows;
-  table.for_each_block(97, [&](const SparseTable::Block& block) {
+  table.for_each_block(97, [&](const ps::SparseTable::Block& block) {
     const std::size_t width = block.weights.size() / block.ids.size();
     const std::size_t state = block.state.size() / block.ids.size();
     for (std::size_t i = 0; i < block.ids.size(); ++i) {
@@ -61,7 +61,7 @@ rc::Gen<std::vector<std::uint64_t>> arbitrary_ids() {
   });
 }
 
-TableModel::TableModel(const SparseTableConfig& config, std::uint64_t seed)
+TableModel::TableModel(const ps::SparseTableConfig& config, std::uint64_t seed)
     : width_(config.width),
       init_(config.init, config.init_scale, seed, config.name),
       method_(config.optimizer) {}
@@ -98,4 +98,4 @@ std::vector<float> TableModel::read(std::span<const std::uint64_t> ids) const {
   return all;
 }
 
-}  // namespace trireme::ps::testing
+}  // namespace trireme::testing

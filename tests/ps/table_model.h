@@ -15,7 +15,7 @@
 #include "trireme/ps/row_init.h"
 #include "trireme/ps/sparse_table.h"
 
-namespace trireme::ps::testing {
+namespace trireme::testing {
 
 struct Row {
   std::vector<float> weights;
@@ -27,7 +27,7 @@ using Rows = std::map<std::uint64_t, Row>;
 
 std::vector<std::uint32_t> bits_of(std::span<const float> values);
 // All that for_each_block() gives.
-Rows rows_of(const SparseTable& table);
+Rows rows_of(const ps::SparseTable& table);
 // Other values for each id, element and step.
 std::vector<float> gradient_of(std::uint64_t id, std::int64_t width, std::uint64_t step);
 // Some hundreds at most, of few so that they come again, with the first and the last of all ids and
@@ -36,7 +36,7 @@ rc::Gen<std::vector<std::uint64_t>> arbitrary_ids();
 
 class TableModel {
  public:
-  TableModel(const SparseTableConfig& config, std::uint64_t seed);
+  TableModel(const ps::SparseTableConfig& config, std::uint64_t seed);
 
   void update(std::span<const std::uint64_t> ids, const float* gradients, double learning_rate,
               double gradient_scale);
@@ -48,9 +48,9 @@ class TableModel {
   std::vector<float> beginning(std::uint64_t id) const;
 
   std::int64_t width_;
-  RowInit init_;
+  ps::RowInit init_;
   optim::RowUpdate method_;
   Rows rows_;
 };
 
-}  // namespace trireme::ps::testing
+}  // namespace trireme::testing

@@ -16,6 +16,7 @@
 #include "trireme/comm/codec/block_codecs.h"
 #include "trireme/comm/meeting/frame.h"
 #include "trireme/comm/reduction_tree.h"
+#include "trireme/comm/shm/shm_copy.h"
 #include "trireme/optim/gradient_norm.h"
 #include "trireme/ps/dense_codec.h"
 #include "trireme/ps/range_storage.h"
@@ -118,7 +119,8 @@ class DenseStorage final : public RangeStorage {
 
   std::size_t read_bytes(Bytes) const override { return float_bytes(count_); }
   void read(Bytes, std::span<std::byte> out) const override {
-    std::memcpy(out.data(), weights_.data_ptr<float>(), out.size());
+    // Past the caches: the worker reads it when all its ranges are there.
+    stream_bytes(out.data(), weights_.data_ptr<float>(), out.size());
   }
 
   void export_state(const std::function<void(Bytes)>& take) const override {

@@ -239,6 +239,12 @@ std::string layout_difference(const JobLayout& ours, const JobLayout& theirs) {
                          left.width, right.name, right.width);
     }
   }
+  if (ours.range_bytes != theirs.range_bytes) {
+    return fmt::format("ranges of {} and {} bytes", ours.range_bytes, theirs.range_bytes);
+  }
+  if (ours.sparse.slices != theirs.sparse.slices) {
+    return fmt::format("tables in {} and {} slices", ours.sparse.slices, theirs.sparse.slices);
+  }
   return ours.encode() == theirs.encode() ? "" : "options of optimizers or tables";
 }
 

@@ -255,20 +255,20 @@ class Worker::Impl {
     ++clock_;
   }
 
-  std::vector<RangeFile> save_ranges(const std::string& prefix) {
-    std::vector<RangeFile> files(layout_.num_ranges());
-    const Timestamp timestamp = calls_.begin(files.size());
-    for (std::size_t i = 0; i < files.size(); ++i) {
-      files[i].path = fmt::format("{}{:05}.state", prefix, i);
+  std::vector<std::string> save_ranges(const std::vector<std::string>& paths) {
+    std::vector<std::string> digests(layout_.num_ranges());
+    if (paths.size() != digests.size()) {
+      throw_error<ShapeError>("{} files for {} ranges", paths.size(), digests.size());
+    }
+    const Timestamp timestamp = calls_.begin(digests.size());
+    for (std::size_t i = 0; i < digests.size(); ++i) {
       auto call = make(Method::kSnapshot, i);
-      call->header.file = files[i].path;
-      call->done = [&files, i](const RangeReply& reply, std::size_t) {
-        files[i].digest = reply.text;
-      };
+      call->header.file = paths[i];
+      call->done = [&digests, i](const RangeReply& reply, std::size_t) { digests[i] = reply.text; };
       calls_.send(timestamp, std::move(call));
     }
     calls_.wait(timestamp);
-    return files;
+    return digests;
   }
 
   std::vector<std::byte> dense_state(std::size_t range) {
@@ -406,8 +406,8 @@ Timestamp Worker::pull_rows(std::span<const PullRows> pull) {
 void Worker::wait(Timestamp timestamp) { impl_->calls_.wait(timestamp); }
 void Worker::end_step() { impl_->end_step(); }
 void Worker::wait_all() { impl_->calls_.wait_all(); }
-std::vector<Worker::RangeFile> Worker::save_ranges(const std::string& prefix) {
-  return impl_->save_ranges(prefix);
+std::vector<std::string> Worker::save_ranges(const std::vector<std::string>& paths) {
+  return impl_->save_ranges(paths);
 }
 std::vector<std::byte> Worker::dense_state(std::size_t range) { return impl_->dense_state(range); }
 ServerReport Worker::report() { return impl_->report(); }

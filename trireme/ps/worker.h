@@ -140,9 +140,10 @@ class Worker {
   // Blocks until everything is done.
   void wait_all();
 
-  // The state of each range as of this worker's step, to files that the servers write (prefix and
-  // range number), or (a dense range) into `state`. Blocks. Throws CheckpointError.
-  std::vector<RangeFile> save_ranges(const std::string& prefix);
+  // The state of each range as of this worker's step, to files of these paths that the servers
+  // write; returns their digests. Or the state of a dense range as bytes. Block. Throw CommError
+  // where a file cannot be written: says why.
+  std::vector<std::string> save_ranges(const std::vector<std::string>& paths);
   std::vector<std::byte> dense_state(std::size_t range);
 
   // What the servers have seen so far. Blocks.
