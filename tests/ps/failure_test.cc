@@ -5,6 +5,7 @@
 // process that is killed. What is lost must not be seen in the values: they are those of a run
 // without losses, bit for bit.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <condition_variable>
@@ -100,15 +101,15 @@ TEST_P(LostServer, LeavesTheBitsOfAnUnbrokenRun) {
     const Values& expected = unbroken(kind, workers);
     const int lost = static_cast<int>(random() % 3);
     const int moment = static_cast<int>(random() % static_cast<unsigned>(30 * workers));
-    SCOPED_TRACE(testing::Message() << kind.name << ": of " << workers << " workers, server "
-                                    << lost << " at event " << moment);
+    const std::string how =
+        fmt::format("{}: {} workers, server {} lost at event {}", kind.name, workers, lost, moment);
     Job job({.servers = 3, .workers = workers});
     AtEvent at_event(moment, [&] { job.end_server(lost); });
     job.run(layout_of(kind), [&](Worker& worker) {
       begin(worker);
       const Values values = train(
           worker, {.style = kind.style, .steps = kSteps, .event = [&] { at_event.event(); }});
-      EXPECT_TRUE(values == expected) << "rank " << worker.rank();
+      EXPECT_TRUE(values == expected) << how << ", rank " << worker.rank();
     });
   }
 }

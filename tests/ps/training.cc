@@ -93,11 +93,14 @@ void step_at_once(Worker& worker, const Script& script) {
     script.event();
     pushed.push_back(worker.push_rows(rows.push, {.learning_rate = kLearningRate}));
   }
+  // Where nobody has pushed everything, each must go on for the others to be answered.
+  const bool sparing = script.style == Script::Style::kSparing;
+  if (sparing) worker.end_step();
   for (const Timestamp timestamp : pushed) {
     script.event();
     worker.wait(timestamp);
   }
-  worker.end_step();
+  if (!sparing) worker.end_step();
   if (whole) return;
   for (std::size_t range = 0; range < worker.num_dense_ranges(); ++range) {
     if (script.style == Script::Style::kByRange && range % 2 == 0) continue;
