@@ -82,6 +82,8 @@ class Worker::Impl {
     if (link_.begun()) enter();
   }
   ~Impl() {
+    // Servers may be at gradients that count.
+    arena_.leave_to_readers();
     link_.close();
     peers_.close();
     calls_.close();
