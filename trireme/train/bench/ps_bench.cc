@@ -95,7 +95,8 @@ Fields bench_ps_dense(const PsDenseBenchOptions& options) {
   }
 
   const std::int64_t size = layout.dense.size;
-  const SharedBuffer shared = world->allocate_shared(static_cast<std::size_t>(size) * sizeof(float));
+  const SharedBuffer shared =
+      world->allocate_shared(static_cast<std::size_t>(size) * sizeof(float));
   const Buffer reduced{shared.data(), size, DType::kF32};
   std::memcpy(shared.data(), gradients.data(), reduced.bytes());
   world->all_reduce(reduced);

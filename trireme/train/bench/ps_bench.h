@@ -30,9 +30,9 @@ Fields bench_ps_dense(const PsDenseBenchOptions& options);
 
 struct PsSparseBenchOptions {
   std::int64_t width = 64;
-  std::int64_t rows = 10'000'000;      // that ids are drawn from
-  double zipf = 1.05;                  // exponent of their frequencies; 0: uniform
-  std::int64_t batch = 65'536;         // ids drawn for a call; equal ones are one row
+  std::int64_t rows = 10'000'000;  // that ids are drawn from
+  double zipf = 1.05;              // exponent of their frequencies; 0: uniform
+  std::int64_t batch = 65'536;     // ids drawn for a call; equal ones are one row
   int slices = 8;
   std::string optimizer = "sgd";
   std::string consistency = "async";
