@@ -273,6 +273,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
     change.payload = cause_.payload;
     change.empty = cause_.header->empty;
     change.scalars = {cause_.header->learning_rate, cause_.header->gradient_scale};
+    change.committed_scale = cause_.header->committed_scale;
     return change;
   }
   const bool keep = replica_.range().backup != kNobody;
@@ -298,7 +299,8 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   change.memory = std::move(sum.memory);
   change.payload = sum.payload;
   change.lists = sum.lists;
-  change.empty = sum.empty;
+  change.empty = sum.empty || header.skip;
+  if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
   change.scalars = {header.learning_rate,
                     header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
   last_extras_ = std::move(sum.extras);
@@ -314,6 +316,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
 
 void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
+  if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
     storage_->apply({change.payload, {}, change.lists}, change.scalars);
     const std::lock_guard lock(report_mutex_);
@@ -369,6 +372,7 @@ void RangeHost::answer(const Effect& effect) {
     reply.block_sums = sum_.block_sums;
   } else if (effect.answer == Answer::kDone) {
     reply.extras = last_extras_;
+    reply.committed_scale = committed_scale_;
   }
   const bool done = effect.answer == Answer::kDone && !open.failed;
   const auto status = open.failed ? kStatusRefused : static_cast<std::uint32_t>(effect.answer);
@@ -412,6 +416,7 @@ void RangeHost::replicate(std::int64_t position) {
                            .learning_rate = change.scalars.learning_rate,
                            .gradient_scale = change.scalars.gradient_scale,
                            .empty = change.empty,
+                           .committed_scale = change.committed_scale,
                            .state = {}};
   send(Method::kReplicate, header, change.payload, nullptr);
 }
