@@ -194,15 +194,18 @@ Fields bench_ps_sparse(const PsSparseBenchOptions& options) {
     most = std::max(most, batches.back().size());
   }
   const std::size_t floats = most * static_cast<std::size_t>(options.width);
-  const std::vector<float> gradients(floats, 1e-3F);
-  std::vector<float> rows(floats);
+  const SharedBuffer memory_of_gradients = worker.allocate(floats * sizeof(float));
+  const SharedBuffer memory_of_rows = worker.allocate(floats * sizeof(float));
+  auto* const gradients = static_cast<float*>(memory_of_gradients.data());
+  auto* const rows = static_cast<float*>(memory_of_rows.data());
+  std::fill_n(gradients, floats, 1e-3F);
 
   std::int64_t moved = 0;
   const auto push_pull = [&](int i) {
     const auto& pushed = batches[static_cast<std::size_t>(i) % kBatches];
     const auto& wanted = batches[static_cast<std::size_t>(i + 1) % kBatches];
-    const ps::PushRows push{.ids = pushed, .gradients = gradients.data()};
-    const ps::PullRows pull{.ids = wanted, .rows = rows.data()};
+    const ps::PushRows push{.ids = pushed, .gradients = gradients};
+    const ps::PullRows pull{.ids = wanted, .rows = rows};
     worker.wait(worker.push_rows({&push, 1}, {.learning_rate = 0.1}, {&pull, 1}));
     worker.end_step();
     moved += static_cast<std::int64_t>(pushed.size());
