@@ -107,8 +107,8 @@ TEST_P(LostServer, LeavesTheBitsOfAnUnbrokenRun) {
     AtEvent at_event(moment, [&] { job.end_server(lost); });
     job.run(layout_of(kind), [&](Worker& worker) {
       begin(worker);
-      const Values values = train(
-          worker, {.style = kind.style, .steps = kSteps, .event = [&] { at_event.event(); }});
+      const Values values =
+          train(worker, {.style = kind.style, .steps = kSteps, .event = [&] { at_event.event(); }});
       EXPECT_TRUE(values == expected) << how << ", rank " << worker.rank();
     });
   }
@@ -122,9 +122,18 @@ TEST_P(LostServer, MayBeFollowedByOthersWhenTheBackupsAreReady) {
   Job job({.servers = 3, .workers = kWorkers});
   std::map<std::int64_t, std::function<void()>> before_step;
   before_step[1] = [&] { job.end_server(0); };
-  before_step[2] = [&] { EXPECT_TRUE(job.await_backups()); job.end_server(1); };
-  before_step[3] = [&] { job.start_server(0); EXPECT_TRUE(job.await_backups()); };
-  before_step[4] = [&] { job.start_server(1); EXPECT_TRUE(job.await_backups()); };
+  before_step[2] = [&] {
+    EXPECT_TRUE(job.await_backups());
+    job.end_server(1);
+  };
+  before_step[3] = [&] {
+    job.start_server(0);
+    EXPECT_TRUE(job.await_backups());
+  };
+  before_step[4] = [&] {
+    job.start_server(1);
+    EXPECT_TRUE(job.await_backups());
+  };
   before_step[5] = [&] { job.end_server(2); };
   job.run(layout_of(kind), [&](Worker& worker) {
     begin(worker);

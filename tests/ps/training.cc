@@ -180,8 +180,8 @@ std::vector<float> reference(const JobLayout& layout,
   float* w = weights.data_ptr<float>();
   for (std::int64_t i = 0; i < kDenseSize; ++i) w[i] = first_weight(i);
   const auto optimizer =
-      optim::make_optimizer(layout.dense.optimizer, {.parameters = layout.dense.parameters,
-                                                     .segments = {{0, kDenseSize}}});
+      optim::make_optimizer(layout.dense.optimizer,
+                            {.parameters = layout.dense.parameters, .segments = {{0, kDenseSize}}});
   for (std::size_t step = 0; step < contributors.size(); ++step) {
     std::vector<std::vector<float>> gradients;
     for (const int rank : contributors[step]) {
@@ -204,8 +204,7 @@ std::vector<float> reference(const JobLayout& layout,
 std::vector<float> reference(const JobLayout& layout, int ranks, std::int64_t steps) {
   std::vector<int> all;
   for (int rank = 0; rank < ranks; ++rank) all.push_back(rank);
-  return reference(layout,
-                   std::vector<std::vector<int>>(static_cast<std::size_t>(steps), all));
+  return reference(layout, std::vector<std::vector<int>>(static_cast<std::size_t>(steps), all));
 }
 
 bool operator==(const Values& left, const Values& right) {
