@@ -40,10 +40,8 @@ RowStore::RowStore(std::int64_t content) : stride_(stride_of(content)) {
 void RowStore::add_piece() {
   using enum LargePages::Use;
   const std::size_t count = std::size_t{1} << piece_bits_;
-  // A table of few rows has no second piece.
-  const LargePages::Use use = records_.empty() ? kFilledFromFront : kAllOver;
-  LargePages records(count * static_cast<std::size_t>(stride_) * sizeof(float), use);
-  LargePages ids(count * sizeof(std::uint64_t), use);
+  LargePages records(count * static_cast<std::size_t>(stride_) * sizeof(float), kFilledFromFront);
+  LargePages ids(count * sizeof(std::uint64_t), kFilledFromFront);
   pages_.reserve(pages_.size() + 2);
   records_.push_back(static_cast<float*>(records.data()));
   ids_.push_back(static_cast<std::uint64_t*>(ids.data()));
