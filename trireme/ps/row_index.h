@@ -38,9 +38,8 @@ class RowIndex {
 
   RowIndex();
 
-  // Asks for the memory that find() reads first. Inlined always: GCC 12 takes a function that only
-  // prefetches for one without effect, and drops the calls that it does not inline early.
-  [[gnu::always_inline]] void prefetch(std::uint64_t id) const {
+  // Asks for the memory that find() reads first.
+  void prefetch(std::uint64_t id) const {
     const std::uint64_t hash = hash_of(id);
     __builtin_prefetch(&home_array(hash).home(hash));
   }

@@ -35,8 +35,7 @@ constexpr std::int64_t kLine = 16;
 
 constexpr std::uint32_t kMaxSteps = std::numeric_limits<std::uint32_t>::max();
 
-// Inlined always, as all that asks for memory: see RowIndex::prefetch().
-[[gnu::always_inline]] inline void prefetch(const float* values, std::int64_t count) {
+void prefetch(const float* values, std::int64_t count) {
   const std::int64_t most = std::min(count, kMostPrefetched);
   for (std::int64_t at = 0; at < most; at += kLine) __builtin_prefetch(values + at);
 }
@@ -51,7 +50,10 @@ struct Matrix {
   Float* row(std::size_t i) const {
     return values + static_cast<std::int64_t>(positions.empty() ? i : positions[i]) * width;
   }
-  [[gnu::always_inline]] void prefetch_row(std::size_t i) const { prefetch(row(i), width); }
+  // In order, the processor sees for itself what comes next.
+  void prefetch_row(std::size_t i) const {
+    if (!positions.empty()) prefetch(row(i), width);
+  }
 };
 
 void check_positions(const std::string& table, Ids ids, Positions positions) {
