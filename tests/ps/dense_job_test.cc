@@ -18,7 +18,7 @@ class DenseJob : public testing::TestWithParam<std::tuple<int, int>> {};
 
 TEST_P(DenseJob, SyncGivesTheBitsOfOneOptimizerOverASum) {
   const auto [servers, workers] = GetParam();
-  for (const char* optimizer : {"sgd", "adamw", "lion"}) {
+  for (const char* optimizer : {"sgd", "adagrad", "adamw", "lion"}) {
     Job job({.servers = servers, .workers = workers});
     const JobLayout layout = dense_layout(optimizer);
     const std::vector<float> expected = reference(layout, workers, 5);
