@@ -14,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trireme/comm/rpc/server.h"
@@ -76,13 +77,16 @@ class RangeHost {
     Op op;
     BufferPool::Buffer memory;
     Bytes payload;  // in memory, or in a request that is still open
+    std::string_view lists;  // in a request that is still open
     bool empty = true;
     UpdateScalars scalars;
+    double committed_scale = -1;  // RangeReply's
   };
   // Two phases: what the workers have been told of.
   struct Sum {
     BufferPool::Buffer memory;
     Bytes payload;
+    std::string_view lists;  // in a request that is still open
     bool empty = true;
     double weight = 0;
     std::vector<double> extras;
@@ -125,6 +129,7 @@ class RangeHost {
   Ticket next_ticket_ = 1;
   Sum sum_;
   std::vector<double> last_extras_;
+  double committed_scale_ = -1;         // of the last update
   std::map<std::int64_t, Change> log_;  // by position: what the backup may still need
   struct {                              // the message of the primary under way
     const Replication* header = nullptr;

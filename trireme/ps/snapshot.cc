@@ -39,6 +39,8 @@ JobLayout content_of(JobLayout layout) {
   layout.consistency = Consistency::sync();
   layout.two_phases = false;
   layout.backups = true;
+  layout.first_step = 0;
+  layout.settings.clear();
   return layout;
 }
 
@@ -67,8 +69,8 @@ std::int64_t load_snapshot(Worker& worker, const std::string& path) {
   }
   const std::string difference = layout_difference(ours, saved);
   if (!difference.empty()) {
-    throw_error<CheckpointError>("'{}' is a snapshot of another job (this job's, the snapshot's): {}",
-                                 path, difference);
+    throw_error<CheckpointError>(
+        "'{}' is a snapshot of another job (this job's, the snapshot's): {}", path, difference);
   }
   std::vector<Worker::RangeFile> files;
   for (std::size_t i = 0; i < worker.layout().num_ranges(); ++i) {
