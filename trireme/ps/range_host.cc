@@ -179,6 +179,22 @@ bool RangeHost::collect_state(const Replication& header, Bytes part) {
 // Effects
 
 void RangeHost::perform() {
+  perform_effects();
+  while (std::exchange(applies_nothing_, false)) {
+    const std::int64_t step = replica_.slowest_clock();
+    for (const Member& member : std::vector<Member>(replica_.state().members)) {
+      if (member.clock == step) replica_.commit(0, {member.worker, step}, false, replica_.term());
+    }
+    perform_effects();
+  }
+  if (!layout_.consistency.sums) return;
+  std::vector<int> awaited;
+  if (!open_.empty()) awaited = replica_.awaited_ranks();
+  const std::lock_guard lock(report_mutex_);
+  report_.awaited.assign(awaited.begin(), awaited.end());
+}
+
+void RangeHost::perform_effects() {
   for (std::vector<Effect> effects = replica_.take_effects(); !effects.empty();
        effects = replica_.take_effects()) {
     for (std::size_t i = 0; i < effects.size(); ++i) {
@@ -200,11 +216,6 @@ void RangeHost::perform() {
       }
     }
   }
-  if (!layout_.consistency.sums) return;
-  std::vector<int> awaited;
-  if (!open_.empty()) awaited = replica_.awaited_ranks();
-  const std::lock_guard lock(report_mutex_);
-  report_.awaited.assign(awaited.begin(), awaited.end());
 }
 
 void RangeHost::perform_one(const Effect& effect) {
@@ -212,6 +223,7 @@ void RangeHost::perform_one(const Effect& effect) {
     case Effect::Kind::kSum:
       count_wait(effect.tickets);
       sum_ = sum_of(effect.tickets, true);
+      applies_nothing_ = sum_.empty;
       if (!sum_.empty) sum_.block_sums = storage_->block_sums(sum_.payload);
       return;
     case Effect::Kind::kRead:
@@ -294,13 +306,15 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
     if (layout_.consistency.sums) count_wait(effect.tickets);
     sum = sum_of(effect.tickets, keep);
   }
-  const RangeRequest& header = open_.at(effect.ticket).header;
   change.memory = std::move(sum.memory);
   change.payload = sum.payload;
   change.lists = sum.lists;
   change.empty = sum.empty;
-  change.scalars = {header.learning_rate,
-                    header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
+  if (!sum.empty) {
+    const RangeRequest& header = open_.at(effect.ticket).header;
+    change.scalars = {header.learning_rate,
+                      header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
+  }
   last_extras_ = std::move(sum.extras);
   const std::lock_guard lock(report_mutex_);
   ++report_.updates;
