@@ -52,6 +52,16 @@ void check_like(const at::Tensor& buffer, const at::Tensor& flat, const char* wh
   }
 }
 
+at::Tensor buffer_of(const at::Tensor& given, MemoryCategory category, std::int64_t size,
+                     const at::TensorOptions& options, Group* group) {
+  if (!given.defined()) return zeros_of(category, size, options, group);
+  if (given.dtype() != options.dtype() || given.numel() != size || !given.is_contiguous()) {
+    throw_error<ShapeError>("parameters of {} elements need a contiguous {} buffer of that size",
+                            size, c10::toString(c10::typeMetaToScalarType(options.dtype())));
+  }
+  return given;
+}
+
 void check_dtype(at::ScalarType dtype) {
   if (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf) {
     return;
@@ -69,10 +79,10 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
   const at::NoGradGuard no_grad;
   const at::ScalarType before = layout_.parameters.front().scalar_type();
   const auto kind = layout_.parameters.front().options().dtype(dtype).requires_grad(false);
-  data_ = zeros_of(MemoryCategory::kWeights, size(), kind, options.group);
+  data_ = buffer_of(options.data, MemoryCategory::kWeights, size(), kind, options.group);
   if (options.gradients) {
-    grad_ = zeros_of(MemoryCategory::kGradients, size(),
-                     kind.dtype(dtype == at::kDouble ? at::kDouble : at::kFloat), options.group);
+    grad_ = buffer_of(options.grad, MemoryCategory::kGradients, size(),
+                      kind.dtype(dtype == at::kDouble ? at::kDouble : at::kFloat), options.group);
   }
   for (std::size_t i = 0; i < entries().size(); ++i) {
     at::Tensor& parameter = layout_.parameters[i];

@@ -37,6 +37,10 @@ struct FlatOptions {
   bool gradients = true;
   // With a group, the buffers lie where its collectives use them.
   Group* group = nullptr;
+  // Or the buffers themselves: zeros [size] of their dtype, on the CPU, with size as make_layout()
+  // has it. Undefined: new ones.
+  at::Tensor data = {};
+  at::Tensor grad = {};
 };
 
 // Not thread-safe. The module must not be moved or cast afterwards (.to() breaks the views;

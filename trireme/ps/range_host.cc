@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kStatePartBytes = std::size_t{64} << 20;
 constexpr std::size_t kMostStaleness = 256;
+constexpr Ticket kNoTicket = 0;  // of what the range does by itself
 
 double now_us() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -183,11 +184,12 @@ void RangeHost::perform() {
   while (std::exchange(applies_nothing_, false)) {
     const std::int64_t step = replica_.slowest_clock();
     for (const Member& member : std::vector<Member>(replica_.state().members)) {
-      if (member.clock == step) replica_.commit(0, {member.worker, step}, false, replica_.term());
+      if (member.clock == step)
+        replica_.commit(kNoTicket, {member.worker, step}, false, replica_.term());
     }
     perform_effects();
   }
-  if (!layout_.consistency.sums) return;
+  if (layout_.consistency.bound == Consistency::kUnbounded) return;
   std::vector<int> awaited;
   if (!open_.empty()) awaited = replica_.awaited_ranks();
   const std::lock_guard lock(report_mutex_);
@@ -285,6 +287,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
     change.payload = cause_.payload;
     change.empty = cause_.header->empty;
     change.scalars = {cause_.header->learning_rate, cause_.header->gradient_scale};
+    change.committed_scale = cause_.header->committed_scale;
     return change;
   }
   const bool keep = replica_.range().backup != kNobody;
@@ -310,8 +313,10 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   change.payload = sum.payload;
   change.lists = sum.lists;
   change.empty = sum.empty;
-  if (!sum.empty) {
+  if (effect.ticket != kNoTicket) {
     const RangeRequest& header = open_.at(effect.ticket).header;
+    change.empty = sum.empty || header.skip;
+    if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
     change.scalars = {header.learning_rate,
                       header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
   }
@@ -328,6 +333,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
 
 void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
+  if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
     storage_->apply({change.payload, {}, change.lists}, change.scalars);
     const std::lock_guard lock(report_mutex_);
@@ -383,6 +389,7 @@ void RangeHost::answer(const Effect& effect) {
     reply.block_sums = sum_.block_sums;
   } else if (effect.answer == Answer::kDone) {
     reply.extras = last_extras_;
+    reply.committed_scale = committed_scale_;
   }
   const bool done = effect.answer == Answer::kDone && !open.failed;
   const auto status = open.failed ? kStatusRefused : static_cast<std::uint32_t>(effect.answer);
@@ -426,6 +433,7 @@ void RangeHost::replicate(std::int64_t position) {
                            .learning_rate = change.scalars.learning_rate,
                            .gradient_scale = change.scalars.gradient_scale,
                            .empty = change.empty,
+                           .committed_scale = change.committed_scale,
                            .state = {}};
   send(Method::kReplicate, header, change.payload, nullptr);
 }

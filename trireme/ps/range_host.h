@@ -80,6 +80,7 @@ class RangeHost {
     std::string_view lists;  // in a request that is still open
     bool empty = true;
     UpdateScalars scalars;
+    double committed_scale = -1;  // RangeReply's
   };
   // Two phases: what the workers have been told of.
   struct Sum {
@@ -130,6 +131,7 @@ class RangeHost {
   Sum sum_;
   bool applies_nothing_ = false;  // nobody contributed to the sum: no one need commit() it
   std::vector<double> last_extras_;
+  double committed_scale_ = -1;         // of the last update
   std::map<std::int64_t, Change> log_;  // by position: what the backup may still need
   struct {                              // the message of the primary under way
     const Replication* header = nullptr;

@@ -39,6 +39,8 @@ JobLayout content_of(JobLayout layout) {
   layout.consistency = Consistency::sync();
   layout.two_phases = false;
   layout.backups = true;
+  layout.first_step = 0;
+  layout.settings.clear();
   return layout;
 }
 

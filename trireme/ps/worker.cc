@@ -59,6 +59,7 @@ class Worker::Impl {
         calls_(peers_, options.timeout),
         link_(link_options(options, name_)) {
     const JobLayout jobs = JobLayout::decode(link_.declare(layout.encode()));
+    if (link_.begun()) layout_.first_step = jobs.first_step;
     const std::string difference = layout_difference(layout_, jobs);
     if (!difference.empty()) {
       throw_error<ConfigError>(
@@ -143,18 +144,34 @@ class Worker::Impl {
     return timestamp;
   }
 
+  Timestamp init_states(std::span<const std::vector<std::byte>> states) {
+    const Timestamp timestamp = calls_.begin(layout_.num_ranges());
+    for (std::size_t i = 0; i < layout_.num_ranges(); ++i) {
+      auto call = make(Method::kInit, i);
+      if (i < states.size()) call->payload = states[i];
+      calls_.send(timestamp, std::move(call));
+    }
+    return timestamp;
+  }
+
   void fill(RangeRequest& header, const PushOptions& options) const {
     header.then_read = options.then_pull;
     header.learning_rate = options.learning_rate;
     header.gradient_scale = options.gradient_scale;
     header.weight = options.weight;
+    header.skip = options.skip;
     header.extras = options.extras;
   }
 
   void keep_extras(RangeCall& call, std::size_t range) {
     call.done = [this, range](const RangeReply& reply, std::size_t) {
       extras_[range] = reply.extras;
-      if (layout_.two_phases) sums_[range] = {reply.weight, reply.extras, reply.block_sums};
+      if (!layout_.two_phases) return;
+      sums_[range] = {reply.weight, reply.extras, reply.block_sums, std::nullopt};
+      // A push that is answered as done finds its step committed.
+      const bool summed = reply.weight > 0 || !reply.block_sums.empty();
+      if (!summed && reply.committed_scale >= 0)
+        sums_[range].committed_scale = reply.committed_scale;
     };
   }
 
@@ -372,7 +389,7 @@ class Worker::Impl {
 
   const WorkerOptions options_;
   const std::string name_;
-  const JobLayout layout_;
+  JobLayout layout_;  // constant after construction
   const std::vector<FlatSegment> ranges_;
   std::vector<std::int64_t> widths_;
   RpcArena arena_;
@@ -413,6 +430,12 @@ std::size_t Worker::num_dense_ranges() const { return impl_->ranges_.size(); }
 FlatSegment Worker::dense_range(std::size_t range) const { return impl_->ranges_.at(range); }
 
 Timestamp Worker::init() { return impl_->init({}); }
+Timestamp Worker::init_states(std::span<const std::vector<std::byte>> states) {
+  if (states.size() != num_dense_ranges()) {
+    throw_error<ShapeError>("{} states for {} dense ranges", states.size(), num_dense_ranges());
+  }
+  return impl_->init_states(states);
+}
 Timestamp Worker::init(std::span<const RangeFile> files) {
   if (files.size() != impl_->layout_.num_ranges()) {
     throw_error<ShapeError>("{} files for {} ranges", files.size(), impl_->layout_.num_ranges());

@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,6 +55,7 @@ struct PushOptions {
   // Multiplied with the mean of the contributions, which count by their weight.
   double gradient_scale = 1;
   double weight = 1;
+  bool skip = false;       // of a commit: the step counts, its sum is not applied
   bool then_pull = false;  // the weights of the next step come with the answer
   int priority = 0;        // higher ones leave first: what the next forward needs first
   // Summed over the contributions, for SumReport and last_extras(): losses, say.
@@ -65,6 +67,9 @@ struct SumReport {
   double weight = 0;
   std::vector<double> extras;
   std::vector<double> block_sums;  // of squares (optim/gradient_norm.h)
+  // Another worker has committed the step before this one saw its sum, which is lost: the
+  // gradient_scale that it gave, 0 where it skipped the step.
+  std::optional<double> committed_scale;
 };
 
 // Rows of one table. Pushed ids are distinct.
@@ -91,6 +96,7 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   int rank() const;
+  // As it was given, but for first_step where the job had begun before this worker came.
   const JobLayout& layout() const;
   // The step that this worker is in. A worker that joins later begins with the others' step.
   std::int64_t clock() const;
@@ -109,6 +115,8 @@ class Worker {
   // The servers' first values become weights() and empty tables; without effect where they have
   // some.
   Timestamp init();
+  // The same from the states of all dense ranges, as dense_state() gave them.
+  Timestamp init_states(std::span<const std::vector<std::byte>> states);
   // The same from the files of a snapshot (snapshot.h), which the servers read.
   struct RangeFile {
     std::string path;
