@@ -295,15 +295,14 @@ TEST(Serving, WorkersHaveTheirGraceWhenTheCoordinatorIsGone) {
 
 // Whoever finds it; and nobody starts again to find it again.
 TEST(Serving, AMistakeOfTheUserEndsTheJobAtOnce) {
-  const std::string gate = "read x <&8; exit 2";
-  const std::string wait_to_end =
+  const std::string script =
+      "[ $TRIREME_ROLE = $WHO ] && [ ${TRIREME_RANK-1} = 1 ] &&"
+      "  { echo ready >&9; read x <&8; exit 2; };"
       "trap 'echo $TRIREME_ROLE ended >&9; exit 0' TERM; echo ready >&9; sleep 1000 & wait";
   for (const char* role : {"worker", "server", "coordinator"}) {
     SCOPED_TRACE(role);
-    const std::string script = "[ $TRIREME_ROLE = " + std::string(role) +
-                               " ] && { [ ${TRIREME_RANK-1} = 1 ] && { echo ready >&9; " + gate +
-                               "; }; }; " + wait_to_end;
-    LauncherProcess launcher(2, script, serving(1, 4, script, script));
+    LauncherProcess launcher(2, script, serving(1, 4, script, script),
+                             [&] { setenv("WHO", role, 1); });
     EXPECT_THAT(launcher.lines(4), ElementsAre("ready", "ready", "ready", "ready"));
     launcher.release();
     EXPECT_EQ(launcher.wait(), 2) << launcher.log();

@@ -13,7 +13,7 @@
 
 #include "tests/ps/job.h"
 #include "tests/support/error_text.h"
-#include "tests/support/files.h"
+#include "tests/support/temporary_folder.h"
 #include "trireme/checkpoint/checkpoint.h"
 
 namespace trireme::ps {
@@ -91,7 +91,7 @@ TEST(Snapshot, GoesOnBitForBitOnAnotherNumberOfServers) {
     job.run(layout, [&](Worker& worker) {
       if (worker.rank() == 0) worker.wait(worker.init());
       for (std::int64_t i = 0; i < 7; ++i) {
-        if (i == 3 && worker.rank() == 0) save_snapshot(worker, folder.path(), 3);
+        if (i == 3 && worker.rank() == 0) save_snapshot(worker, folder.path().string(), 3);
         step(worker, i);
       }
       if (worker.rank() == 0) unbroken = values_of(worker);
@@ -101,7 +101,7 @@ TEST(Snapshot, GoesOnBitForBitOnAnotherNumberOfServers) {
     Job job({.servers = servers, .workers = 2});
     job.run(layout, [&](Worker& worker) {
       if (worker.rank() == 0) {
-        EXPECT_EQ(load_snapshot(worker, resolve_checkpoint(folder.path())), 3);
+        EXPECT_EQ(load_snapshot(worker, resolve_checkpoint(folder.path().string())), 3);
       }
       for (std::int64_t i = 3; i < 7; ++i) step(worker, i);
       if (worker.rank() == 0) {
@@ -118,10 +118,10 @@ TEST(Snapshot, OfAnotherJobOrDamagedIsRefused) {
     Job job({});
     job.run(layout, [&](Worker& worker) {
       worker.wait(worker.init());
-      save_snapshot(worker, folder.path(), 1);
+      save_snapshot(worker, folder.path().string(), 1);
     });
   }
-  const std::string path = resolve_checkpoint(folder.path());
+  const std::string path = resolve_checkpoint(folder.path().string());
   layout.sparse.slices = 4;
   {
     Job job({});

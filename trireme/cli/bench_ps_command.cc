@@ -50,6 +50,23 @@ void add_bench_ps(CLI::App& bench, Action& action) {
     };
   });
 
+  auto slow = std::make_shared<PsSlowBenchOptions>();
+  command = ps->add_subcommand("slow", "what a slow worker costs the others");
+  command->add_option("--consistency", slow->consistency, "sync, bounded(k) or async")
+      ->capture_default_str();
+  command->add_option("--step-ms", slow->step_ms, "of a step beside the traffic")
+      ->capture_default_str();
+  command->add_option("--times", slow->slowed_times, "how much longer the last worker's steps take")
+      ->capture_default_str();
+  command->add_option("--slow-steps", slow->slow_steps, "of each period; 0: all")
+      ->capture_default_str();
+  command->add_option("--period", slow->period, "steps")->capture_default_str();
+  command->add_option("--seconds", slow->seconds, "timed, with and without")->capture_default_str();
+  command->add_flag("--json", *json, "one JSON object instead of a table");
+  command->callback([=, &action] {
+    action = [=] { return print(bench_ps_slow(*slow), *json); };
+  });
+
   auto sparse = std::make_shared<PsSparseBenchOptions>();
   command = ps->add_subcommand("sparse", "rows of an embedding table pushed and pulled");
   command->add_option("--width", sparse->width, "f32 of a row")->capture_default_str();

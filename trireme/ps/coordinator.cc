@@ -62,6 +62,11 @@ class Coordinator::Impl {
     return true;
   }
 
+  View view() const {
+    const std::lock_guard lock(mutex_);
+    return membership_.view();
+  }
+
   void close() {
     {
       const std::lock_guard lock(mutex_);
@@ -266,7 +271,7 @@ class Coordinator::Impl {
   }
 
   const CoordinatorOptions options_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable over_;
   // Guarded by mutex_.
   Membership membership_;
@@ -295,6 +300,7 @@ void Coordinator::wait() {
   }
 }
 bool Coordinator::wait_for(std::chrono::milliseconds time) { return impl_->wait_for(time); }
+View Coordinator::view() const { return impl_->view(); }
 void Coordinator::close() { impl_->close(); }
 
 }  // namespace trireme::ps

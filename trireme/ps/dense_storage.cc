@@ -88,17 +88,17 @@ class DenseStorage final : public RangeStorage {
     return {values, values + sums.numel()};
   }
 
-  void apply(Bytes update, const UpdateScalars& scalars) override {
-    check(update, "update");
+  void apply(const Contribution& update, const UpdateScalars& scalars) override {
+    check(update.payload, "update");
     const std::array pieces = {
-        optim::PieceUpdate{.weights = weights_, .gradients = view_of(update)}};
+        optim::PieceUpdate{.weights = weights_, .gradients = view_of(update.payload)}};
     optimizer_->step({.pieces = pieces,
                       .learning_rate = scalars.learning_rate,
                       .gradient_scale = scalars.gradient_scale});
   }
 
-  std::size_t read_bytes(Bytes) const override { return float_bytes(count_); }
-  void read(Bytes, std::span<std::byte> out) const override {
+  std::size_t read_bytes(const Contribution&) const override { return float_bytes(count_); }
+  void read(const Contribution&, std::span<std::byte> out) const override {
     // Past the caches: the worker reads it when all its ranges are there.
     stream_bytes(out.data(), weights_.data_ptr<float>(), out.size());
   }

@@ -82,6 +82,7 @@ struct RangeRequest {
   bool skip = false;           // of a commit: the step is counted, its sum is not applied
   std::string codec;           // of a dense push's payload; empty: f32
   std::vector<double> extras;  // summed with the contributions
+  std::string lists;           // of rows in place (row_request.h)
   // Of kSnapshot: the file that the server writes; empty: the state is the reply's payload. Of
   // kInit: the file that it reads in place of the payload, and the file's digest.
   std::string file;

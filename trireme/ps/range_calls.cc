@@ -45,7 +45,7 @@ std::string name_of(Method method) {
 }  // namespace
 
 RangeCalls::RangeCalls(PeerClients& peers, Milliseconds timeout)
-    : peers_(peers), timeout_(timeout), thread_([this] { work(); }) {}
+    : peers_(peers), timeout_(timeout), thread_([this] { send_again(); }) {}
 
 RangeCalls::~RangeCalls() { close(); }
 
@@ -55,7 +55,7 @@ void RangeCalls::close() {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
-  changed_.notify_all();
+  work_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -66,6 +66,7 @@ void RangeCalls::enter_view(const View& view) {
     if (view.term > view_.term) view_ = view;
   }
   changed_.notify_all();
+  work_.notify_all();
 }
 
 void RangeCalls::fail(std::exception_ptr error) {
@@ -85,6 +86,18 @@ View RangeCalls::wait_for_view(const Deadline& deadline) {
     throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
   }
   return view_;
+}
+
+void RangeCalls::wait_for_others_to_leave(const Deadline& deadline) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, deadline.time_point(), [this] {
+    return (view_.term > 0 && view_.workers.size() <= 1) || failure_ != nullptr;
+  });
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+  if (view_.workers.size() <= 1) return;
+  std::vector<int> ranks;
+  for (const WorkerView& worker : view_.workers) ranks.push_back(worker.rank);
+  throw_error<TimeoutError>("workers {} have not all left but one", fmt::join(ranks, ", "));
 }
 
 Timestamp RangeCalls::begin(std::size_t calls) {
@@ -115,19 +128,19 @@ void RangeCalls::send(Timestamp timestamp, std::shared_ptr<RangeCall> call) {
 // Sends it to the primary of its range as the newest view has it.
 void RangeCalls::try_now(const SentPtr& sent, bool may_connect) {
   const bool again = sent->push_again;
-  const RangeCall& call = again ? *sent->call->push : *sent->call;
-  RangeRequest header = call.header;
+  RangeCall& call = again ? *sent->call->push : *sent->call;
   ServerId server = kNobody;
   {
     const std::lock_guard lock(mutex_);
-    if (view_.term > 0) server = view_.ranges[header.range].primary;
-    header.term = view_.term;
+    if (view_.term > 0) server = view_.ranges[call.header.range].primary;
+    call.header.term = view_.term;
   }
   const std::shared_ptr<RpcClient> client =
       may_connect ? peers_.connect(server) : peers_.connected(server);
   if (client == nullptr) return this->again(sent, may_connect ? kLater : Milliseconds(0), 0);
+  if (call.pack && !client->shares_memory()) std::exchange(call.pack, nullptr)(call);
   RpcCall rpc{.method = static_cast<std::uint32_t>(call.method),
-              .header = encode(header),
+              .header = encode(call.header),
               .payload = {},
               .reply_space = call.reply_space,
               .priority = call.priority,
@@ -190,17 +203,19 @@ void RangeCalls::again(const SentPtr& sent, Milliseconds pause, Term term) {
     sent->term = term;
     waiting_.push_back(sent);
   }
-  changed_.notify_all();
+  work_.notify_all();
 }
 
 void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
   SentPtr next;
+  bool done = false;
   {
     const std::lock_guard lock(mutex_);
     const auto found = progress_.find(sent->timestamp);
     if (found != progress_.end()) {
       if (error != nullptr && found->second.error == nullptr) found->second.error = error;
-      if (--found->second.left == 0 && found->second.error == nullptr) progress_.erase(found);
+      done = --found->second.left == 0 || error != nullptr;
+      if (found->second.left == 0 && found->second.error == nullptr) progress_.erase(found);
     }
     if (in_order(*sent->call)) {
       std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
@@ -208,7 +223,7 @@ void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
       if (!queue.empty()) next = queue.front();
     }
   }
-  changed_.notify_all();
+  if (done) changed_.notify_all();
   if (next != nullptr) try_now(next, false);
 }
 
@@ -244,7 +259,7 @@ void RangeCalls::give_up(const SentPtr& sent) {
              std::chrono::duration<double>(timeout_).count(), peers_.describe(server), awaited))));
 }
 
-void RangeCalls::work() {
+void RangeCalls::send_again() {
   std::unique_lock lock(mutex_);
   while (!closing_) {
     const auto now = Deadline::Clock::now();
@@ -263,7 +278,7 @@ void RangeCalls::work() {
       for (const SentPtr& sent : waiting_) {
         if (sent->term <= view_.term) until = std::min(until, sent->not_before);
       }
-      changed_.wait_until(lock, until);
+      work_.wait_until(lock, until);
       continue;
     }
     lock.unlock();

@@ -39,8 +39,11 @@ struct RangeCall {
   BufferPool::Buffer memory;  // of payload or reply_space, where they are the call's own
   // The answer was kDone or kSummed; on a thread of the connection's. May be null.
   std::function<void(const RangeReply&, std::size_t payload_bytes)> done;
+  // Set where payload and reply_space are memory of which the server uses parts in place: makes it
+  // another call of the same effect, for a server that does not share the memory.
+  std::function<void(RangeCall&)> pack;
   // A commit's push, to be sent again where its sum was lost.
-  std::shared_ptr<const RangeCall> push;
+  std::shared_ptr<RangeCall> push;
 };
 
 // Any thread may call any function.
@@ -54,6 +57,8 @@ class RangeCalls {
   void fail(std::exception_ptr error);
   // Blocks until there is a view. Throws TimeoutError, or what fail() was given.
   View wait_for_view(const Deadline& deadline);
+  // Blocks until one worker at most is in the view. Throws the same.
+  void wait_for_others_to_leave(const Deadline& deadline);
 
   // A timestamp for calls that are sent together, of which there are so many.
   Timestamp begin(std::size_t calls);
@@ -85,13 +90,14 @@ class RangeCalls {
   void again(const SentPtr& sent, std::chrono::milliseconds pause, Term term);
   void finish(const SentPtr& sent, std::exception_ptr error);
   void give_up(const SentPtr& sent);
-  void work();
+  void send_again();
 
   PeerClients& peers_;
   const std::chrono::milliseconds timeout_;
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;  // for who waits: a timestamp is done, the view, the failure
+  std::condition_variable work_;     // for the thread: there is something to send again
   // Guarded by mutex_.
   View view_;
   std::exception_ptr failure_;

@@ -90,13 +90,14 @@ void RangeHost::refuse(RpcRequest& request, std::uint32_t status, const std::str
 
 void RangeHost::check_request(Method method, const RangeRequest& header,
                               const RpcRequest& request) const {
-  if (header.empty || method == Method::kCommit || method == Method::kEnter) return;
-  if (method == Method::kPush) storage_->check({request.payload(), header.codec});
+  if (method == Method::kCommit || method == Method::kEnter) return;
+  const Contribution contribution{request.payload(), header.codec, header.lists};
+  if (method == Method::kPush && !header.empty) storage_->check(contribution);
   if (method == Method::kPush && !header.then_read) return;
   if (method == Method::kInit || method == Method::kSnapshot) return;
-  if (storage_->read_bytes(request.payload()) > request.reply_room()) {
-    throw_error<ProtocolError>("{} bytes of values are wanted, in room for {}",
-                               storage_->read_bytes(request.payload()), request.reply_room());
+  if (const std::size_t bytes = storage_->read_bytes(contribution); bytes > request.reply_room()) {
+    throw_error<ProtocolError>("{} bytes of values are wanted, in room for {}", bytes,
+                               request.reply_room());
   }
 }
 
@@ -247,13 +248,14 @@ RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) 
     add_all(sum.extras, open.header.extras);
     if (open.header.empty) continue;
     sum.weight += open.header.weight;
-    contributions.push_back({open.request.payload(), open.header.codec});
+    contributions.push_back({open.request.payload(), open.header.codec, open.header.lists});
   }
   sum.empty = contributions.empty();
   if (sum.empty) return sum;
   const bool as_it_is = contributions.size() == 1 && contributions[0].codec.empty();
   if (as_it_is && !keep) {
     sum.payload = contributions[0].payload;
+    sum.lists = contributions[0].lists;
     return sum;
   }
   sum.payload = storage_->sum(contributions, [&](std::size_t bytes) {
@@ -296,6 +298,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   const RangeRequest& header = open_.at(effect.ticket).header;
   change.memory = std::move(sum.memory);
   change.payload = sum.payload;
+  change.lists = sum.lists;
   change.empty = sum.empty || header.skip;
   if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
   change.scalars = {header.learning_rate,
@@ -315,7 +318,7 @@ void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
   if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
-    storage_->apply(change.payload, change.scalars);
+    storage_->apply({change.payload, {}, change.lists}, change.scalars);
     const std::lock_guard lock(report_mutex_);
     report_.rows = replica_.is_primary() ? storage_->rows() : 0;
     report_.memory_bytes = storage_->memory_bytes();
@@ -329,7 +332,10 @@ void RangeHost::read(Ticket ticket) {
   }
   if (open.method == Method::kEnter) return;
   if (open.method == Method::kSnapshot) return write_snapshot(open);
-  const Bytes request = open.method == Method::kCommit ? Bytes() : open.request.payload();
+  Contribution request;
+  if (open.method != Method::kCommit) {
+    request = {open.request.payload(), {}, open.header.lists};
+  }
   open.read_bytes = storage_->read_bytes(request);
   storage_->read(request, open.request.reply_space(open.read_bytes));
 }

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trireme/comm/rpc/server.h"
@@ -76,6 +77,7 @@ class RangeHost {
     Op op;
     BufferPool::Buffer memory;
     Bytes payload;  // in memory, or in a request that is still open
+    std::string_view lists;  // in a request that is still open
     bool empty = true;
     UpdateScalars scalars;
     double committed_scale = -1;  // RangeReply's
@@ -84,6 +86,7 @@ class RangeHost {
   struct Sum {
     BufferPool::Buffer memory;
     Bytes payload;
+    std::string_view lists;  // in a request that is still open
     bool empty = true;
     double weight = 0;
     std::vector<double> extras;

@@ -72,6 +72,8 @@ class Server::Impl final : public RangeContext {
     link_.close();
     server_.close();
     strands_.stop();
+    // Backups may be at what they were sent last, which they then hold alone.
+    arena_.leave_to_readers();
     peers_.close();
   }
 

@@ -14,10 +14,14 @@
 #include "trireme/ps/dense_codec.h"
 #include "trireme/ps/peer_clients.h"
 #include "trireme/ps/range_calls.h"
+#include "trireme/ps/range_storage.h"
 #include "trireme/ps/row_router.h"
 
 namespace trireme::ps {
 namespace {
+
+// Lists of rows travel in the header of a call.
+constexpr std::size_t kMostListBytes = kRpcHeaderLimit / 2;
 
 std::exception_ptr error_of(LinkEnd end, const std::string& why, const std::string& name) {
   if (end == LinkEnd::kDropped) {
@@ -79,6 +83,8 @@ class Worker::Impl {
     if (link_.begun()) enter();
   }
   ~Impl() {
+    // Servers may be at gradients that count.
+    arena_.leave_to_readers();
     link_.close();
     peers_.close();
     calls_.close();
@@ -233,17 +239,14 @@ class Worker::Impl {
       if (options != nullptr || router->pulls(slice)) asked.push_back(slice);
     }
     const Timestamp timestamp = calls_.begin(asked.size());
+    const Bytes from = in_one_memory<const PushRows>(
+        push, [](const PushRows& rows) { return rows.gradients; });
+    const Bytes to =
+        in_one_memory<const PullRows>(pull, [](const PullRows& rows) { return rows.rows; });
+    const bool in_place = (push.empty() || !from.empty()) && (pull.empty() || !to.empty());
     for (const std::uint32_t slice : asked) {
       const std::size_t range = ranges_.size() + slice;
       auto call = make(options != nullptr ? Method::kPush : Method::kPull, range);
-      const std::size_t request_bytes = router->request_bytes(slice);
-      // Apart by a cache line at least, and in one memory.
-      const std::size_t reply_at = (request_bytes + 63) / 64 * 64;
-      call->memory = buffers_.get(reply_at + router->reply_bytes(slice));
-      const std::span<std::byte> memory = call->memory.bytes();
-      router->write(slice, memory.first(request_bytes));
-      call->payload = memory.first(request_bytes);
-      call->reply_space = memory.subspan(reply_at);
       if (options != nullptr) {
         check_push(range);
         fill(call->header, *options);
@@ -252,16 +255,58 @@ class Worker::Impl {
         call->priority = options->priority;
         last_push_[range] = call;
       }
-      if (router->pulls(slice)) {
-        call->done = [this, router, slice, range, space = call->reply_space](
-                         const RangeReply& reply, std::size_t) {
+      std::string lists;
+      if (in_place) lists = router->lists(slice, from, to);
+      if (lists.empty() || lists.size() > kMostListBytes) {
+        pack(*call, router, slice);
+      } else {
+        call->header.lists = std::move(lists);
+        call->payload = from;
+        // The servers write what is wanted and nothing else.
+        call->reply_space = {const_cast<std::byte*>(to.data()), to.size()};
+        call->done = [this, range](const RangeReply& reply, std::size_t) {
           extras_[range] = reply.extras;
-          router->scatter(slice, space);
         };
+        call->pack = [this, router, slice](RangeCall& packed) { pack(packed, router, slice); };
       }
       calls_.send(timestamp, std::move(call));
     }
     return timestamp;
+  }
+
+  // The memory of allocate() in which all the rows lie; empty: there is none.
+  template <class Rows, class Where>
+  Bytes in_one_memory(std::span<Rows> all, const Where& where) const {
+    if (all.empty()) return {};
+    for (const Bytes memory : memories_) {
+      const auto lies_in = [&](const Rows& rows) {
+        const auto* const begin = reinterpret_cast<const std::byte*>(where(rows));
+        const std::size_t bytes =
+            rows.ids.size() * static_cast<std::size_t>(widths_.at(rows.table)) * sizeof(float);
+        return begin >= memory.data() && begin + bytes <= memory.data() + memory.size();
+      };
+      if (std::all_of(all.begin(), all.end(), lies_in)) return memory;
+    }
+    return {};
+  }
+
+  // Makes it a request whose rows are copied into memory of its own, and out of it.
+  void pack(RangeCall& call, const std::shared_ptr<const RowRouter>& router, std::uint32_t slice) {
+    const std::size_t range = ranges_.size() + slice;
+    const std::size_t request_bytes = router->request_bytes(slice);
+    // Apart by a cache line at least, and in one memory.
+    const std::size_t reply_at = (request_bytes + 63) / 64 * 64;
+    call.memory = buffers_.get(reply_at + router->reply_bytes(slice));
+    const std::span<std::byte> memory = call.memory.bytes();
+    router->write(slice, memory.first(request_bytes));
+    call.header.lists.clear();
+    call.payload = memory.first(request_bytes);
+    call.reply_space = memory.subspan(reply_at);
+    call.done = [this, router, slice, range, space = call.reply_space](const RangeReply& reply,
+                                                                       std::size_t) {
+      extras_[range] = reply.extras;
+      router->scatter(slice, space);
+    };
   }
 
   void end_step() {
@@ -346,6 +391,7 @@ class Worker::Impl {
   BufferPool buffers_;
   SharedBuffer weights_;
   SharedBuffer gradients_;
+  std::vector<Bytes> memories_;         // that allocate() gave
   std::vector<DenseEncoder> encoders_;  // by dense range; none without a codec
 
   std::int64_t clock_ = 0;
@@ -368,7 +414,11 @@ int Worker::rank() const { return impl_->options_.rank; }
 const JobLayout& Worker::layout() const { return impl_->layout_; }
 std::int64_t Worker::clock() const { return impl_->clock_; }
 bool Worker::came_later() const { return impl_->link_.begun(); }
-SharedBuffer Worker::allocate(std::size_t bytes) { return impl_->arena_.allocate(bytes); }
+SharedBuffer Worker::allocate(std::size_t bytes) {
+  SharedBuffer memory = impl_->arena_.allocate(bytes);
+  impl_->memories_.push_back({static_cast<const std::byte*>(memory.data()), memory.bytes()});
+  return memory;
+}
 std::span<float> Worker::weights() { return impl_->weights(); }
 std::span<float> Worker::gradients() { return impl_->gradients(); }
 std::size_t Worker::num_dense_ranges() const { return impl_->ranges_.size(); }
@@ -434,6 +484,9 @@ std::vector<std::string> Worker::save_ranges(const std::vector<std::string>& pat
 }
 std::vector<std::byte> Worker::dense_state(std::size_t range) { return impl_->dense_state(range); }
 ServerReport Worker::report() { return impl_->report(); }
+void Worker::wait_for_others_to_leave() {
+  impl_->calls_.wait_for_others_to_leave(Deadline::after(impl_->options_.timeout));
+}
 void Worker::leave() { impl_->leave(); }
 
 }  // namespace trireme::ps

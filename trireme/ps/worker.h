@@ -103,7 +103,8 @@ class Worker {
   // The job had begun before this worker came: the servers hold weights already.
   bool came_later() const;
 
-  // Memory that servers of this host use in place.
+  // Memory that servers of this host use in place: rows whose gradients all lie in one such memory,
+  // and that are wanted in one, are not copied by this process. It may go when the worker is gone.
   SharedBuffer allocate(std::size_t bytes);
   // The dense buffer: zeros at first, of layout().dense.size elements each.
   std::span<float> weights();
@@ -157,6 +158,10 @@ class Worker {
   // What the servers have seen so far. Blocks.
   ServerReport report();
 
+  // Blocks until no other worker is in the job: they have done their work, or are gone, and one
+  // that came now would be alone. For who has the last word: evaluates, saves. Throws TimeoutError,
+  // which names the ranks that are there still, and what wait() throws.
+  void wait_for_others_to_leave();
   // Done: waits for everything, then tells the coordinator. Idempotent.
   void leave();
 

@@ -3,7 +3,12 @@
 
 #include "trireme/train/parameter_server_job.h"
 
+#include <thread>
+
 #include "trireme/base/error.h"
+#include "trireme/base/log.h"
+#include "trireme/ps/coordinator.h"
+#include "trireme/ps/server.h"
 
 namespace trireme {
 
@@ -20,5 +25,43 @@ ps::WorkerOptions worker_options(const LaunchInfo& info) {
   options.rank = info.rank;
   return options;
 }
+
+class ServedJob::Own {
+ public:
+  Own() : server_({.coordinator_port = coordinator_.port()}), thread_([this] { watch(); }) {}
+  ~Own() {
+    server_.stop();
+    thread_.join();
+  }
+  int port() const { return coordinator_.port(); }
+
+ private:
+  // The worker hears of the server's end by its coordinator's.
+  void watch() {
+    try {
+      server_.wait();
+    } catch (const CommError& error) {
+      log_error("{}", error.what());
+      coordinator_.close();
+    }
+  }
+
+  ps::Coordinator coordinator_{{.servers = 1, .workers = 1}};
+  ps::Server server_;
+  std::thread thread_;
+};
+
+ServedJob::ServedJob() {
+  const LaunchInfo info = launch_info();
+  if (info.launcher == Launcher::kNone && !info.parameter_servers) {
+    own_ = std::make_unique<Own>();
+    worker_.coordinator_port = own_->port();
+    return;
+  }
+  worker_ = worker_options(info);
+  num_workers_ = info.parameter_servers->workers;
+}
+
+ServedJob::~ServedJob() = default;
 
 }  // namespace trireme

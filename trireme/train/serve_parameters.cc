@@ -47,7 +47,7 @@ std::size_t lateness(const std::vector<std::int64_t>& staleness, double share) {
 std::string summary(const ps::ServerReport& report) {
   std::string text = fmt::format("{} updates of ranges", report.updates);
   if (report.memory_bytes > 0) {
-    text += fmt::format(", {} rows of tables, in {} MiB with those of which it is the backup",
+    text += fmt::format(", {} rows; its tables take {} MiB with those that it is the backup of",
                         report.rows, report.memory_bytes >> 20);
   }
   if (!report.staleness.empty()) {

@@ -3,12 +3,15 @@
 
 #include "trireme/train/bench/ps_bench.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <optional>
+#include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -168,6 +171,71 @@ class Ids {
 };
 
 }  // namespace
+
+Fields bench_ps_slow(const PsSlowBenchOptions& options) {
+  const LaunchInfo info = launch_info();
+  const auto world = init();
+  if (world->size() < 2) throw_error<ConfigError>("a slow worker among {}: at least 2", world->size());
+  ps::JobLayout layout;
+  layout.consistency = ps::Consistency::parse(options.consistency);
+  layout.dense.size = (options.elements + kShardBlock - 1) / kShardBlock * kShardBlock;
+  layout.dense.optimizer = {.name = "sgd", .momentum = 0.0};
+  layout.dense.parameters = {{.entry = {"all", {options.elements}, 0, options.elements}}};
+  ps::Worker worker(worker_options(info), layout);
+  if (worker.rank() == 0) worker.wait(worker.init());
+  worker.wait(worker.pull());
+
+  const bool is_slow = worker.rank() + 1 == world->size();
+  const auto step = [&](bool slowed) {
+    const double ms = options.step_ms * (slowed ? options.slowed_times : 1.0);
+    std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(ms));
+    worker.wait(worker.push({.learning_rate = 1e-3, .then_pull = true}));
+    worker.end_step();
+  };
+  // Steps of this worker until the time is over for all: whoever waits for others is let go by
+  // these, who go on until each has seen the end.
+  const auto steps_in_time = [&](bool with_slow) {
+    world->barrier();
+    const auto start = Clock::now();
+    std::int64_t steps = 0;
+    while (ms_since(start) < options.seconds * 1e3) {
+      const bool now = options.slow_steps == 0 || steps % options.period < options.slow_steps;
+      step(with_slow && is_slow && now);
+      ++steps;
+    }
+    // All end with as many steps, so that none waits for one who has stopped.
+    std::int64_t most = steps;
+    world->all_reduce(buffer_of(std::span(&most, 1)), ReduceOp::kMax);
+    for (std::int64_t rest = steps; rest < most; ++rest) {
+      worker.wait(worker.push({.learning_rate = 1e-3}));
+      worker.end_step();
+    }
+    return steps;
+  };
+  step(false);
+  const std::int64_t without = steps_in_time(false);
+  const std::int64_t with = steps_in_time(true);
+  double kept = is_slow ? 0 : static_cast<double>(with) / static_cast<double>(without);
+  world->all_reduce(buffer_of(std::span(&kept, 1)));
+  const ps::ServerReport report = worker.report();
+  std::string waited;
+  for (std::size_t rank = 0; rank < report.waited_for_us.size(); ++rank) {
+    waited += fmt::format("{}{}: {:.0f}", rank == 0 ? "" : ", ", rank,
+                          report.waited_for_us[rank] / 1e3);
+  }
+  Fields fields = {{"bench", "ps slow"},
+                   {"workers", std::int64_t{world->size()}},
+                   {"consistency", options.consistency},
+                   {"slowed_times", options.slowed_times},
+                   {"slow_steps", options.slow_steps},
+                   {"period", options.period},
+                   {"others_keep", kept / (world->size() - 1)},
+                   {"waited_for_ms_by_rank", waited}};
+  world->barrier();
+  worker.leave();
+  world->close();
+  return fields;
+}
 
 Fields bench_ps_sparse(const PsSparseBenchOptions& options) {
   const LaunchInfo info = launch_info();

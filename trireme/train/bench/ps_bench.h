@@ -43,4 +43,19 @@ struct PsSparseBenchOptions {
 // push_pull: rows of one batch are pushed and those of the next are pulled.
 Fields bench_ps_sparse(const PsSparseBenchOptions& options);
 
+struct PsSlowBenchOptions {
+  std::string consistency = "sync";
+  double step_ms = 20;      // what a step takes each worker beside the traffic
+  double slowed_times = 5;  // the last worker's steps take that much longer
+  // It is slow for so many steps of every `period` steps; 0: always.
+  std::int64_t slow_steps = 0;
+  std::int64_t period = 25;
+  std::int64_t elements = 65'536;
+  double seconds = 5;
+};
+
+// What a slow worker costs the others: their steps in the time with it, over those without.
+// "Computing" is sleeping here, so that more workers than cores do not slow each other.
+Fields bench_ps_slow(const PsSlowBenchOptions& options);
+
 }  // namespace trireme
