@@ -6,8 +6,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/cli/fixture.h"
@@ -70,6 +73,14 @@ class ServingJobTest : public ::testing::Test {
     port_ = std::to_string(listener.port);
   }
 
+  void TearDown() override {
+    if (!HasFailure()) return;
+    for (const auto& file : std::filesystem::directory_iterator(folder_.path())) {
+      std::fprintf(stderr, "%s:\n%s\n", file.path().filename().c_str(),
+                   read_text(file.path().string()).c_str());
+    }
+  }
+
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
   std::string gate() const { return path("gate"); }
   void open_gate() const { write_text(gate(), ""); }
@@ -128,8 +139,8 @@ TEST_F(ServingJobTest, AJobByHand) {
                               (rank == 0 ? "400 rows\n" : ""));
   }
   EXPECT_EQ(boss->wait().exit_code, 0) << boss->log();
-  EXPECT_THAT(boss->log(), HasSubstr("coordinator of 2 servers and 3 workers listens at 127.0.0.1:" +
-                                     port_));
+  EXPECT_THAT(boss->log(),
+              HasSubstr("coordinator of 2 servers and 3 workers listens at 127.0.0.1:" + port_));
   EXPECT_THAT(boss->log(), HasSubstr("all workers have done their work"));
   for (const Logged* const one : {first.get(), second.get()}) {
     EXPECT_EQ(const_cast<Logged*>(one)->wait().exit_code, 0) << one->log();
@@ -140,10 +151,9 @@ TEST_F(ServingJobTest, AJobByHand) {
 }
 
 TEST_F(ServingJobTest, UnderALauncher) {
-  const ProgramResult result =
-      run_program({kTrireme, "launch", "--servers", "2", "--workers", "3", "--", TRIREME_PS_WORKER,
-                   "6"},
-                  kPatience);
+  const ProgramResult result = run_program(
+      {kTrireme, "launch", "--servers", "2", "--workers", "3", "--", TRIREME_PS_WORKER, "6"},
+      kPatience);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   for (const char* const line : {"worker 0: as expected after 6 steps\n", "400 rows\n",
                                  "worker 1: as expected", "worker 2: as expected"}) {
