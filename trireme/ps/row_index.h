@@ -22,6 +22,7 @@
 #include <cstdint>
 
 #include "trireme/ps/large_pages.h"
+#include "trireme/ps/prefetch.h"
 
 namespace trireme::ps {
 
@@ -41,7 +42,7 @@ class RowIndex {
   // Asks for the memory that find() reads first.
   void prefetch(std::uint64_t id) const {
     const std::uint64_t hash = hash_of(id);
-    __builtin_prefetch(&home_array(hash).home(hash));
+    prefetch_line(&home_array(hash).home(hash));
   }
 
   // Null where the id is not there. The pointer is good until make_room().
