@@ -57,8 +57,8 @@ class Coordinator::Impl {
     over_.wait_for(lock, time, [this] { return finished_ || !membership_.view().failure.empty(); });
     if (!membership_.view().failure.empty()) throw CommError(membership_.view().failure);
     if (!finished_) return false;
-    // Watchers are answered at once; who is between two questions asks soon, or counts as gone.
-    over_.wait_for(lock, options_.heartbeat, [this] { return participants_.empty(); });
+    // Watchers are answered at once, and servers then end: their connections close.
+    over_.wait_for(lock, kWatchTime, [this] { return participants_.empty(); });
     return true;
   }
 
@@ -89,7 +89,7 @@ class Coordinator::Impl {
     std::optional<RpcRequest> watch;  // waits for news
     Clock::time_point watch_since;
     bool knows_layout = false;
-    bool knows_the_end = false;
+    bool knows_end = false;  // it was told that the job is done
   };
 
   void handle(RpcRequest request) {
@@ -250,8 +250,7 @@ class Coordinator::Impl {
   void answer_all() {
     for (auto& [id, participant] : participants_) answer_if_news(participant);
     // Who has been told that the job is over may go.
-    if (std::erase_if(participants_, [](const auto& entry) { return entry.second.knows_the_end; }) >
-        0) {
+    if (std::erase_if(participants_, [](const auto& entry) { return entry.second.knows_end; }) > 0) {
       over_.notify_all();
     }
   }
@@ -266,7 +265,7 @@ class Coordinator::Impl {
     if (news) message.view = view;
     if (view.term > 0 && !std::exchange(participant.knows_layout, true)) message.layout = layout_;
     participant.heard = Clock::now();
-    participant.knows_the_end = finished_;
+    participant.knows_end = finished_;
     participant.watch->reply(kStatusOk, encode(message));
     participant.watch.reset();
   }
