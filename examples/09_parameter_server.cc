@@ -22,6 +22,7 @@
 #include "examples/support/dlrm.h"
 #include "examples/support/rank_share.h"
 #include "trireme/base/error.h"
+#include "trireme/optim/schedule.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/train/parameter_server_job.h"
 #include "trireme/train/served_tensors.h"
@@ -66,6 +67,9 @@ int main(int argc, char** argv) try {
   // Who died and was started again goes on where the others are.
   for (auto step = worker.clock(); step > 0; --step) clicks.train();
 
+  const trireme::optim::ScheduleConfig schedule = {
+      .learning_rate = 1, .decay = "inverse_sqrt", .warmup_steps = 50};
+
   while (const auto batch = clicks.train()) {
     const auto distinct = distinct_rows(batch->categories);
     const auto rows =
@@ -74,11 +78,12 @@ int main(int argc, char** argv) try {
     const auto loss = torch::binary_cross_entropy_with_logits(
         model(batch->numbers, rows), batch->labels, {}, {}, torch::Reduction::Sum);
     loss.backward();
+    const double rate = learning_rate_at(schedule, worker.clock(), worker.clock() + 1);
     // The servers take the mean over the samples of a step, whoever had them.
     const auto samples = static_cast<double>(batch->labels.size(0));
-    worker.push({.learning_rate = 0.004, .weight = samples, .then_pull = true});
+    worker.push({.learning_rate = 0.008 * rate, .weight = samples, .then_pull = true});
     trireme::push_rows(worker, 0, distinct.ids, row_gradients(rows.grad(), distinct),
-                       {.learning_rate = 0.02,
+                       {.learning_rate = 0.04 * rate,
                         .gradient_scale = layout.consistency.sums ? double(clicks.batch) : samples,
                         .weight = samples});
     worker.wait_all();

@@ -359,13 +359,18 @@ class Worker::Impl {
     for (const ServerView& server : view.servers) {
       const auto client = peers_.connect(server.id);
       if (client == nullptr) continue;
-      const auto one =
-          decode<ServerReport>(client
-                                   ->call({.method = static_cast<std::uint32_t>(Method::kReport),
-                                           .header = {},
-                                           .payload = {},
-                                           .reply_space = {}})
-                                   .header);
+      ServerReport one;
+      try {
+        one = decode<ServerReport>(
+            client
+                ->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                        .header = {},
+                        .payload = {},
+                        .reply_space = {}})
+                .header);
+      } catch (const CommError&) {
+        continue;  // it is lost, and what it had seen
+      }
       all.updates += one.updates;
       all.rows += one.rows;
       all.memory_bytes += one.memory_bytes;

@@ -290,8 +290,7 @@ GradientSum ServedParameters::summed(std::vector<double>& extras) {
   }
   const ps::SumReport& first = worker_->sum(0);
   if (first.extras.size() == extras.size()) extras = first.extras;
-  is_late_ = result.applied_scale.has_value();
-  if (is_late_) {
+  if (result.applied_scale) {
     result.micro_batches = weight_;
     result.norm = std::numeric_limits<double>::quiet_NaN();
   } else {

@@ -131,7 +131,6 @@ class ServedParameters {
   bool has_old_gradients_ = false;
   bool computing_ = false;
   double weight_ = 0;  // of the step
-  bool is_late_ = false;
   StepReport report_;
   double exposed_us_ = 0;
   std::chrono::steady_clock::time_point sent_;
