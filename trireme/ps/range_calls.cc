@@ -100,12 +100,15 @@ void RangeCalls::fail(std::exception_ptr error) {
   changed_.notify_all();
 }
 
-View RangeCalls::wait_for_view(const Deadline& deadline) {
+View RangeCalls::wait_for_view(WorkerId worker, const Deadline& deadline) {
+  const auto has = [&] {
+    return std::any_of(view_.workers.begin(), view_.workers.end(),
+                       [&](const WorkerView& other) { return other.id == worker; });
+  };
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, deadline.time_point(),
-                      [this] { return view_.term > 0 || failure_ != nullptr; });
+  changed_.wait_until(lock, deadline.time_point(), [&] { return has() || failure_ != nullptr; });
   if (failure_ != nullptr) std::rethrow_exception(failure_);
-  if (view_.term == 0) {
+  if (!has()) {
     throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
   }
   return view_;
