@@ -100,12 +100,18 @@ void RangeCalls::fail(std::exception_ptr error) {
   changed_.notify_all();
 }
 
-View RangeCalls::wait_for_view(const Deadline& deadline) {
+View RangeCalls::wait_for_view(const Deadline& deadline, WorkerId member) {
   std::unique_lock lock(mutex_);
+  const auto is_there = [this, member] {
+    return view_.term > 0 &&
+           (member == kNobody ||
+            std::any_of(view_.workers.begin(), view_.workers.end(),
+                        [member](const WorkerView& worker) { return worker.id == member; }));
+  };
   changed_.wait_until(lock, deadline.time_point(),
-                      [this] { return view_.term > 0 || failure_ != nullptr; });
+                      [&] { return is_there() || failure_ != nullptr; });
   if (failure_ != nullptr) std::rethrow_exception(failure_);
-  if (view_.term == 0) {
+  if (!is_there()) {
     throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
   }
   return view_;

@@ -79,7 +79,7 @@ class Worker::Impl {
     link_.start(
         [this](const Announcement& news) { calls_.enter_view(news.view); },
         [this](LinkEnd end, const std::string& why) { calls_.fail(error_of(end, why, name_)); });
-    calls_.wait_for_view(Deadline::after(options.join_timeout));
+    calls_.wait_for_view(Deadline::after(options.join_timeout), link_.id());
     if (link_.begun()) enter();
   }
   ~Impl() {
