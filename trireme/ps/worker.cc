@@ -361,13 +361,13 @@ class Worker::Impl {
       if (client == nullptr) continue;
       ServerReport one;
       try {
-        one = decode<ServerReport>(
-            client
-                ->call({.method = static_cast<std::uint32_t>(Method::kReport),
-                        .header = {},
-                        .payload = {},
-                        .reply_space = {}})
-                .header);
+        one =
+            decode<ServerReport>(client
+                                     ->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                                             .header = {},
+                                             .payload = {},
+                                             .reply_space = {}})
+                                     .header);
       } catch (const CommError&) {
         continue;  // it is lost, and what it had seen
       }
