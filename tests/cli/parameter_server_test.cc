@@ -149,6 +149,26 @@ TEST_F(ParameterServerTest, AServerThatIsKilledCostsNothing) {
   expect_same_run("killed", "whole", 400);
 }
 
+// It is dropped, and another takes its place in the step in which the job is.
+TEST_F(ParameterServerTest, AWorkerThatIsKilledComesBack) {
+  std::vector<std::string> command = {kTrireme, "launch",     "--servers", "1", "-n",
+                                      "2",      "--restarts", "1",         "--"};
+  for (const std::string& word :
+       train_command("killed", {"train.steps=3000", "evaluation.every=0", "checkpoint.every=0"})) {
+    command.push_back(word);
+  }
+  Program program(command);
+  await([&] { return lines_of_metrics("killed") > 20; });
+  const pid_t worker = child_with(program.pid(), "TRIREME_RANK=1");
+  ASSERT_GT(worker, 0);
+  ASSERT_EQ(::kill(worker, SIGKILL), 0);
+  const ProgramResult result = program.wait(std::chrono::seconds(100));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(losses("killed").size(), 3000U) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("worker 1 has been started again"));
+  EXPECT_THAT(result.err, ::testing::Not(HasSubstr("error: "))) << "the new one joins";
+}
+
 TEST_F(ParameterServerTest, RefusesWhatServersCannotDo) {
   const auto refused = [this](const std::vector<std::string>& options,
                               const std::vector<std::string>& words) {

@@ -250,7 +250,8 @@ class Coordinator::Impl {
   void answer_all() {
     for (auto& [id, participant] : participants_) answer_if_news(participant);
     // Who has been told that the job is over may go.
-    if (std::erase_if(participants_, [](const auto& entry) { return entry.second.knows_end; }) > 0) {
+    if (std::erase_if(participants_, [](const auto& entry) { return entry.second.knows_end; }) >
+        0) {
       over_.notify_all();
     }
   }

@@ -100,15 +100,18 @@ void RangeCalls::fail(std::exception_ptr error) {
   changed_.notify_all();
 }
 
-View RangeCalls::wait_for_view(WorkerId worker, const Deadline& deadline) {
-  const auto has = [&] {
-    return std::any_of(view_.workers.begin(), view_.workers.end(),
-                       [&](const WorkerView& other) { return other.id == worker; });
-  };
+View RangeCalls::wait_for_view(const Deadline& deadline, WorkerId member) {
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, deadline.time_point(), [&] { return has() || failure_ != nullptr; });
+  const auto is_there = [this, member] {
+    return view_.term > 0 &&
+           (member == kNobody ||
+            std::any_of(view_.workers.begin(), view_.workers.end(),
+                        [member](const WorkerView& worker) { return worker.id == member; }));
+  };
+  changed_.wait_until(lock, deadline.time_point(),
+                      [&] { return is_there() || failure_ != nullptr; });
   if (failure_ != nullptr) std::rethrow_exception(failure_);
-  if (!has()) {
+  if (!is_there()) {
     throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
   }
   return view_;

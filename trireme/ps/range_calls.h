@@ -55,9 +55,9 @@ class RangeCalls {
   void enter_view(const View& view);
   // Everything under way, and everything that is sent later, ends with this error.
   void fail(std::exception_ptr error);
-  // Blocks until there is a view with this worker: one that joins later sees the others' first.
-  // Throws TimeoutError, or what fail() was given.
-  View wait_for_view(WorkerId worker, const Deadline& deadline);
+  // Blocks until there is a view, with this worker in it: the coordinator may still give one of
+  // before a worker came. kNobody: any. Throws TimeoutError, or what fail() was given.
+  View wait_for_view(const Deadline& deadline, WorkerId member = kNobody);
   // Blocks until one worker at most is in the view. Throws the same.
   void wait_for_others_to_leave(const Deadline& deadline);
 

@@ -79,7 +79,7 @@ class Worker::Impl {
     link_.start(
         [this](const Announcement& news) { calls_.enter_view(news.view); },
         [this](LinkEnd end, const std::string& why) { calls_.fail(error_of(end, why, name_)); });
-    calls_.wait_for_view(link_.id(), Deadline::after(options.join_timeout));
+    calls_.wait_for_view(Deadline::after(options.join_timeout), link_.id());
     if (link_.begun()) enter();
   }
   ~Impl() {
@@ -355,19 +355,19 @@ class Worker::Impl {
 
   ServerReport report() {
     ServerReport all;
-    const View view = calls_.wait_for_view(link_.id(), Deadline::after(options_.timeout));
+    const View view = calls_.wait_for_view(Deadline::after(options_.timeout));
     for (const ServerView& server : view.servers) {
       const auto client = peers_.connect(server.id);
       if (client == nullptr) continue;
       ServerReport one;
       try {
-        one = decode<ServerReport>(
-            client
-                ->call({.method = static_cast<std::uint32_t>(Method::kReport),
-                        .header = {},
-                        .payload = {},
-                        .reply_space = {}})
-                .header);
+        one =
+            decode<ServerReport>(client
+                                     ->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                                             .header = {},
+                                             .payload = {},
+                                             .reply_space = {}})
+                                     .header);
       } catch (const CommError&) {
         continue;  // it is lost, and what it had seen
       }

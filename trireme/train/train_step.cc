@@ -55,8 +55,8 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   stats.stop = losses_.back() > 0;
   if (sum.applied_scale) {
     // Another worker has judged this step, of which not all is known here.
-    stats.verdict = *sum.applied_scale > 0 ? optim::StepVerdict::kApply
-                                           : optim::StepVerdict::kNonFinite;
+    stats.verdict =
+        *sum.applied_scale > 0 ? optim::StepVerdict::kApply : optim::StepVerdict::kNonFinite;
   } else {
     stats.verdict = guard_.judge(step, stats.loss, stats.gradient_norm);
   }
