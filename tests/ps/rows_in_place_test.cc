@@ -26,7 +26,8 @@ JobLayout two_tables(const Consistency& consistency) {
   narrow.width = 3;
   wide.name = "wide";
   wide.width = 21;
-  for (SparseTableConfig* table : {&narrow, &wide}) table->optimizer = {.name = "sgd", .momentum = 0};
+  for (SparseTableConfig* table : {&narrow, &wide})
+    table->optimizer = {.name = "sgd", .momentum = 0};
   JobLayout layout;
   layout.consistency = consistency;
   layout.sparse = {.tables = {narrow, wide}, .slices = 5, .seed = 3};
@@ -146,7 +147,8 @@ TEST(RowsInPlace, DamagedListsAreRefusedOrStayInTheirMemory) {
       for (const TableRows& rows : parse_lists(lists, memory, widths)) {
         const std::int64_t width = widths.at(rows.table);
         for (const std::uint32_t place : rows.push_places) {
-          const auto* const end = reinterpret_cast<const std::byte*>(rows.rows + (place + 1) * width);
+          const auto* const end =
+              reinterpret_cast<const std::byte*>(rows.rows + (place + 1) * width);
           ASSERT_LE(end, memory.data() + memory.size()) << i;
         }
         for (const std::uint32_t place : rows.pull_places) {

@@ -4,6 +4,8 @@
 #include "tests/ps/training.h"
 
 #include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <cmath>
@@ -212,6 +214,23 @@ bool operator==(const Values& left, const Values& right) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
   };
   return same(left.weights, right.weights) && same(left.rows, right.rows);
+}
+
+std::string hash_of(const Values& values) {
+  const auto bytes = [](const std::vector<float>& floats) { return floats.size() * sizeof(float); };
+  return fmt::format("{:016x} {:016x}", XXH3_64bits(values.weights.data(), bytes(values.weights)),
+                     XXH3_64bits(values.rows.data(), bytes(values.rows)));
+}
+
+JobLayout layout_of_style(const std::string& style) {
+  JobLayout layout = mixed_layout();
+  layout.two_phases = style == "two_phases";
+  return layout;
+}
+
+Script script_of_style(const std::string& style, std::int64_t steps) {
+  return {.style = style == "by_range" ? Script::Style::kByRange : Script::Style::kWhole,
+          .steps = steps};
 }
 
 void begin(Worker& worker) {

@@ -51,6 +51,12 @@ struct Values {
 // Bit for bit.
 bool operator==(const Values& left, const Values& right);
 
+// For processes of one job.
+std::string hash_of(const Values& values);
+// Of "whole", "by_range" and "two_phases": mixed_layout(), and how to train it.
+JobLayout layout_of_style(const std::string& style);
+Script script_of_style(const std::string& style, std::int64_t steps);
+
 // The first values come from rank 0.
 void begin(Worker& worker);
 // From the worker's step on; then what there is after all of them. Where the layout has two phases

@@ -63,9 +63,7 @@ void add_bench_ps(CLI::App& bench, Action& action) {
   command->add_option("--period", slow->period, "steps")->capture_default_str();
   command->add_option("--seconds", slow->seconds, "timed, with and without")->capture_default_str();
   command->add_flag("--json", *json, "one JSON object instead of a table");
-  command->callback([=, &action] {
-    action = [=] { return print(bench_ps_slow(*slow), *json); };
-  });
+  command->callback([=, &action] { action = [=] { return print(bench_ps_slow(*slow), *json); }; });
 
   auto sparse = std::make_shared<PsSparseBenchOptions>();
   command = ps->add_subcommand("sparse", "rows of an embedding table pushed and pulled");

@@ -89,6 +89,7 @@ class Coordinator::Impl {
     std::optional<RpcRequest> watch;  // waits for news
     Clock::time_point watch_since;
     bool knows_layout = false;
+    bool knows_end = false;  // it was told that the job is done
   };
 
   void handle(RpcRequest request) {
@@ -249,8 +250,8 @@ class Coordinator::Impl {
   void answer_all() {
     for (auto& [id, participant] : participants_) answer_if_news(participant);
     // Who has been told that the job is over may go.
-    if (finished_ &&
-        std::erase_if(participants_, [](const auto& entry) { return !entry.second.watch; }) > 0) {
+    if (std::erase_if(participants_, [](const auto& entry) { return entry.second.knows_end; }) >
+        0) {
       over_.notify_all();
     }
   }
@@ -265,6 +266,7 @@ class Coordinator::Impl {
     if (news) message.view = view;
     if (view.term > 0 && !std::exchange(participant.knows_layout, true)) message.layout = layout_;
     participant.heard = Clock::now();
+    participant.knows_end = finished_;
     participant.watch->reply(kStatusOk, encode(message));
     participant.watch.reset();
   }

@@ -61,12 +61,35 @@ void RangeCalls::close() {
 
 void RangeCalls::enter_view(const View& view) {
   peers_.enter_view(view.servers);
+  std::vector<SentPtr> lost;
   {
     const std::lock_guard lock(mutex_);
     if (view.term > view_.term) view_ = view;
+    lost = lost_sums();
   }
   changed_.notify_all();
   work_.notify_all();
+  for (const SentPtr& sent : lost) again(sent, Milliseconds(0), 0);
+}
+
+// Pushes to be sent again, as the first of their range. Where there is another, that is a commit or
+// a push, which sends the one before it when need be.
+std::vector<RangeCalls::SentPtr> RangeCalls::lost_sums() {
+  std::vector<SentPtr> lost;
+  for (auto& [range, summed] : summed_) {
+    std::deque<SentPtr>& queue = in_order_[range];
+    if (summed.term >= view_.term || !queue.empty()) continue;
+    summed.term = view_.term;
+    queue.push_back(std::make_shared<Sent>(
+        Sent{summed.push, 0, Deadline::after(timeout_), false, true, {}, 0}));
+    lost.push_back(queue.back());
+  }
+  return lost;
+}
+
+void RangeCalls::remember_sum(const SentPtr& sent, Term term) {
+  const std::lock_guard lock(mutex_);
+  summed_[sent->call->header.range] = {sent->call, term};
 }
 
 void RangeCalls::fail(std::exception_ptr error) {
@@ -77,12 +100,18 @@ void RangeCalls::fail(std::exception_ptr error) {
   changed_.notify_all();
 }
 
-View RangeCalls::wait_for_view(const Deadline& deadline) {
+View RangeCalls::wait_for_view(const Deadline& deadline, WorkerId member) {
   std::unique_lock lock(mutex_);
+  const auto is_there = [this, member] {
+    return view_.term > 0 &&
+           (member == kNobody ||
+            std::any_of(view_.workers.begin(), view_.workers.end(),
+                        [member](const WorkerView& worker) { return worker.id == member; }));
+  };
   changed_.wait_until(lock, deadline.time_point(),
-                      [this] { return view_.term > 0 || failure_ != nullptr; });
+                      [&] { return is_there() || failure_ != nullptr; });
   if (failure_ != nullptr) std::rethrow_exception(failure_);
-  if (view_.term == 0) {
+  if (!is_there()) {
     throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
   }
   return view_;
@@ -115,7 +144,7 @@ bool RangeCalls::in_order(const RangeCall& call) {
 
 void RangeCalls::send(Timestamp timestamp, std::shared_ptr<RangeCall> call) {
   const auto sent = std::make_shared<Sent>(
-      Sent{std::move(call), timestamp, Deadline::after(timeout_), false, {}, 0});
+      Sent{std::move(call), timestamp, Deadline::after(timeout_), false, false, {}, 0});
   if (in_order(*sent->call)) {
     const std::lock_guard lock(mutex_);
     std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
@@ -171,14 +200,16 @@ void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
         sent->push_again = false;
         return try_now(sent, false);
       }
-      [[fallthrough]];
+      remember_sum(sent, header.term);
+      if (sent->call->done && !sent->repeated) sent->call->done(header, reply.payload_bytes);
+      return finish(sent, nullptr);
     case Answer::kDone:
       if (sent->push_again) {
         // The step was applied before its sum was lost from sight.
         sent->push_again = false;
         return try_now(sent, false);
       }
-      if (sent->call->done) sent->call->done(header, reply.payload_bytes);
+      if (sent->call->done && !sent->repeated) sent->call->done(header, reply.payload_bytes);
       return finish(sent, nullptr);
     case Answer::kRetry:
       if (sent->call->method == Method::kCommit && sent->call->push != nullptr) {
@@ -189,7 +220,10 @@ void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
       return finish(sent, std::make_exception_ptr(PeerLostError(
                               -1, "this worker was taken for gone and dropped from the job")));
     case Answer::kOutOfOrder:
-      break;
+      // The step before is summed, and another worker's commit() is yet to come.
+      if (sent->call->method != Method::kPush || sent->call->push == nullptr) break;
+      sent->push_again = true;
+      return again(sent, kSoon, 0);
   }
   finish(sent, std::make_exception_ptr(InternalError(fmt::format(
                    "{} of range {} in step {} is out of order", name_of(sent->call->method),
@@ -208,6 +242,7 @@ void RangeCalls::again(const SentPtr& sent, Milliseconds pause, Term term) {
 
 void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
   SentPtr next;
+  std::vector<SentPtr> lost;
   bool done = false;
   {
     const std::lock_guard lock(mutex_);
@@ -221,10 +256,14 @@ void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
       std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
       queue.pop_front();
       if (!queue.empty()) next = queue.front();
+      if (sent->call->method == Method::kCommit) summed_.erase(sent->call->header.range);
+      if (sent->call->method == Method::kPush) sent->call->push = nullptr;
+      lost = lost_sums();
     }
   }
   if (done) changed_.notify_all();
   if (next != nullptr) try_now(next, false);
+  for (const SentPtr& push : lost) again(push, Milliseconds(0), 0);
 }
 
 // The deadline has passed. The server says for whom it waits.

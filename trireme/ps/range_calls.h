@@ -42,7 +42,7 @@ struct RangeCall {
   // Set where payload and reply_space are memory of which the server uses parts in place: makes it
   // another call of the same effect, for a server that does not share the memory.
   std::function<void(RangeCall&)> pack;
-  // A commit's push, to be sent again where its sum was lost.
+  // Two phases: the push before this commit or push, to be sent again where its sum was lost.
   std::shared_ptr<RangeCall> push;
 };
 
@@ -55,8 +55,9 @@ class RangeCalls {
   void enter_view(const View& view);
   // Everything under way, and everything that is sent later, ends with this error.
   void fail(std::exception_ptr error);
-  // Blocks until there is a view. Throws TimeoutError, or what fail() was given.
-  View wait_for_view(const Deadline& deadline);
+  // Blocks until there is a view, with this worker in it: the coordinator may still give one of
+  // before a worker came. kNobody: any. Throws TimeoutError, or what fail() was given.
+  View wait_for_view(const Deadline& deadline, WorkerId member = kNobody);
   // Blocks until one worker at most is in the view. Throws the same.
   void wait_for_others_to_leave(const Deadline& deadline);
 
@@ -73,7 +74,8 @@ class RangeCalls {
     std::shared_ptr<RangeCall> call;
     Timestamp timestamp = 0;
     Deadline deadline;
-    bool push_again = false;  // a commit whose push is sent first
+    bool push_again = false;  // the push before it is sent first
+    bool repeated = false;    // its answer is known, and no one waits for it
     // When to try again, and in which term at least.
     Deadline::Clock::time_point not_before;
     Term term = 0;
@@ -90,6 +92,8 @@ class RangeCalls {
   void again(const SentPtr& sent, std::chrono::milliseconds pause, Term term);
   void finish(const SentPtr& sent, std::exception_ptr error);
   void give_up(const SentPtr& sent);
+  void remember_sum(const SentPtr& sent, Term term);
+  std::vector<SentPtr> lost_sums();
   void send_again();
 
   PeerClients& peers_;
@@ -104,7 +108,14 @@ class RangeCalls {
   std::map<Timestamp, Progress> progress_;  // not done, or with an error
   Timestamp next_ = 1;
   std::map<std::uint32_t, std::deque<SentPtr>> in_order_;  // by range; the first is under way
-  std::vector<SentPtr> waiting_;                           // to be sent again
+  // Two phases, by range: pushes that are summed and not applied, and the term of their sum. With
+  // each new view the sum is lost, and another worker may wait for it where its own push was lost.
+  struct Summed {
+    std::shared_ptr<RangeCall> push;
+    Term term = 0;
+  };
+  std::map<std::uint32_t, Summed> summed_;
+  std::vector<SentPtr> waiting_;  // to be sent again
   bool closing_ = false;
   std::thread thread_;
 };

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kStatePartBytes = std::size_t{64} << 20;
 constexpr std::size_t kMostStaleness = 256;
+constexpr Ticket kNoTicket = 0;  // of what the range does by itself
 
 double now_us() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -179,6 +180,23 @@ bool RangeHost::collect_state(const Replication& header, Bytes part) {
 // Effects
 
 void RangeHost::perform() {
+  perform_effects();
+  while (std::exchange(applies_nothing_, false)) {
+    const std::int64_t step = replica_.slowest_clock();
+    for (const Member& member : std::vector<Member>(replica_.state().members)) {
+      if (member.clock == step)
+        replica_.commit(kNoTicket, {member.worker, step}, false, replica_.term());
+    }
+    perform_effects();
+  }
+  if (layout_.consistency.bound == Consistency::kUnbounded) return;
+  std::vector<int> awaited;
+  if (!open_.empty()) awaited = replica_.awaited_ranks();
+  const std::lock_guard lock(report_mutex_);
+  report_.awaited.assign(awaited.begin(), awaited.end());
+}
+
+void RangeHost::perform_effects() {
   for (std::vector<Effect> effects = replica_.take_effects(); !effects.empty();
        effects = replica_.take_effects()) {
     for (std::size_t i = 0; i < effects.size(); ++i) {
@@ -200,11 +218,6 @@ void RangeHost::perform() {
       }
     }
   }
-  if (!layout_.consistency.sums) return;
-  std::vector<int> awaited;
-  if (!open_.empty()) awaited = replica_.awaited_ranks();
-  const std::lock_guard lock(report_mutex_);
-  report_.awaited.assign(awaited.begin(), awaited.end());
 }
 
 void RangeHost::perform_one(const Effect& effect) {
@@ -212,6 +225,7 @@ void RangeHost::perform_one(const Effect& effect) {
     case Effect::Kind::kSum:
       count_wait(effect.tickets);
       sum_ = sum_of(effect.tickets, true);
+      applies_nothing_ = sum_.empty;
       if (!sum_.empty) sum_.block_sums = storage_->block_sums(sum_.payload);
       return;
     case Effect::Kind::kRead:
@@ -295,14 +309,17 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
     if (layout_.consistency.sums) count_wait(effect.tickets);
     sum = sum_of(effect.tickets, keep);
   }
-  const RangeRequest& header = open_.at(effect.ticket).header;
   change.memory = std::move(sum.memory);
   change.payload = sum.payload;
   change.lists = sum.lists;
-  change.empty = sum.empty || header.skip;
-  if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
-  change.scalars = {header.learning_rate,
-                    header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
+  change.empty = sum.empty;
+  if (effect.ticket != kNoTicket) {
+    const RangeRequest& header = open_.at(effect.ticket).header;
+    change.empty = sum.empty || header.skip;
+    if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
+    change.scalars = {header.learning_rate,
+                      header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
+  }
   last_extras_ = std::move(sum.extras);
   const std::lock_guard lock(report_mutex_);
   ++report_.updates;

@@ -76,7 +76,7 @@ class RangeHost {
   struct Change {
     Op op;
     BufferPool::Buffer memory;
-    Bytes payload;  // in memory, or in a request that is still open
+    Bytes payload;           // in memory, or in a request that is still open
     std::string_view lists;  // in a request that is still open
     bool empty = true;
     UpdateScalars scalars;
@@ -102,6 +102,7 @@ class RangeHost {
   void take_replication(Method method, const Replication& header, RpcRequest request);
   bool collect_state(const Replication& header, Bytes part);
   void perform();
+  void perform_effects();
   void perform_one(const Effect& effect);
   Sum sum_of(const std::vector<Ticket>& tickets, bool keep);
   Change change_of(const Effect& effect);
@@ -128,6 +129,7 @@ class RangeHost {
   std::vector<Open> early_;  // of a term that this server has not entered yet
   Ticket next_ticket_ = 1;
   Sum sum_;
+  bool applies_nothing_ = false;  // nobody contributed to the sum: no one need commit() it
   std::vector<double> last_extras_;
   double committed_scale_ = -1;         // of the last update
   std::map<std::int64_t, Change> log_;  // by position: what the backup may still need

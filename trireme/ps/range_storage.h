@@ -31,7 +31,7 @@ struct UpdateScalars {
 // What a worker pushes, or wants to read.
 struct Contribution {
   Bytes payload;
-  std::string codec = {};      // of a dense gradient; empty: f32
+  std::string codec = {};       // of a dense gradient; empty: f32
   std::string_view lists = {};  // of rows that are used in place (row_request.h)
 };
 

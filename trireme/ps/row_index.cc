@@ -13,7 +13,7 @@ namespace {
 constexpr int kLog2FirstPlaces = 8;  // a page
 
 // Places moved for each new id. Growth begins with 5/8 of n places taken, and ends n/16 ids later
-// at the most: the new array is a third full then.
+// at the most, with a third of the new array taken; the old one is never fuller than 11/16.
 constexpr std::uint64_t kMovedForEach = 16;
 
 constexpr std::uint64_t most_taken(std::uint64_t places) { return places / 8 * 5; }
@@ -28,13 +28,9 @@ RowIndex::Array::Array(int log2_places)
 
 RowIndex::RowIndex() : now_(kLog2FirstPlaces) {}
 
-RowIndex::Slot* RowIndex::find_among_new(std::uint64_t hash, std::uint64_t id) const {
-  Slot* const slot = now_.probe(hash, id);
-  return slot->taken() ? slot : nullptr;
-}
-
 RowIndex::Slot* RowIndex::insert(std::uint64_t id, std::uint32_t row) {
-  Slot* const slot = now_.probe(hash_of(id), id);
+  const std::uint64_t hash = hash_of(id);
+  Slot* const slot = home_array(hash).probe(hash, id);
   *slot = {.id = id, .row_above = row + 1, .steps = 0};
   ++taken_;
   return slot;
@@ -57,17 +53,23 @@ void RowIndex::begin_growth() {
   moved_ = 0;
 }
 
-// Goes on after that many places at the next free one, where no id's way leads across.
+// Goes on after that many places to the next free one: no id whose home is before it lies behind
+// it. Old places stay as they are when they are moved, so that the way to ids whose homes are the
+// last of the circle may lead across its beginning; these ids are taken over at the end.
 void RowIndex::move(std::uint64_t places) {
   const std::uint64_t wanted = moved_ + places;
-  while (moved_ <= old_.mask) {
-    const Slot& slot = old_.slots[(first_ + moved_) & old_.mask];
-    if (slot.taken()) {
-      *now_.probe(hash_of(slot.id), slot.id) = slot;
-    } else if (moved_ >= wanted) {
-      return;
+  for (; moved_ <= old_.mask; ++moved_) {
+    const Slot& slot = old_place(moved_);
+    if (!slot.taken()) {
+      if (moved_ >= wanted) return;
+      continue;
     }
-    ++moved_;
+    const std::uint64_t hash = hash_of(slot.id);
+    if (old_distance(hash) <= moved_) take_over(slot, hash);
+  }
+  for (std::uint64_t at = 0; old_place(at).taken(); ++at) {
+    const std::uint64_t hash = hash_of(old_place(at).id);
+    if (old_distance(hash) > at) take_over(old_place(at), hash);
   }
   old_ = Array();
 }

@@ -13,15 +13,15 @@
 //
 //   old:  first | moved ... | cursor: not moved yet ... | first
 //
-// whose two borders are free places. So an id with a home in the moved part is in the new array
-// alone; another one is in the old array or, if it came after growth began, in the new one. The old
-// array takes no new ids. Neighbours in the old array are neighbours in the new one: moving reads
-// and writes memory in order.
+// that begins and ends at what was a free place: ids with a home in it are in the new array, all
+// others in the old one, and new ids follow their homes. Neighbours in the old array are neighbours
+// in the new one: moving reads and writes memory in order, and touches new pages one by one.
 #pragma once
 
 #include <cstdint>
 
 #include "trireme/ps/large_pages.h"
+#include "trireme/ps/prefetch.h"
 
 namespace trireme::ps {
 
@@ -41,16 +41,14 @@ class RowIndex {
   // Asks for the memory that find() reads first.
   void prefetch(std::uint64_t id) const {
     const std::uint64_t hash = hash_of(id);
-    __builtin_prefetch(&home_array(hash).home(hash));
+    prefetch_line(&home_array(hash).home(hash));
   }
 
   // Null where the id is not there. The pointer is good until make_room().
   Slot* find(std::uint64_t id) const {
     const std::uint64_t hash = hash_of(id);
-    const Array& array = home_array(hash);
-    Slot* const slot = array.probe(hash, id);
-    if (slot->taken()) return slot;
-    return &array == &now_ ? nullptr : find_among_new(hash, id);
+    Slot* const slot = home_array(hash).probe(hash, id);
+    return slot->taken() ? slot : nullptr;
   }
 
   // Before each insert(), for as many as will be inserted before the next call. Grows the index,
@@ -89,15 +87,22 @@ class RowIndex {
     }
   };
 
-  // Where an id with this hash is looked for first.
+  // Where an id with this hash is, or would be.
   const Array& home_array(std::uint64_t hash) const {
     if (old_.slots == nullptr) [[likely]]
       return now_;
-    return ((old_.home_of(hash) - first_) & old_.mask) < moved_ ? now_ : old_;
+    return old_distance(hash) < moved_ ? now_ : old_;
   }
-  Slot* find_among_new(std::uint64_t hash, std::uint64_t id) const;
+  // Of its home in the old array, from first_ on.
+  std::uint64_t old_distance(std::uint64_t hash) const {
+    return (old_.home_of(hash) - first_) & old_.mask;
+  }
+  const Slot& old_place(std::uint64_t distance) const {
+    return old_.slots[(first_ + distance) & old_.mask];
+  }
   void begin_growth();
   void move(std::uint64_t places);
+  void take_over(const Slot& slot, std::uint64_t hash) { *now_.probe(hash, slot.id) = slot; }
 
   Array now_;
   std::uint64_t taken_ = 0;  // ids, in both arrays

@@ -88,8 +88,8 @@ std::vector<TableRows> parse_rows(std::span<const std::byte> payload,
   std::vector<TableRows> tables;
   for (const Front& front : fronts) {
     const std::int64_t width = widths[front.table];
-    TableRows rows{.table = front.table, .push_ids = {}, .pull_ids = {}, .push_places = {},
-                   .pull_places = {}};
+    TableRows rows{
+        .table = front.table, .push_ids = {}, .pull_ids = {}, .push_places = {}, .pull_places = {}};
     rows.push_ids = ids_at(cutter.take(front.pushed, kWord), front.pushed);
     if (front.pushed > cutter.left()) throw_error<ProtocolError>("{} rows too many", front.pushed);
     rows.rows = reinterpret_cast<const float*>(cutter.take(row_bytes(front.pushed, width)));
@@ -155,8 +155,8 @@ std::vector<TableRows> parse_lists(std::string_view lists, std::span<const std::
   std::vector<TableRows> tables;
   for (const ListFront& front : fronts) {
     const std::int64_t width = widths[front.table];
-    TableRows rows{.table = front.table, .push_ids = {}, .pull_ids = {}, .push_places = {},
-                   .pull_places = {}};
+    TableRows rows{
+        .table = front.table, .push_ids = {}, .pull_ids = {}, .push_places = {}, .pull_places = {}};
     end_of(front.push_begin, front.push_rows, width, payload.size());
     rows.rows = reinterpret_cast<const float*>(payload.data() + front.push_begin);
     rows.push_ids = ids_at(cutter.take(front.pushed, kWord), front.pushed);

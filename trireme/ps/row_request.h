@@ -9,9 +9,9 @@
 //
 // The reply's payload is the wanted rows, f32, one table after the other.
 //
-// Where the worker's gradients and the rows that it wants lie in memory that the server shares, they
-// are used where they are: the payload is that memory, the reply's payload the other, and lists in
-// the header say what is where:
+// Where the worker's gradients and the rows that it wants lie in memory that the server shares,
+// they are used where they are: the payload is that memory, the reply's payload the other, and
+// lists in the header say what is where:
 //
 //   u64 number of tables; for each, ascending: u64 table, pushed, wanted, and for the gradients and
 //   for the wanted rows where they begin (u64, bytes) and how many rows they have (u64); then for
@@ -34,8 +34,8 @@ struct TableRows {
   std::span<const std::uint64_t> push_ids;
   const float* rows = nullptr;  // [push_ids.size(), width]
   std::span<const std::uint64_t> pull_ids;
-  // In place: the rows' numbers from `rows` on, and from pull_begin in the reply, where the last may
-  // end at pull_end. Empty: rows follow one another.
+  // In place: the rows' numbers from `rows` on, and from pull_begin in the reply, where the last
+  // may end at pull_end. Empty: rows follow one another.
   std::span<const std::uint32_t> push_places;
   std::span<const std::uint32_t> pull_places;
   std::size_t pull_begin = 0;

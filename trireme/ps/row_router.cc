@@ -127,7 +127,10 @@ std::string RowRouter::lists(std::uint32_t slice, std::span<const std::byte> fro
   };
   std::vector<TableLists> tables;
   for (const Part& part : parts_[slice]) {
-    TableLists lists{.table = part.table, .push_ids = {}, .pull_ids = {}, .push_places = part.pushed,
+    TableLists lists{.table = part.table,
+                     .push_ids = {},
+                     .pull_ids = {},
+                     .push_places = part.pushed,
                      .pull_places = part.pulled};
     if (part.push != nullptr) {
       lists.push_begin = offset(from, part.push->gradients);

@@ -39,9 +39,10 @@ RowStore::RowStore(std::int64_t content) : stride_(stride_of(content)) {
 
 void RowStore::add_piece() {
   using enum LargePages::Use;
+  const LargePages::Use use = records_.empty() ? kFilledFromFront : kAllOver;
   const std::size_t count = std::size_t{1} << piece_bits_;
-  LargePages records(count * static_cast<std::size_t>(stride_) * sizeof(float), kFilledFromFront);
-  LargePages ids(count * sizeof(std::uint64_t), kFilledFromFront);
+  LargePages records(count * static_cast<std::size_t>(stride_) * sizeof(float), use);
+  LargePages ids(count * sizeof(std::uint64_t), use);
   pages_.reserve(pages_.size() + 2);
   records_.push_back(static_cast<float*>(records.data()));
   ids_.push_back(static_cast<std::uint64_t*>(ids.data()));

@@ -64,9 +64,7 @@ class SliceStorage final : public RangeStorage {
     if (!values.empty()) import_state(values);
   }
 
-  void check(const Contribution& contribution) const override {
-    parse(contribution);
-  }
+  void check(const Contribution& contribution) const override { parse(contribution); }
 
   std::span<std::byte> sum(std::span<const Contribution> contributions,
                            const std::function<std::span<std::byte>(std::size_t)>& make) override {
@@ -111,8 +109,7 @@ class SliceStorage final : public RangeStorage {
   void read(const Contribution& request, std::span<std::byte> out) const override {
     for (const TableRows& rows : parse(request)) {
       const bool packed = rows.pull_places.empty();
-      const std::size_t end =
-          packed ? rows.pull_ids.size() * row_bytes(rows.table) : rows.pull_end;
+      const std::size_t end = packed ? rows.pull_ids.size() * row_bytes(rows.table) : rows.pull_end;
       if (end > out.size()) throw_error<ProtocolError>("a request that grew while it was read");
       auto* const to = reinterpret_cast<float*>(out.data() + (packed ? 0 : rows.pull_begin));
       tables_[rows.table].read(rows.pull_ids, to, rows.pull_places);

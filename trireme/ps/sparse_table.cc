@@ -15,6 +15,7 @@
 #include "trireme/base/error.h"
 #include "trireme/ops/kernels/tasks.h"
 #include "trireme/optim/row_update.h"
+#include "trireme/ps/prefetch.h"
 #include "trireme/ps/row_index.h"
 #include "trireme/ps/row_init.h"
 #include "trireme/ps/row_store.h"
@@ -25,9 +26,9 @@ namespace {
 using Ids = std::span<const std::uint64_t>;
 using Positions = std::span<const std::uint32_t>;
 
-// Ids of a stage. Enough that memory has answered all of a stage's requests when the next one
-// begins; few enough that what came is still in the first-level cache.
-constexpr std::size_t kBatch = 32;
+// From one stage to the next, in ids: until then memory has answered, and what came is still in the
+// first-level cache. A power of two.
+constexpr std::size_t kAhead = 16;
 
 // Requests for one row; the processor fetches the rest of a longer one by itself.
 constexpr std::int64_t kMostPrefetched = 16 * 16;  // f32, that is 16 lines
@@ -37,7 +38,7 @@ constexpr std::uint32_t kMaxSteps = std::numeric_limits<std::uint32_t>::max();
 
 void prefetch(const float* values, std::int64_t count) {
   const std::int64_t most = std::min(count, kMostPrefetched);
-  for (std::int64_t at = 0; at < most; at += kLine) __builtin_prefetch(values + at);
+  for (std::int64_t at = 0; at < most; at += kLine) prefetch_line(values + at);
 }
 
 // Gradients or results of a call: [ids, width], in the ids' order or by their positions.
@@ -62,31 +63,29 @@ void check_positions(const std::string& table, Ids ids, Positions positions) {
                           table, ids.size(), positions.size());
 }
 
-// The two later stages, a batch apart: find(i) gives what work(i, found) needs, and asks for its
-// memory. before(count) comes before the finds of a batch.
-template <class Before, class Find, class Work>
-void in_stages(const RowIndex& index, Ids ids, const Before& before, const Find& find,
+// For each id: its place in the index is asked for; kAhead ids later find(i) gives what is needed
+// to work and asks for the row; kAhead ids later there is work(i, found). Id by id, so that there
+// are always as many requests on their way. make_room(count) comes before each count finds.
+template <class MakeRoom, class Find, class Work>
+void in_stages(const RowIndex& index, Ids ids, const MakeRoom& make_room, const Find& find,
                const Work& work) {
-  using Found = decltype(find(std::size_t{}));
-  std::array<Found, kBatch> found[2];
-  const auto ask = [&](std::size_t begin) {
-    const std::size_t end = std::min(begin + kBatch, ids.size());
-    for (std::size_t i = begin; i < end; ++i) index.prefetch(ids[i]);
-  };
-  const auto work_on = [&](std::size_t begin, const std::array<Found, kBatch>& batch) {
-    const std::size_t end = std::min(begin + kBatch, ids.size());
-    for (std::size_t i = begin; i < end; ++i) work(i, batch[i - begin]);
-  };
-  ask(0);
-  std::size_t turn = 0;
-  for (std::size_t begin = 0; begin < ids.size(); begin += kBatch, turn ^= 1) {
-    const std::size_t end = std::min(begin + kBatch, ids.size());
-    ask(end);
-    before(end - begin);
-    for (std::size_t i = begin; i < end; ++i) found[turn][i - begin] = find(i);
-    if (begin > 0) work_on(begin - kBatch, found[turn ^ 1]);
+  std::array<decltype(find(std::size_t{})), kAhead> found;
+  const std::size_t count = ids.size(), first = std::min(count, kAhead);
+  for (std::size_t i = 0; i < std::min(count, 2 * kAhead); ++i) index.prefetch(ids[i]);
+  make_room(static_cast<std::uint32_t>(first));
+  for (std::size_t i = 0; i < first; ++i) found[i] = find(i);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i + 2 * kAhead < count) index.prefetch(ids[i + 2 * kAhead]);
+    auto& place = found[i % kAhead];
+    const auto now = place;
+    if (i + kAhead < count) {
+      if (i % kAhead == 0) {
+        make_room(static_cast<std::uint32_t>(std::min(count - i - kAhead, kAhead)));
+      }
+      place = find(i + kAhead);
+    }
+    work(i, now);
   }
-  if (!ids.empty()) work_on((ids.size() - 1) / kBatch * kBatch, found[turn ^ 1]);
 }
 
 }  // namespace
@@ -189,10 +188,8 @@ void SparseTable::update(Ids ids, const float* gradients, double learning_rate,
     table.method.apply(table.width, found.record, gradient.row(i), found.record + table.width,
                        found.steps);
   };
-  const auto make_room = [&](std::size_t count) {
-    table.index.make_room(static_cast<std::uint32_t>(count));
-  };
-  in_stages(table.index, ids, make_room, find, work);
+  in_stages(
+      table.index, ids, [&](std::uint32_t count) { table.index.make_room(count); }, find, work);
 }
 
 void SparseTable::read(Ids ids, float* out, Positions positions) const {
@@ -282,10 +279,8 @@ void SparseTable::import(const Block& block) {
     std::copy_n(block.state.data() + row * table.state_width, table.state_width,
                 record + table.width);
   };
-  const auto make_room = [&](std::size_t batch) {
-    table.index.make_room(static_cast<std::uint32_t>(batch));
-  };
-  in_stages(table.index, block.ids, make_room, find, work);
+  in_stages(
+      table.index, block.ids, [&](std::uint32_t some) { table.index.make_room(some); }, find, work);
 }
 
 void SparseTable::clear() {

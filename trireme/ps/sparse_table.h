@@ -14,8 +14,8 @@
 // state side by side in large pages (row_store.h). A call works through its ids in three stages
 // some ids apart, so that what a stage needs has come from memory when it begins: the place in the
 // index is asked for, the row is found and asked for, the row is worked on. No stage allocates for
-// each row, and the table grows in pieces: no call stops for longer than it takes to clear a large
-// page and to move some thousand places of the index.
+// each row, and the table grows in pieces: for a new row some places of the index are moved, and
+// now and then the system clears a large page.
 //
 // One thread at a time may change a table; const functions may run beside each other.
 #pragma once
@@ -61,9 +61,10 @@ class SparseTable {
   // are not there are made first. The gradient of ids[i] are the `width` f32 from
   // gradients + (positions.empty() ? i : positions[i]) * width. An id that comes twice takes two
   // steps, one after the other; sum its gradients first if it shall take one. The order of
-  // different ids does not matter to the rows' values. Cost for 64 f32 with sgd: see
-  // bench/sparse_table_bench.cc. Throws ShapeError: positions are neither none nor as many as ids;
-  // Error: no memory, or kMaxRows rows; the steps before that id are then taken.
+  // different ids does not matter to the rows' values. Cost: about what reading and writing the
+  // rows at random costs (bench/sparse_table_bench.cc). Throws ShapeError: positions are neither
+  // none nor as many as ids, and then nothing is changed; Error: no memory, or kMaxRows rows, and
+  // then which steps of this call were taken is open.
   void update(std::span<const std::uint64_t> ids, const float* gradients, double learning_rate,
               double gradient_scale, std::span<const std::uint32_t> positions = {});
 

@@ -79,7 +79,7 @@ class Worker::Impl {
     link_.start(
         [this](const Announcement& news) { calls_.enter_view(news.view); },
         [this](LinkEnd end, const std::string& why) { calls_.fail(error_of(end, why, name_)); });
-    calls_.wait_for_view(Deadline::after(options.join_timeout));
+    calls_.wait_for_view(Deadline::after(options.join_timeout), link_.id());
     if (link_.begun()) enter();
   }
   ~Impl() {
@@ -192,8 +192,13 @@ class Worker::Impl {
     }
     if (options.then_pull) call->reply_space = std::as_writable_bytes(part(weights(), range));
     keep_extras(*call, range);
-    last_push_[range] = call;
+    follow_last_push(range, call);
     calls_.send(timestamp, std::move(call));
+  }
+
+  void follow_last_push(std::size_t range, const std::shared_ptr<RangeCall>& call) {
+    if (layout_.two_phases) call->push = last_push_[range];
+    last_push_[range] = call;
   }
 
   void check_push(std::size_t range) {
@@ -207,7 +212,7 @@ class Worker::Impl {
   Timestamp push_nothing(std::size_t range) {
     auto call = make(Method::kPush, range);
     call->header.empty = true;
-    last_push_[range] = call;
+    follow_last_push(range, call);
     const Timestamp timestamp = calls_.begin(1);
     calls_.send(timestamp, std::move(call));
     return timestamp;
@@ -239,8 +244,8 @@ class Worker::Impl {
       if (options != nullptr || router->pulls(slice)) asked.push_back(slice);
     }
     const Timestamp timestamp = calls_.begin(asked.size());
-    const Bytes from = in_one_memory<const PushRows>(
-        push, [](const PushRows& rows) { return rows.gradients; });
+    const Bytes from =
+        in_one_memory<const PushRows>(push, [](const PushRows& rows) { return rows.gradients; });
     const Bytes to =
         in_one_memory<const PullRows>(pull, [](const PullRows& rows) { return rows.rows; });
     const bool in_place = (push.empty() || !from.empty()) && (pull.empty() || !to.empty());
@@ -253,7 +258,7 @@ class Worker::Impl {
         call->header.then_read = router->pulls(slice);
         call->header.empty = !router->pushes(slice);
         call->priority = options->priority;
-        last_push_[range] = call;
+        follow_last_push(range, call);
       }
       std::string lists;
       if (in_place) lists = router->lists(slice, from, to);
@@ -354,13 +359,18 @@ class Worker::Impl {
     for (const ServerView& server : view.servers) {
       const auto client = peers_.connect(server.id);
       if (client == nullptr) continue;
-      const auto one =
-          decode<ServerReport>(client
-                                   ->call({.method = static_cast<std::uint32_t>(Method::kReport),
-                                           .header = {},
-                                           .payload = {},
-                                           .reply_space = {}})
-                                   .header);
+      ServerReport one;
+      try {
+        one =
+            decode<ServerReport>(client
+                                     ->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                                             .header = {},
+                                             .payload = {},
+                                             .reply_space = {}})
+                                     .header);
+      } catch (const CommError&) {
+        continue;  // it is lost, and what it had seen
+      }
       all.updates += one.updates;
       all.rows += one.rows;
       all.memory_bytes += one.memory_bytes;

@@ -155,7 +155,7 @@ class Worker {
   std::vector<std::string> save_ranges(const std::vector<std::string>& paths);
   std::vector<std::byte> dense_state(std::size_t range);
 
-  // What the servers have seen so far. Blocks.
+  // What the servers that answer have seen so far. Blocks.
   ServerReport report();
 
   // Blocks until no other worker is in the job: they have done their work, or are gone, and one

@@ -61,11 +61,15 @@ std::string summary(const ps::ServerReport& report) {
 // Null: this process has been told to end.
 std::unique_ptr<ps::Server> join(const ps::ServerOptions& options, const Termination& termination) {
   const Deadline deadline = Deadline::after(kJoinTime);
-  while (!termination.told()) {
+  for (bool said = false; !termination.told(); said = true) {
     try {
       return std::make_unique<ps::Server>(options);
     } catch (const TimeoutError&) {
       if (deadline.expired()) throw;
+      if (said) continue;
+      log_info("server {}: no coordinator at {} yet; it has {} s to come", options.index,
+               endpoint_text(options.coordinator_address, options.coordinator_port),
+               std::chrono::seconds(kJoinTime).count());
     }
   }
   return nullptr;

@@ -103,9 +103,8 @@ ServedParameters::ServedParameters(torch::nn::Module& module, const ServedOption
       sum_memory_(tensor_of(worker_->gradients())),
       flat_(std::make_unique<FlatParameters>(
           module, at::kFloat,
-          FlatOptions{.units = options.units,
-                      .data = tensor_of(worker_->weights()),
-                      .grad = sum_memory_})),
+          FlatOptions{
+              .units = options.units, .data = tensor_of(worker_->weights()), .grad = sum_memory_})),
       units_(options.units),
       counted_bytes_(flat_->size() * static_cast<std::int64_t>(sizeof(float))),
       queue_(flat_->entries(), trireme::ranges_of(*worker_)),
@@ -120,8 +119,8 @@ ServedParameters::ServedParameters(torch::nn::Module& module, const ServedOption
       if (range.begin < unit.end && range.end > unit.begin) ranges.push_back(i);
     }
   }
-  hooks_ = std::make_unique<GradientHooks>(
-      layout().parameters, [this](std::size_t entry, bool) { on_gradient(entry); });
+  hooks_ = std::make_unique<GradientHooks>(layout().parameters,
+                                           [this](std::size_t entry, bool) { on_gradient(entry); });
 }
 
 ServedParameters::~ServedParameters() {
@@ -237,13 +236,14 @@ void ServedParameters::launch(const std::vector<std::size_t>& ranges) {
 }
 
 void ServedParameters::push(std::size_t range) {
-  if (under_way_.size() == 1 || std::all_of(under_way_.begin(), under_way_.end(),
-                                            [](ps::Timestamp t) { return t == 0; })) {
+  if (under_way_.size() == 1 ||
+      std::all_of(under_way_.begin(), under_way_.end(), [](ps::Timestamp t) { return t == 0; })) {
     sent_ = Clock::now();
   }
-  under_way_[range] = worker_->push(
-      range, {.weight = weight_, .priority = priority_of(range),
-              .extras = range == 0 ? extras_ : std::vector<double>()});
+  under_way_[range] =
+      worker_->push(range, {.weight = weight_,
+                            .priority = priority_of(range),
+                            .extras = range == 0 ? extras_ : std::vector<double>()});
 }
 
 // The sum lies where the first micro-batch's gradients were, in the worker's buffer.
@@ -290,8 +290,7 @@ GradientSum ServedParameters::summed(std::vector<double>& extras) {
   }
   const ps::SumReport& first = worker_->sum(0);
   if (first.extras.size() == extras.size()) extras = first.extras;
-  is_late_ = result.applied_scale.has_value();
-  if (is_late_) {
+  if (result.applied_scale) {
     result.micro_batches = weight_;
     result.norm = std::numeric_limits<double>::quiet_NaN();
   } else {
@@ -301,7 +300,9 @@ GradientSum ServedParameters::summed(std::vector<double>& extras) {
 }
 
 void ServedParameters::step(double learning_rate, double scale) {
-  update({.learning_rate = learning_rate, .gradient_scale = scale, .weight = weight_,
+  update({.learning_rate = learning_rate,
+          .gradient_scale = scale,
+          .weight = weight_,
           .then_pull = true});
 }
 

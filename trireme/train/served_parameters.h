@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // ServedParameters: a module whose weights and optimizer are kept by the servers of a job
-// (ps/worker.h), as one worker trains it: what Replica and ShardedModel are to the ranks of a group.
+// (ps/worker.h), as one worker trains it: what Replica and ShardedModel are to the ranks of a
+// group.
 //
-//   ServedParameters served(*net, {.worker = worker_options, .workers = 2, .micro_batches = 4, ...});
-//   if (served.worker().rank() == 0) served.worker().wait(served.worker().init());
-//   for (served.pull(); served.worker().clock() < steps;) {
+//   ServedParameters served(*net, {.worker = worker_options, .workers = 2, .micro_batches = 4,
+//   ...}); if (served.worker().rank() == 0) served.worker().wait(served.worker().init()); for
+//   (served.pull(); served.worker().clock() < steps;) {
 //     for (std::int64_t m : served.micro_batches())
 //       served.backward(served.forward([&] { return loss(net, samples(m)); }));
 //     const auto sum = served.finish_gradients(losses);
@@ -20,8 +21,8 @@
 // the bits are those of ranks that all_reduce. Ranges leave while the last backward pass still
 // runs. All workers see the sum's norm, and the first to ask for the update gets it.
 //
-// bounded(k) and async: what this worker's micro-batches give is an update of its own, scaled by its
-// own norm; the weights that come back hold what others did meanwhile.
+// bounded(k) and async: what this worker's micro-batches give is an update of its own, scaled by
+// its own norm; the weights that come back hold what others did meanwhile.
 //
 // Weights come back while the caller does other things: forward() waits for them, and with units
 // only for what a unit needs, see wait_for_unit().
@@ -52,8 +53,8 @@ struct ServedOptions {
   // Consistency, backups, range_bytes, first_step, settings; the rest is filled in.
   ps::JobLayout job;
   optim::OptimizerConfig optimizer;
-  int workers = 1;                 // that the job begins with
-  std::int64_t micro_batches = 1;  // of a step, over all of them
+  int workers = 1;                                   // that the job begins with
+  std::int64_t micro_batches = 1;                    // of a step, over all of them
   std::vector<const torch::nn::Module*> units = {};  // as ShardOptions
 };
 
@@ -69,9 +70,9 @@ void check_served_micro_batches(const ps::Consistency& consistency, std::int64_t
 // holds them up, as consistency says.
 class ServedParameters {
  public:
-  // Joins the job, or joins it again. The module, f32 on the CPU, must not be changed afterwards and
-  // outlives this. Blocks until all are there. Throws as ps::Worker does, and as above; ShapeError
-  // as make_layout() does.
+  // Joins the job, or joins it again. The module, f32 on the CPU, must not be changed afterwards
+  // and outlives this. Blocks until all are there. Throws as ps::Worker does, and as above;
+  // ShapeError as make_layout() does.
   ServedParameters(torch::nn::Module& module, const ServedOptions& options);
   ~ServedParameters();
   ServedParameters(const ServedParameters&) = delete;
@@ -131,7 +132,6 @@ class ServedParameters {
   bool has_old_gradients_ = false;
   bool computing_ = false;
   double weight_ = 0;  // of the step
-  bool is_late_ = false;
   StepReport report_;
   double exposed_us_ = 0;
   std::chrono::steady_clock::time_point sent_;

@@ -71,9 +71,8 @@ void ServedState::give_first_values(const StartPoint& start) {
 }
 
 at::Tensor ServedState::loss(const MicroBatch& batch) {
-  return parameters_.forward([&] {
-    return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
-  });
+  return parameters_.forward(
+      [&] { return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT); });
 }
 
 // Who was waited for, the servers know.

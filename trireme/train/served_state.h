@@ -44,9 +44,7 @@ class ServedState final : public RunState {
   GradientSum finish_gradients(std::vector<double>& extras) override {
     return parameters_.finish_gradients(extras);
   }
-  void step(double learning_rate, double scale) override {
-    parameters_.step(learning_rate, scale);
-  }
+  void step(double learning_rate, double scale) override { parameters_.step(learning_rate, scale); }
   void drop_gradients() override { parameters_.drop_gradients(); }
   StepReport report() override;
 

@@ -53,19 +53,25 @@ StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   stats.gradient_norm = sum.norm;
   stats.learning_rate = optim::learning_rate_at(config_.schedule, step, config_.train.steps);
   stats.stop = losses_.back() > 0;
-  stats.verdict = guard_.judge(step, stats.loss, stats.gradient_norm);
+  if (sum.applied_scale) {
+    // Another worker has judged this step, of which not all is known here.
+    stats.verdict =
+        *sum.applied_scale > 0 ? optim::StepVerdict::kApply : optim::StepVerdict::kNonFinite;
+  } else {
+    stats.verdict = guard_.judge(step, stats.loss, stats.gradient_norm);
+  }
   stats.guard = guard_.state();
-  update(stats);
+  update(stats, sum.applied_scale);
   stats.exchange = model_.report();
   return stats;
 }
 
-void TrainStep::update(const StepStats& stats) {
+void TrainStep::update(const StepStats& stats, std::optional<double> applied_scale) {
   const TimedPart part("optimizer");
   if (stats.verdict != optim::StepVerdict::kApply) return model_.drop_gradients();
   const double clip = config_.train.clip_norm;
-  model_.step(stats.learning_rate,
-              clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0);
+  const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
+  model_.step(stats.learning_rate, applied_scale.value_or(scale));
 }
 
 void TrainStep::save(CheckpointState& state) const {

@@ -54,7 +54,7 @@ class TrainStep {
 
  private:
   double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
-  void update(const StepStats& stats);
+  void update(const StepStats& stats, std::optional<double> applied_scale);
 
   const TrainConfig& config_;
   StepModel& model_;

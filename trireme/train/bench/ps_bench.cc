@@ -175,7 +175,8 @@ class Ids {
 Fields bench_ps_slow(const PsSlowBenchOptions& options) {
   const LaunchInfo info = launch_info();
   const auto world = init();
-  if (world->size() < 2) throw_error<ConfigError>("a slow worker among {}: at least 2", world->size());
+  if (world->size() < 2)
+    throw_error<ConfigError>("a slow worker among {}: at least 2", world->size());
   ps::JobLayout layout;
   layout.consistency = ps::Consistency::parse(options.consistency);
   layout.dense.size = (options.elements + kShardBlock - 1) / kShardBlock * kShardBlock;
@@ -220,8 +221,8 @@ Fields bench_ps_slow(const PsSlowBenchOptions& options) {
   const ps::ServerReport report = worker.report();
   std::string waited;
   for (std::size_t rank = 0; rank < report.waited_for_us.size(); ++rank) {
-    waited += fmt::format("{}{}: {:.0f}", rank == 0 ? "" : ", ", rank,
-                          report.waited_for_us[rank] / 1e3);
+    waited +=
+        fmt::format("{}{}: {:.0f}", rank == 0 ? "" : ", ", rank, report.waited_for_us[rank] / 1e3);
   }
   Fields fields = {{"bench", "ps slow"},
                    {"workers", std::int64_t{world->size()}},
