@@ -70,6 +70,16 @@ ClickStream planted_clicks(const ClickGenerator& generator, const ClickRange& sa
   };
 }
 
+std::optional<std::string> take_option(std::vector<std::string>& arguments,
+                                       const std::string& option) {
+  const auto found = std::find(arguments.begin(), arguments.end(), option);
+  if (found == arguments.end()) return {};
+  if (found + 1 == arguments.end()) throw_error<ConfigError>("{} needs a value", option);
+  const std::string value = *(found + 1);
+  arguments.erase(found, found + 2);
+  return value;
+}
+
 ClickData open_clicks(const std::vector<std::string>& arguments, std::int64_t worker,
                       std::int64_t num_workers) {
   if (arguments.empty()) return plant(kWhole, worker, num_workers);

@@ -36,6 +36,11 @@ struct ClickData {
   std::optional<double> reachable = {};
 };
 
+// Takes an option and its value out of a program's arguments; nothing where it is not among them.
+// Throws ConfigError where its value is missing.
+std::optional<std::string> take_option(std::vector<std::string>& arguments,
+                                       const std::string& option);
+
 // What a program was told to learn from:
 //   (nothing)         4 million planted samples, in which there are 12 million categories
 //   --small           400 thousand planted samples, of at most 20 categories in a column

@@ -100,6 +100,17 @@ TEST(RpcArenaMemory, GoesWithItsBuffer) {
   EXPECT_EQ(descriptors(), before);
 }
 
+TEST(RpcArenaMemory, StaysAsItIsForReadersThatItIsLeftTo) {
+  RpcArena arena;
+  SharedBuffer buffer = arena.allocate(9001);
+  const ArenaMemory there =
+      ArenaMemory::open(*arena.regions()->notice(arena.regions()->locate(buffer.data(), 1).memory));
+  bytes_of(buffer)[9000] = std::byte{5};
+  arena.leave_to_readers();
+  buffer = {};
+  EXPECT_EQ(there.data()[9000], std::byte{5});
+}
+
 TEST(RpcArenaMemory, IsOpenedOnlyAsWhatItIs) {
   const ArenaMemory memory = ArenaMemory::make(3, 70001);
   const auto refusal = [](const MemoryNotice& notice) {

@@ -5,6 +5,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -156,6 +157,9 @@ TEST(RpcServerStopped, IsNotLost) {
   RpcClient client(rpc_client_options(listener.port));
   EXPECT_EQ(client.call(rpc_call(1)).status, 2U);
   process.signal(SIGSTOP);
+  int status = 0;
+  ASSERT_EQ(waitpid(process.pid(), &status, WUNTRACED), process.pid());
+  ASSERT_TRUE(WIFSTOPPED(status));
   RpcCall call = rpc_call(2);
   // Longer than a silent host is borne.
   call.timeout = std::chrono::milliseconds(5500);

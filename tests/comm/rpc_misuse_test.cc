@@ -4,25 +4,24 @@
 // Strangers, and peers that know the secret and yet break the protocol: they lose their connection,
 // with a reason, and nobody else notices.
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
 
-#include <algorithm>
+#include <chrono>
+#include <filesystem>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <thread>
-#include <tuple>
 #include <vector>
 
 #include "tests/support/error_text.h"
 #include "tests/support/rpc.h"
 #include "trireme/base/log.h"
 #include "trireme/comm/meeting/handshake.h"
+#include "trireme/comm/meeting/rendezvous.h"
 #include "trireme/comm/meeting/socket.h"
 #include "trireme/comm/rpc/arena_regions.h"
 #include "trireme/comm/rpc/greeting.h"
@@ -41,7 +40,6 @@ using ::testing::HasSubstr;
 using testing::kRpcSecret;
 using testing::kTestDeadline;
 using testing::Mailbox;
-using testing::rpc_bytes;
 using testing::rpc_call;
 using testing::rpc_client_options;
 using testing::rpc_server_options;
@@ -224,7 +222,14 @@ TEST_F(RpcMisuse, OfStrangersEndsWithThem) {
   EXPECT_EQ(answer_to_a_stranger(server_.port(), ""), "");
 }
 
+std::size_t descriptors() {
+  const std::filesystem::directory_iterator folder("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
+}
+
 TEST_F(RpcMisuse, OfManyStrangersKeepsNobodyOut) {
+  EXPECT_EQ(good_.call(rpc_call(1)).status, 2U);
+  const std::size_t before = descriptors();
   std::vector<FileDescriptor> strangers;
   std::string why;
   for (int i = 0; i < 150; ++i) {
@@ -234,6 +239,9 @@ TEST_F(RpcMisuse, OfManyStrangersKeepsNobodyOut) {
   }
   RpcClient another(rpc_client_options(server_.port()));
   EXPECT_EQ(another.call(rpc_call(4)).status, 5U);
+  // The strangers' ends, three of the other client, and at this server (which is in this process)
+  // those of the other client and of whom it bears.
+  EXPECT_LE(descriptors(), before + 150 + 3 + 1 + kMaxStrangers);
 }
 
 // Whoever knows the secret hears why it is not served.
@@ -268,12 +276,14 @@ TEST_F(RpcMisuse, OfVersionsIsRefusedWithAReason) {
   EXPECT_EQ(refusal({3, 4, make_nonce()}), "rank 3 looks for rank 0 at the port of a server");
 }
 
-// A server that greets as it should and then says these bytes, once it has heard a request.
+// A server that greets as it should and then says these bytes, once it has heard a request; and
+// more of them when it is told to.
 class FalseServer {
  public:
   FalseServer() : listener_(listen_on("127.0.0.1", 0)) {}
   int port() const { return local_port(listener_); }
-  void answer(const std::string& bytes) {
+  void tell(std::string more) { more_.put(std::move(more)); }
+  void answer(const std::string& bytes, bool waits_for_more = false) {
     bool exhausted = false;
     std::optional<FileDescriptor> fd;
     const Deadline deadline = Deadline::after(kTestDeadline);
@@ -290,11 +300,13 @@ class FalseServer {
     std::string in;
     while (in.size() < kRpcHeadBytes && !deadline.expired()) read_available(*fd, in);
     send_all(*fd, bytes);
+    if (waits_for_more) send_all(*fd, more_.take());
     while (read_available(*fd, in) == IoStatus::kOk && !deadline.expired()) in.clear();
   }
 
  private:
   FileDescriptor listener_;
+  Mailbox<std::string> more_;
 };
 
 // What a call ends with.
@@ -371,6 +383,35 @@ TEST(RpcFalseServer, CannotReplyToHalfARequest) {
   }
   thread.join();
   set_log_level(LogLevel::kInfo);
+}
+
+// The deadline passes when half of the reply's payload is there.
+TEST(RpcFalseServer, IsTooLateInTheMiddleOfAReply) {
+  RpcHead head;
+  head.kind = RpcFrameKind::kReply;
+  head.call = 1;
+  head.payload_bytes = 100;
+  FalseServer server;
+  std::thread thread([&] { server.answer(encode_head(head) + std::string(50, 'p'), true); });
+  {
+    RpcClient client(rpc_client_options(server.port()));
+    std::vector<std::byte> space(100);
+    RpcCall call = rpc_call(6);
+    call.reply_space = space;
+    call.timeout = std::chrono::milliseconds(100);
+    EXPECT_THAT(failure_of([&] { client.call(call); }), StartsWith("TimeoutError: "));
+    const std::vector<std::byte> mine(100, std::byte{7});
+    space = mine;
+    Mailbox<std::uint32_t> ends;
+    client.call(rpc_call(7), [&](const RpcReply& late) { ends.put(late.status); });
+    head.call = 2;
+    head.code = 8;
+    head.payload_bytes = 0;
+    server.tell(std::string(50, 'p') + encode_head(head));
+    EXPECT_EQ(ends.take(), 8U);
+    EXPECT_EQ(space, mine);
+  }
+  thread.join();
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "tests/launch/launcher_process.h"
+#include "trireme/base/file_descriptor.h"
 
 namespace trireme {
 namespace {
@@ -37,24 +38,42 @@ constexpr auto kForever = std::chrono::minutes(30);
 
 std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "-c", script}; }
 
-bool can_listen_at(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+// Bound but not listening, and others may listen there who say SO_REUSEADDR: nobody is given the
+// port by chance. Of a port that somebody has: none.
+FileDescriptor reserve(int port) {
+  FileDescriptor fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(static_cast<std::uint16_t>(port));
-  const bool free = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-  close(fd);
-  return free;
+  const int on = 1;
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) {
+    return {};
+  }
+  return fd;
 }
 
-// Of the rendezvous and of the coordinator, free a moment ago; below those that Linux gives out.
-int free_port() {
-  static int next = 20000 + getpid() % 10000;
-  for (;; ++next) {
-    if (can_listen_at(next) && can_listen_at(next + 2)) return std::exchange(next, next + 3);
+// The ports of a job of several launchers, kept from others.
+class JobPorts {
+ public:
+  JobPorts() {
+    while (!coordinator_) {
+      rendezvous_ = reserve(0);
+      sockaddr_in address{};
+      socklen_t size = sizeof address;
+      getsockname(rendezvous_.get(), reinterpret_cast<sockaddr*>(&address), &size);
+      port_ = ntohs(address.sin_port);
+      coordinator_ = reserve(port_ + 2);
+    }
   }
-}
+  int rendezvous() const { return port_; }
+
+ private:
+  int port_ = 0;
+  FileDescriptor rendezvous_;
+  FileDescriptor coordinator_;
+};
 
 // Serves until it is told to end, and says so.
 const std::string kServe =
@@ -63,11 +82,17 @@ const std::string kServe =
 // Says that it runs, then waits for the test.
 const std::string kWork = "echo ready $$ >&9; read x <&8 || :;";
 
+// R: it runs, S: it sleeps, T: it is stopped.
+char state_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  return text.at(text.rfind(')') + 2);
+}
+
 struct TwoLaunchers {
   // Each has one server and two workers; node 0 the coordinator too.
   explicit TwoLaunchers(const std::string& worker, const std::string& serve = kServe,
-                        std::chrono::milliseconds grace = kForever)
-      : port(free_port()) {
+                        std::chrono::milliseconds grace = kForever) {
     for (const int node : {1, 0}) {  // whoever comes first waits
       nodes[node] = std::make_unique<LauncherProcess>(2, worker, options(node, serve, grace));
     }
@@ -76,7 +101,7 @@ struct TwoLaunchers {
   LocalWorkersOptions options(int node, const std::string& serve,
                               std::chrono::milliseconds grace) const {
     LocalWorkersOptions options;
-    options.port = port;
+    options.port = ports.rendezvous();
     options.share = JobShare{.first_rank = 2 * node,
                              .world_size = 4,
                              .address = "127.0.0.1",
@@ -102,7 +127,7 @@ struct TwoLaunchers {
     return wait_until([&] { return nodes[node]->log().find(text) != std::string::npos; });
   }
 
-  int port;
+  JobPorts ports;
   std::unique_ptr<LauncherProcess> nodes[2];
 };
 
@@ -111,7 +136,7 @@ TEST(LauncherLink, EachKnowsWhoItIs) {
       "echo $TRIREME_ROLE ${TRIREME_PS_INDEX-none} ${TRIREME_RANK-none} $TRIREME_PS_SERVERS "
       "$TRIREME_PS_WORKERS $TRIREME_PS_COORDINATOR ${TRIREME_LISTEN_FD+listens} >&9;";
   TwoLaunchers job(say + "read x <&8 || :", say + "exec sleep 1000");
-  const std::string common = " 2 4 127.0.0.1:" + std::to_string(job.port + 2);
+  const std::string common = " 2 4 127.0.0.1:" + std::to_string(job.ports.rendezvous() + 2);
   EXPECT_THAT(
       job[0].lines(4),
       UnorderedElementsAre("coordinator none none" + common + " listens", "server 0 none" + common,
@@ -225,14 +250,27 @@ TEST(LauncherLink, ARequestToEndReachesTheWorkersOfAll) {
 // A terminal or a batch system may ask both launchers, and they ask each other.
 TEST(LauncherLink, AskedBothWaysIsAskedOnce) {
   TwoLaunchers job(
-      "trap 'echo INT >&9; read x <&8; exit 0' INT; echo ready >&9; sleep 1000 & wait");
-  job.wait_until_ready();
+      "trap 'echo INT >&9' INT; trap 'exit 0' USR1; echo worker $$ >&9;"
+      "while :; do sleep 1000 & wait; done",
+      "echo serving >&9; exec sleep 1000");
+  std::vector<pid_t> workers;
+  for (const int node : {0, 1}) {
+    for (const std::string& line : job[node].lines(4 - static_cast<std::size_t>(node))) {
+      if (line.starts_with("worker ")) workers.push_back(std::stoi(line.substr(7)));
+    }
+  }
+  ASSERT_EQ(workers.size(), 4U);
   job[0].send(SIGINT);
   for (const int node : {0, 1}) EXPECT_THAT(job[node].lines(2), ElementsAre("INT", "INT"));
   job[1].send(SIGINT);
   ASSERT_TRUE(job.logged(1, "Interrupt: passed on"));
-  for (const int node : {0, 1}) job[node].release();
-  for (const int node : {0, 1}) EXPECT_EQ(job[node].wait(), 0) << job[node].log();
+  // What it does about it is done when it sleeps again.
+  EXPECT_TRUE(wait_until([&] { return state_of(job[1].pid()) == 'S'; }));
+  for (const pid_t worker : workers) kill(worker, SIGUSR1);
+  for (const int node : {0, 1}) {
+    EXPECT_EQ(job[node].wait(), 0) << job[node].log();
+    EXPECT_EQ(job[node].rest(), "");
+  }
 }
 
 // The sockets of the launchers stand at the port that it listens at.
@@ -249,11 +287,11 @@ TEST(LauncherLink, RankZeroMayStartAgain) {
 }
 
 TEST(LauncherLink, LaunchersMustAgree) {
-  const int port = free_port();
+  const JobPorts ports;
   std::unique_ptr<LauncherProcess> nodes[2];
   for (const int node : {1, 0}) {
     LocalWorkersOptions options;
-    options.port = port;
+    options.port = ports.rendezvous();
     options.share = JobShare{.first_rank = node,
                              .world_size = 2,
                              .address = "127.0.0.1",

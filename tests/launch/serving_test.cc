@@ -262,6 +262,25 @@ TEST(Serving, TheCoordinatorsDeathEndsTheJob) {
   EXPECT_THAT(launcher.log(), Not(HasSubstr("started again")));
 }
 
+// Both have ended when the launcher looks: the coordinator had nothing left to do.
+TEST(Serving, TheCoordinatorMayDieWithTheLastWorker) {
+  for (const int worker_status : {0, 5}) {
+    LauncherProcess launcher(1, kWork + "exit " + std::to_string(worker_status), serving(1));
+    const auto pid = pids(launcher, 3);
+    launcher.send(SIGSTOP);
+    int status = 0;
+    ASSERT_EQ(waitpid(launcher.pid(), &status, WUNTRACED), launcher.pid());
+    launcher.release();
+    kill(pid.at("coordinator"), SIGKILL);
+    for (const char* name : {"worker 0", "coordinator"}) {
+      ASSERT_TRUE(wait_for_end(pid.at(name)));
+    }
+    launcher.send(SIGCONT);
+    EXPECT_EQ(launcher.wait(), worker_status == 0 ? 0 : 1) << launcher.log();
+    EXPECT_EQ(launcher.rest(), "server 0 told to end\n");
+  }
+}
+
 // Who knows the coordinator to be gone can say so first.
 TEST(Serving, WorkersHaveTheirGraceWhenTheCoordinatorIsGone) {
   LauncherProcess launcher(1, "trap 'echo told >&9' TERM;" + kWork + "echo lost it >&9; exit 1",
@@ -276,15 +295,14 @@ TEST(Serving, WorkersHaveTheirGraceWhenTheCoordinatorIsGone) {
 
 // Whoever finds it; and nobody starts again to find it again.
 TEST(Serving, AMistakeOfTheUserEndsTheJobAtOnce) {
-  const std::string gate = "read x <&8; exit 2";
-  const std::string wait_to_end =
+  const std::string script =
+      "[ $TRIREME_ROLE = $WHO ] && [ ${TRIREME_RANK-1} = 1 ] &&"
+      "  { echo ready >&9; read x <&8; exit 2; };"
       "trap 'echo $TRIREME_ROLE ended >&9; exit 0' TERM; echo ready >&9; sleep 1000 & wait";
   for (const char* role : {"worker", "server", "coordinator"}) {
     SCOPED_TRACE(role);
-    const std::string script = "[ $TRIREME_ROLE = " + std::string(role) +
-                               " ] && { [ ${TRIREME_RANK-1} = 1 ] && { echo ready >&9; " + gate +
-                               "; }; }; " + wait_to_end;
-    LauncherProcess launcher(2, script, serving(1, 4, script, script));
+    LauncherProcess launcher(2, script, serving(1, 4, script, script),
+                             [&] { setenv("WHO", role, 1); });
     EXPECT_THAT(launcher.lines(4), ElementsAre("ready", "ready", "ready", "ready"));
     launcher.release();
     EXPECT_EQ(launcher.wait(), 2) << launcher.log();

@@ -1,10 +1,11 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// sgd, adam and lion against torch and against their papers' lines in f64.
+// sgd, adagrad, adam and lion against torch and against their papers' lines in f64.
 #include "trireme/optim/elementwise.h"
 
 #include <gtest/gtest.h>
+#include <torch/optim/adagrad.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/sgd.h>
 #include <torch/types.h>
@@ -52,6 +53,12 @@ TEST(Sgd, AgreesWithTorch) {
                                   0.02);
   expect_torch<torch::optim::SGD>({.name = "sgd", .momentum = 0.0}, torch::optim::SGDOptions(0.1),
                                   0.1);
+}
+
+TEST(Adagrad, AgreesWithTorch) {
+  expect_torch<torch::optim::Adagrad>(
+      {.name = "adagrad", .epsilon = 1e-6, .weight_decay = 0.2},
+      torch::optim::AdagradOptions(0.05).eps(1e-6).weight_decay(0.2), 0.05);
 }
 
 TEST(Adam, AgreesWithTorch) {

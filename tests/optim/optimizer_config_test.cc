@@ -19,7 +19,8 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using trireme::testing::failure_of;
 
-constexpr const char* kNames[] = {"sgd", "adam", "adamw", "lamb", "lion", "adafactor", "muon"};
+constexpr const char* kNames[] = {"sgd",  "adagrad", "adam",      "adamw",
+                                  "lamb", "lion",    "adafactor", "muon"};
 
 struct Section {
   OptimizerConfig optimizer;

@@ -21,6 +21,7 @@ INSTANTIATE_TEST_SUITE_P(
     Methods, EveryMethod,
     ::testing::Values(OptimizerConfig{.name = "sgd", .weight_decay = 0.1},
                       OptimizerConfig{.name = "sgd", .momentum = 0.0},
+                      OptimizerConfig{.name = "adagrad", .weight_decay = 0.1},
                       OptimizerConfig{.name = "adam", .weight_decay = 0.1},
                       OptimizerConfig{.name = "adamw"}, OptimizerConfig{.name = "lion"},
                       OptimizerConfig{.name = "sgd", .state = "8bit"},

@@ -7,6 +7,7 @@
 //   job.run(layout, [](ps::Worker& worker) { ... });
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <functional>
@@ -16,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "trireme/base/deadline.h"
 #include "trireme/ps/coordinator.h"
 #include "trireme/ps/server.h"
 #include "trireme/ps/worker.h"
@@ -54,12 +56,46 @@ class Job {
   // Its connections break, as those of a process that is killed.
   void end_server(int index) { servers_.at(static_cast<std::size_t>(index)).reset(); }
 
+  // Looks at the newest view until it is as wanted. False: it is not within the job's timeout.
+  bool await(const std::function<bool(const View&)>& wanted) {
+    const Deadline deadline = Deadline::after(options_.timeout);
+    while (!deadline.expired()) {
+      if (wanted(coordinator_.view())) return true;
+      coordinator_.wait_for(std::chrono::milliseconds(2));
+    }
+    return false;
+  }
+  // Each range is on two servers, and either may be lost.
+  bool await_backups() {
+    return await([](const View& view) {
+      return std::all_of(view.ranges.begin(), view.ranges.end(),
+                         [](const RangeView& range) { return range.backup_ready; });
+    });
+  }
+  bool await_workers(std::size_t count) {
+    return await([count](const View& view) { return view.workers.size() == count; });
+  }
+
   WorkerOptions worker_options(int rank) const {
     return {.coordinator_port = coordinator_.port(),
             .rank = rank,
             .codec = options_.codec,
             .join_timeout = options_.timeout,
             .timeout = options_.timeout};
+  }
+
+  // All workers, for one thread to drive in turns.
+  std::vector<std::unique_ptr<Worker>> join(const JobLayout& layout) {
+    std::vector<std::unique_ptr<Worker>> workers(static_cast<std::size_t>(options_.workers));
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < options_.workers; ++rank) {
+      threads.emplace_back([&, rank] {
+        workers[static_cast<std::size_t>(rank)] =
+            std::make_unique<Worker>(worker_options(rank), layout);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return workers;
   }
 
   // Each worker on a thread of its own, which then leaves. Throws what the first of them threw.

@@ -31,11 +31,9 @@ using trireme::testing::TableModel;
 constexpr std::uint64_t kSeed = 41;
 
 const std::vector<optim::OptimizerConfig> kMethods = {
-    {.name = "sgd", .momentum = 0.0},
-    {.name = "sgd", .weight_decay = 0.02},
-    {.name = "adam", .weight_decay = 0.03},
-    {.name = "adamw"},
-    {.name = "lion"},
+    {.name = "sgd", .momentum = 0.0},         {.name = "sgd", .weight_decay = 0.02},
+    {.name = "adam", .weight_decay = 0.03},   {.name = "adamw"},
+    {.name = "adagrad", .weight_decay = 0.1}, {.name = "lion"},
 };
 
 SparseTableConfig config_of(const optim::OptimizerConfig& optimizer, std::int64_t width = 10) {
@@ -268,7 +266,7 @@ TEST(SparseTableConfig, RefusesWhatATableCannotBe) {
   for (const char* name : {"lamb", "adafactor", "muon"}) {
     EXPECT_THAT(refusal([&](auto& c) { c.optimizer = {.name = name}; }),
                 AllOf(HasSubstr("ConfigError"), HasSubstr("'words'"), HasSubstr(name),
-                      HasSubstr("take sgd, adam, adamw or lion")));
+                      HasSubstr("take sgd, adagrad, adam, adamw or lion")));
   }
   EXPECT_THAT(refusal([](auto& c) { c.optimizer.state = "8bit"; }), HasSubstr("take f32"));
   EXPECT_THAT(refusal([](auto& c) { c.optimizer.momentum = 1.5; }),

@@ -18,6 +18,7 @@
 #include "trireme/data/token_shards.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/train/model_state.h"
 #include "trireme/train/train_step.h"
 
 namespace trireme::testing {
@@ -59,7 +60,7 @@ inline TrainingSteps run_training_steps(const TrainConfig& config, int threads) 
     process_memory().reset_peak();
     const std::unique_ptr<Group> alone = join_world({});
     ModelState state(config, *alone, 7);
-    TrainStep step(config, shards, *alone, state);
+    TrainStep step(config, shards, state);
     for (std::int64_t i = 0; i < config.train.steps; ++i) {
       result.losses.push_back(step.run(i, false).loss);
     }

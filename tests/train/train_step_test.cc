@@ -18,6 +18,7 @@
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/training_steps.h"
+#include "trireme/train/model_state.h"
 
 namespace trireme {
 namespace {
@@ -62,7 +63,7 @@ Result run(const TrainConfig& config, Group& group, const Poison& poison) {
   const TokenShards shards =
       testing::random_shards(folder.path().string(), config.model.vocab_size);
   ModelState state(config, group, 7);
-  TrainStep train_step(config, shards, group, state);
+  TrainStep train_step(config, shards, state);
   std::int64_t step = 0;
   state.model()->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     std::vector<at::Tensor> outputs = state.sharded().run(block, inputs, f);
@@ -151,7 +152,7 @@ Averaged run_averaged(const TrainConfig& config, Group& group) {
   const TokenShards shards =
       testing::random_shards(folder.path().string(), config.model.vocab_size);
   ModelState state(config, group, 7);
-  TrainStep train_step(config, shards, group, state);
+  TrainStep train_step(config, shards, state);
   for (std::int64_t step = 0; step < config.train.steps; ++step) train_step.run(step, false);
   Averaged result;
   result.loss_of_weights = loss_of(state);

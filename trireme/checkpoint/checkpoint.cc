@@ -88,6 +88,10 @@ void CheckpointWriter::add_file(const std::string& file, std::string_view conten
   files_.push_back({file, output.size(), digest});
 }
 
+void CheckpointWriter::adopt_file(const std::string& file, const std::string& digest) {
+  files_.push_back({file, detail::open_input(new_file(file)).size, digest});
+}
+
 std::string CheckpointWriter::commit(const CheckpointState& state) {
   TRIREME_ASSERT(!committed_, "checkpoint {} is committed twice", step_);
   {

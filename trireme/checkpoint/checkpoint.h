@@ -70,6 +70,12 @@ class CheckpointWriter {
                    const std::vector<std::pair<std::string, TensorView>>& tensors);
   // Adds any other file by its content.
   void add_file(const std::string& file, std::string_view content);
+  // Where another process, on storage that both share, may write a file of that name, which
+  // adopt_file() then adds. Throws ConfigError as add_tensors() does.
+  std::string path_for(const std::string& file) const { return new_file(file); }
+  // digest: as detail::OutputFile gives it to whoever wrote the file. Throws CheckpointError when
+  // the file is not there.
+  void adopt_file(const std::string& file, const std::string& digest);
   // Writes checkpoint.json, fsyncs, renames. Returns the final path. An existing checkpoint of the
   // same step is replaced: renamed aside, removed once the new one stands; a process killed in
   // between leaves the old one, whole, where list_checkpoints() finds it. Nothing may be added

@@ -72,6 +72,7 @@ void add_bench_command(CLI::App& app, Action& action, std::vector<std::string> c
   add_bench_comm(*bench, action);
   add_bench_step(*bench, action, std::move(command_line));
   add_bench_ops(*bench, action);
+  add_bench_ps(*bench, action);
   add_tokenizer(*bench, action);
 }
 

@@ -33,6 +33,7 @@ void add_bench_command(CLI::App& app, Action& action, std::vector<std::string> c
 void add_bench_comm(CLI::App& bench, Action& action);
 void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> command_line);
 void add_bench_ops(CLI::App& bench, Action& action);
+void add_bench_ps(CLI::App& bench, Action& action);
 
 // Parses, runs, reports. Returns the exit status: 0 done, 2 the user's mistake, 1 anything else;
 // errors are one line on stderr.

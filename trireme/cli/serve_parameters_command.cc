@@ -60,6 +60,7 @@ ServeParametersOptions launched(const Words& words) {
   options.bind_address = words.bind.value_or("");
   options.listen_fd = info.listen_fd;
   options.secret = info.secret;
+  options.launched = true;
   return options;
 }
 

@@ -9,9 +9,11 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "trireme/base/deadline.h"
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
 #include "trireme/cli/commands.h"
@@ -33,6 +35,7 @@ namespace trireme::cli {
 namespace {
 
 constexpr auto kRateBudget = std::chrono::milliseconds(300);
+constexpr auto kLookForPreparation = std::chrono::milliseconds(100);
 
 struct TrainArguments {
   std::string config;
@@ -80,6 +83,14 @@ void start_compute(const TrainConfig& config, const LaunchInfo& info, int thread
     log_warn("{}", advice);
 }
 
+void measure_limit(const TrainConfig& config, TrainerOptions& options) {
+  options.limit_flops_per_s = measure_gemm_flops_per_s(
+      config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);
+  // The run's peak of memory is not that of the measurement.
+  release_cached_memory();
+  process_memory().reset_peak();
+}
+
 // One rank of the job, prepared already or, unless --workers started it, prepared here by rank 0.
 int run_rank(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
   follow_launcher();
@@ -95,21 +106,97 @@ int run_rank(const TrainConfig& config, const TrainArguments& arguments, const L
   start_compute(config, info, threads);
   const std::unique_ptr<Group> world = join_world(train_world_options(config, info));
   world->barrier();  // all ranks measure at the same time
-  const double limit = measure_gemm_flops_per_s(
-      config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat, kRateBudget);
-  // The run's peak of memory is not that of the measurement.
-  release_cached_memory();
-  process_memory().reset_peak();
-  Trainer trainer(config, *world, {.resume = arguments.resume, .limit_flops_per_s = limit});
+  TrainerOptions options{.resume = arguments.resume};
+  measure_limit(config, options);
+  Trainer trainer(config, *world, options);
   trainer.run();
   world->close();
   return 0;
 }
 
+// What a worker of a job with parameter servers waits for where rank 0 prepares the run: its
+// config.yaml, which is written last. The workers are in no world, so that one may end without the
+// others.
+void await_preparation(const TrainConfig& config) {
+  const Deadline deadline = Deadline::after(to_milliseconds(config.parallel.join_timeout_seconds));
+  const std::string path = RunFolder(config.out).config();
+  while (!std::filesystem::exists(path)) {
+    if (deadline.expired()) {
+      throw_error<TimeoutError>(
+          "rank 0 has not written '{}' within {} s (parallel.join_timeout_seconds): it must be on "
+          "storage that all hosts share",
+          path, config.parallel.join_timeout_seconds);
+    }
+    std::this_thread::sleep_for(kLookForPreparation);
+  }
+}
+
+// One worker of a job with parameter servers.
+int run_served(const TrainConfig& config, const TrainArguments& arguments, const LaunchInfo& info) {
+  follow_launcher();
+  set_log_rank(info.rank, info.size);
+  const ParameterServerJob& job = *info.parameter_servers;
+  const int threads = threads_of_worker(config, info.local_size);
+  std::unique_ptr<RunFolderLock> lock;
+  if (!arguments.prepared && info.rank == 0) {
+    const RunFolder folder(config.out);
+    if (job.restart > 0 && std::filesystem::exists(folder.config())) {
+      lock = std::make_unique<RunFolderLock>(folder, true);  // the one before has prepared it
+    } else {
+      lock = prepare_run(config, {.resume = arguments.resume,
+                                  .workers = info.size,
+                                  .local_workers = info.local_size,
+                                  .threads = threads});
+    }
+  } else if (!arguments.prepared) {
+    await_preparation(config);
+  }
+  start_compute(config, info, threads);
+  TrainerOptions options{.resume = arguments.resume};
+  measure_limit(config, options);
+  ServedJob served{.worker = {.coordinator_address = job.address,
+                              .coordinator_port = job.port,
+                              .secret = info.secret,
+                              .rank = info.rank,
+                              .join_timeout = to_milliseconds(config.parallel.join_timeout_seconds),
+                              .timeout = to_milliseconds(config.parallel.timeout_seconds)},
+                   .workers = job.workers,
+                   .servers = job.servers};
+  Trainer trainer(config, served, options);
+  trainer.run();
+  return 0;
+}
+
+// The servers that the config asks for, and those that there are.
+void settle_servers(TrainConfig& config, const LaunchInfo& info) {
+  ServersConfig& servers = config.parallel.ps;
+  if (!info.parameter_servers) {
+    if (servers.servers > 0 && info.launcher != Launcher::kNone) {
+      throw_error<ConfigError>(
+          "parallel.ps.servers is {}, but {} has started workers alone: start them with trireme "
+          "launch --servers {}",
+          servers.servers, launcher_name(info.launcher), servers.servers);
+    }
+    if (servers.servers == 0 && servers.is_given()) {
+      throw_error<ConfigError>(
+          "parallel.ps is given, but there are no parameter servers: set parallel.ps.servers, or "
+          "start them with trireme launch --servers");
+    }
+    return;
+  }
+  const int started = info.parameter_servers->servers;
+  if (servers.servers != 0 && servers.servers != started) {
+    throw_error<ConfigError>(
+        "parallel.ps.servers is {}, but {} have been started: leave it out, or start as many",
+        servers.servers, started);
+  }
+  servers.servers = started;
+}
+
 int run_train(const TrainArguments& arguments, const std::vector<std::string>& command) {
-  const TrainConfig config =
-      load_train_config(ConfigTree::load(arguments.config, arguments.overrides));
+  TrainConfig config = load_train_config(ConfigTree::load(arguments.config, arguments.overrides));
   const LaunchInfo info = launch_info();
+  settle_servers(config, info);
   if (arguments.prepared && info.launcher != Launcher::kTrireme) {
     throw_error<ConfigError>("{} is what --workers says to the workers that it starts",
                              kPreparedFlag);
@@ -120,20 +207,30 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
           "--workers {} starts workers, but {} has already started {}: leave --workers out",
           arguments.workers, launcher_name(info.launcher), info.size);
     }
-    return run_rank(config, arguments, info);
+    return info.parameter_servers ? run_served(config, arguments, info)
+                                  : run_rank(config, arguments, info);
   }
+  if (info.parameter_servers) return run_served(config, arguments, info);
   const int workers = arguments.workers > 0    ? arguments.workers
                       : config.parallel.dp > 0 ? static_cast<int>(config.parallel.dp)
                                                : 1;
-  if (workers == 1) return run_rank(config, arguments, info);
+  const auto servers = static_cast<int>(config.parallel.ps.servers);
+  if (workers == 1 && servers == 0) return run_rank(config, arguments, info);
   const auto lock = prepare_run(config, {.resume = arguments.resume,
                                          .workers = workers,
                                          .local_workers = workers,
                                          .threads = threads_of_worker(config, workers)});
   std::vector<std::string> worker = command;
-  worker.front() = std::filesystem::read_symlink("/proc/self/exe").string();
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
+  worker.front() = program;
   worker.insert(worker.begin() + 2, kPreparedFlag);  // right after "train"
-  return run_local_workers({.workers = workers, .command = std::move(worker)});
+  LocalWorkersOptions options{.workers = workers, .command = std::move(worker)};
+  if (servers > 0) {
+    const std::vector<std::string> serve = {program, "serve-parameters"};
+    options.parameter_servers =
+        ServingOptions{.servers = servers, .server_command = serve, .coordinator_command = serve};
+  }
+  return run_local_workers(options);
 }
 
 }  // namespace

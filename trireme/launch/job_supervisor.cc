@@ -93,7 +93,11 @@ void JobSupervisor::note_failure(const Fleet::Ended& failure) {
   const int status = status_of(failure.how);
   const bool ends_job = process.death_ends_job || status == kUserMistake;
   if (!ends_job && may_start_again(process) && start_again(process)) return;
-  if (process.role == JobRole::kWorker) note_worker_failure(status, process.name);
+  if (process.role == JobRole::kWorker) {
+    note_worker_failure(status, process.name);
+  } else if (!serving_is_needed()) {
+    return;
+  }
   if (!ends_job || stage_ != Stage::kRunning || part_ != JobPart::kWorkers) return;
   if (link_ != nullptr) link_->fatal(status);
   end_job(status);
@@ -108,13 +112,16 @@ void JobSupervisor::note_worker_failure(int status, const std::string& name) {
   }
 }
 
-// A server is needed as long as there is a worker, here or elsewhere.
+// As long as there is a worker, here or elsewhere.
+bool JobSupervisor::serving_is_needed() const {
+  return fleet_.has(JobPart::kWorkers) || (link_ != nullptr && !job_status_);
+}
+
 bool JobSupervisor::may_start_again(const JobProcess& process) const {
   const auto before = restarts_.find(&process);
   const int times = before == restarts_.end() ? 0 : before->second;
-  const bool needed = process.role == JobRole::kWorker || fleet_.has(JobPart::kWorkers) ||
-                      (link_ != nullptr && !job_status_);
-  return stage_ == Stage::kRunning && needed && times < process.restarts;
+  return stage_ == Stage::kRunning && times < process.restarts &&
+         (process.role == JobRole::kWorker || serving_is_needed());
 }
 
 bool JobSupervisor::start_again(const JobProcess& process) {

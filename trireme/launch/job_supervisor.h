@@ -56,6 +56,7 @@ class JobSupervisor {
   void note_failures(std::vector<Fleet::Ended> failures);
   void note_failure(const Fleet::Ended& failure);
   void note_worker_failure(int status, const std::string& name);
+  bool serving_is_needed() const;
   bool may_start_again(const JobProcess& process) const;
   bool start_again(const JobProcess& process);
   void end_job(int status);

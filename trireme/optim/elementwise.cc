@@ -57,6 +57,16 @@ ElementwiseKernel sgd_kernel(const OptimizerConfig& config, const StepScalars& s
   };
 }
 
+// Duchi, Hazan and Singer 2011, with the diagonal matrix; decay is part of the gradient and epsilon
+// is added to the root, as in torch.optim.Adagrad.
+ElementwiseKernel adagrad_kernel(const OptimizerConfig& config, const StepScalars& scalars) {
+  return [s = adagrad_scalars(config, scalars), decay = static_cast<float>(*config.weight_decay)](
+             const ElementwisePart& part, const detail::UpdateExtras& extras) {
+    detail::adagrad_update(s, part.decays ? decay : 0.0F, part.count, part.weights, part.gradients,
+                           part.moments[0], extras);
+  };
+}
+
 class ElementwiseOptimizer final : public ShardOptimizer {
  public:
   ElementwiseOptimizer(ElementwiseMethod method, const OptimizerConfig& config,
@@ -220,6 +230,11 @@ std::optional<ElementwiseMethod> method_of(const OptimizerConfig& config) {
   }
   if (config.name == "adam") return ElementwiseMethod{{first, second}, adam_kernel};
   if (config.name == "lion") return ElementwiseMethod{{first}, lion_kernel};
+  // Its sum grows for ever: 8-bit codes, rounded to a share of a block's largest, would lose the
+  // small ones. validate() refuses them.
+  if (config.name == "adagrad") {
+    return ElementwiseMethod{{{"sum_of_squares", kUnsigned8bit}}, adagrad_kernel};
+  }
   if (config.name != "sgd") return std::nullopt;
   if (*config.momentum > 0) return ElementwiseMethod{{momentum}, sgd_kernel};
   return ElementwiseMethod{{}, sgd_kernel};

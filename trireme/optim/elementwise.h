@@ -1,8 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Methods whose update of an element needs that element alone: sgd, adam, adamw, lion. Internal to
-// the optimizers.
+// Methods whose update of an element needs that element alone: sgd, adagrad, adam, adamw, lion.
+// Internal to the optimizers.
 #pragma once
 
 #include <functional>

@@ -136,6 +136,18 @@ void sgd_update(const SgdScalars& scalars, float decay, std::int64_t count,
   });
 }
 
+TRIREME_VECTOR_CLONES
+void adagrad_update(const AdagradScalars& scalars, float decay, std::int64_t count,
+                    float* __restrict weights, float* __restrict gradients, float* __restrict sum,
+                    const UpdateExtras& extras) {
+  const AdagradScalars s = scalars;
+  update_in_parts(count, weights, gradients, extras, [=](std::int64_t i) {
+    const float g = gradients[i] * s.gradient_scale + decay * weights[i];
+    sum[i] = sum[i] + g * g;
+    return weights[i] - s.learning_rate * (g / (std::sqrt(sum[i]) + s.epsilon));
+  });
+}
+
 namespace {
 
 // Adam's step without its update of the moments.

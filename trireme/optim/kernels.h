@@ -22,11 +22,16 @@ struct AdamWScalars {
   float step_size;  // learning rate / (1 - beta1^steps)
 };
 
-// Of the others, rounded from f64. keep: as in adamw_update(); decay: what sgd and adam add of a
-// weight to its gradient, 0 for what does not decay.
+// Of the others, rounded from f64. keep: as in adamw_update(); decay: what sgd, adagrad and adam
+// add of a weight to its gradient, 0 for what does not decay.
 struct SgdScalars {
   float gradient_scale;
   float momentum;
+  float learning_rate;
+};
+struct AdagradScalars {
+  float gradient_scale;
+  float epsilon;
   float learning_rate;
 };
 struct LionScalars {
@@ -70,6 +75,10 @@ void lion_update(const LionScalars& s, float keep, std::int64_t count, float* we
 // moment: null without momentum.
 void sgd_update(const SgdScalars& s, float decay, std::int64_t count, float* weights,
                 float* gradients, float* moment, const UpdateExtras& extras);
+
+// sum: of squared gradients.
+void adagrad_update(const AdagradScalars& s, float decay, std::int64_t count, float* weights,
+                    float* gradients, float* sum, const UpdateExtras& extras);
 
 // LAMB in two passes, between which the norms are found: the moments, and what the weights would be
 // changed by; then the change. s.step_size: 1 / (1 - beta1^steps). step: learning rate times the

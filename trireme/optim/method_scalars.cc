@@ -39,6 +39,12 @@ detail::SgdScalars sgd_scalars(const OptimizerConfig& config, const StepScalars&
           .learning_rate = static_cast<float>(scalars.learning_rate)};
 }
 
+detail::AdagradScalars adagrad_scalars(const OptimizerConfig& config, const StepScalars& scalars) {
+  return {.gradient_scale = scalars.gradient_scale,
+          .epsilon = static_cast<float>(*config.epsilon),
+          .learning_rate = static_cast<float>(scalars.learning_rate)};
+}
+
 detail::LionScalars lion_scalars(const OptimizerConfig& config, const StepScalars& scalars) {
   return {.gradient_scale = scalars.gradient_scale,
           .beta1 = static_cast<float>(*config.beta1),

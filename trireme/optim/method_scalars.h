@@ -32,6 +32,7 @@ AdamCorrection adam_correction(const OptimizerConfig& config, std::int64_t steps
 // config: with_defaults(), of a method that has these options.
 detail::AdamWScalars adam_scalars(const OptimizerConfig& config, const StepScalars& scalars);
 detail::SgdScalars sgd_scalars(const OptimizerConfig& config, const StepScalars& scalars);
+detail::AdagradScalars adagrad_scalars(const OptimizerConfig& config, const StepScalars& scalars);
 detail::LionScalars lion_scalars(const OptimizerConfig& config, const StepScalars& scalars);
 
 }  // namespace trireme::optim

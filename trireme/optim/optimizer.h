@@ -10,7 +10,7 @@
 // and keeps state for these alone; without a group it holds everything. The result does not depend
 // on how the buffer is cut, bit for bit, nor on threads or the width of vector units.
 //
-//   elementwise        sgd, adam, adamw, lion
+//   elementwise        sgd, adagrad, adam, adamw, lion
 //   norms of parameters  lamb: sums over blocks travel, 8 bytes for each block
 //   whole matrices     muon, adafactor: a matrix is brought together on one rank, which computes
 //                      its update; the matrices are dealt out among the ranks by their size

@@ -32,6 +32,7 @@ struct Method {
 // fast for a beta2 of 0.999.
 constexpr std::array kMethods = {
     Method{.name = "sgd", .momentum = 0.9, .weight_decay = 0.0, .has_8bit_state = true},
+    Method{.name = "adagrad", .epsilon = 1e-10, .weight_decay = 0.0},
     Method{.name = "adam",
            .beta1 = 0.9,
            .beta2 = 0.999,
@@ -71,7 +72,8 @@ constexpr std::array kOptions = {
            &OptimizerConfig::beta2, &Method::beta2, Option::kBelowOne},
     Option{"momentum", "decay of the sum of gradients; adafactor: of the mean of updates, 0: none",
            &OptimizerConfig::momentum, &Method::momentum, Option::kBelowOne},
-    Option{"epsilon", "added to the root of the squared gradient's mean; adafactor: to the square",
+    Option{"epsilon",
+           "added to the root of the squared gradient's mean or sum; adafactor: to the square",
            &OptimizerConfig::epsilon, &Method::epsilon, Option::kAboveZero},
     Option{"weight_decay", "share of a matrix that a step removes, times learning rate",
            &OptimizerConfig::weight_decay, &Method::weight_decay, Option::kAtLeastZero},
@@ -118,7 +120,7 @@ void check_range(const Option& option, double value) {
 
 void OptimizerConfig::visit(ConfigFields& f) {
   f.field("name", name, "the method; lion wants a learning rate some ten times lower than adamw",
-          {"sgd", "adam", "adamw", "lamb", "lion", "adafactor", "muon"});
+          {"sgd", "adagrad", "adam", "adamw", "lamb", "lion", "adafactor", "muon"});
   const Method& method = method_of(name);
   for (const Option& option : kOptions) {
     std::optional<double>& given = this->*option.given;

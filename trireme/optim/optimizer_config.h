@@ -6,16 +6,16 @@
 //   optim::OptimizerConfig config{.name = "lion", .weight_decay = 0.5};
 //   *config.with_defaults().beta2;  // 0.99, lion's own
 //
-//   option        sgd  adam   adamw  lamb   lion  adafactor  muon
-//   beta1         -    0.9    0.9    0.9    0.9   -          0.9   of the AdamW beside it
-//   beta2         -    0.999  0.95   0.999  0.99  -          0.95  of the AdamW beside it
-//   momentum      0.9  -      -      -      -     0          0.95
-//   epsilon       -    1e-8   1e-8   1e-6   -     1e-30      1e-8
-//   weight_decay  0    0      0.1    0.01   1     0          0.1
-//   8-bit state   yes  yes    yes    no     yes   no         no
+//   option        sgd  adagrad  adam   adamw  lamb   lion  adafactor  muon
+//   beta1         -    -        0.9    0.9    0.9    0.9   -          0.9   of the AdamW beside it
+//   beta2         -    -        0.999  0.95   0.999  0.99  -          0.95  of the AdamW beside it
+//   momentum      0.9  -        -      -      -      -     0          0.95
+//   epsilon       -    1e-10    1e-8   1e-8   1e-6   -     1e-30      1e-8
+//   weight_decay  0    0        0      0.1    0.01   1     0          0.1
+//   8-bit state   yes  no       yes    yes    no     yes   no         no
 //
-// weight_decay is added to the gradient by sgd and adam, and taken off the weight, times the
-// learning rate, by the others; of matrices and embeddings alone, not of norms and biases.
+// weight_decay is added to the gradient by sgd, adagrad and adam, and taken off the weight, times
+// the learning rate, by the others; of matrices and embeddings alone, not of norms and biases.
 #pragma once
 
 #include <optional>
@@ -26,7 +26,7 @@
 namespace trireme::optim {
 
 struct OptimizerConfig {
-  std::string name = "adamw";  // sgd, adam, adamw, lamb, lion, adafactor, muon
+  std::string name = "adamw";  // sgd, adagrad, adam, adamw, lamb, lion, adafactor, muon
   // Unset: the method's own, see above. One that the method does not have is refused.
   std::optional<double> beta1 = {};
   std::optional<double> beta2 = {};

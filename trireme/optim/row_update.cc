@@ -31,10 +31,13 @@ RowUpdate::RowUpdate(const OptimizerConfig& given) : config_(given) {
   } else if (name == "lion") {
     method_ = Method::kLion;
     moments_ = 1;
+  } else if (name == "adagrad") {
+    method_ = Method::kAdagrad;
+    moments_ = 1;
   } else {
     throw_error<ConfigError>(
         "optimizer.name is {}, whose update of a row needs the whole matrix; rows are updated one "
-        "by one: take sgd, adam, adamw or lion",
+        "by one: take sgd, adagrad, adam, adamw or lion",
         name);
   }
   if (config_.state != "f32") {
@@ -51,6 +54,7 @@ void RowUpdate::begin(const Scalars& scalars) {
   keep_ = kept_by_decay(learning_rate_, *config_.weight_decay);
   const StepScalars step{learning_rate_, scale, 1};
   if (method_ == Method::kSgd) sgd_ = sgd_scalars(config_, step);
+  if (method_ == Method::kAdagrad) adagrad_ = adagrad_scalars(config_, step);
   if (method_ == Method::kLion) lion_ = lion_scalars(config_, step);
   if (moments_ == 2) adam_ = adam_scalars(config_, step);
 }
@@ -78,6 +82,8 @@ void RowUpdate::apply(std::int64_t count, float* weights, const float* given, fl
     case Method::kSgd:
       return detail::sgd_update(sgd_, decay_, count, weights, gradients,
                                 moments_ > 0 ? state : nullptr, kNoExtras);
+    case Method::kAdagrad:
+      return detail::adagrad_update(adagrad_, decay_, count, weights, gradients, state, kNoExtras);
     case Method::kLion:
       return detail::lion_update(lion_, keep_, count, weights, gradients, state, kNoExtras);
     case Method::kAdam:

@@ -42,7 +42,7 @@ class RowUpdate {
              std::int64_t steps);
 
  private:
-  enum class Method { kSgd, kAdam, kAdamW, kLion };
+  enum class Method { kSgd, kAdagrad, kAdam, kAdamW, kLion };
   AdamCorrection correction(std::int64_t steps);
   detail::AdamWScalars adam_scalars_at(std::int64_t steps);
 
@@ -56,6 +56,7 @@ class RowUpdate {
   float keep_ = 1;  // what decoupled decay leaves of a weight
   detail::AdamWScalars adam_{};
   detail::SgdScalars sgd_{};
+  detail::AdagradScalars adagrad_{};
   detail::LionScalars lion_{};
   std::vector<AdamCorrection> corrections_;  // of the first steps; first is 0: not computed yet
 };

@@ -42,6 +42,26 @@ at::Tensor zeros_of(MemoryCategory category, std::int64_t size, const at::Tensor
   return at::zeros({size}, options);
 }
 
+// Whether it can take the place of the flat buffer.
+void check_like(const at::Tensor& buffer, const at::Tensor& flat, const char* what) {
+  if (!buffer.defined() || buffer.scalar_type() != flat.scalar_type() ||
+      buffer.numel() != flat.numel() || !buffer.is_contiguous() ||
+      buffer.device() != flat.device()) {
+    throw_error<ShapeError>("{} of {} elements need a contiguous {} buffer of that size", what,
+                            flat.numel(), c10::toString(flat.scalar_type()));
+  }
+}
+
+at::Tensor buffer_of(const at::Tensor& given, MemoryCategory category, std::int64_t size,
+                     const at::TensorOptions& options, Group* group) {
+  if (!given.defined()) return zeros_of(category, size, options, group);
+  if (given.dtype() != options.dtype() || given.numel() != size || !given.is_contiguous()) {
+    throw_error<ShapeError>("parameters of {} elements need a contiguous {} buffer of that size",
+                            size, c10::toString(c10::typeMetaToScalarType(options.dtype())));
+  }
+  return given;
+}
+
 void check_dtype(at::ScalarType dtype) {
   if (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf) {
     return;
@@ -59,10 +79,10 @@ FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
   const at::NoGradGuard no_grad;
   const at::ScalarType before = layout_.parameters.front().scalar_type();
   const auto kind = layout_.parameters.front().options().dtype(dtype).requires_grad(false);
-  data_ = zeros_of(MemoryCategory::kWeights, size(), kind, options.group);
+  data_ = buffer_of(options.data, MemoryCategory::kWeights, size(), kind, options.group);
   if (options.gradients) {
-    grad_ = zeros_of(MemoryCategory::kGradients, size(),
-                     kind.dtype(dtype == at::kDouble ? at::kDouble : at::kFloat), options.group);
+    grad_ = buffer_of(options.grad, MemoryCategory::kGradients, size(),
+                      kind.dtype(dtype == at::kDouble ? at::kDouble : at::kFloat), options.group);
   }
   for (std::size_t i = 0; i < entries().size(); ++i) {
     at::Tensor& parameter = layout_.parameters[i];
@@ -98,15 +118,21 @@ void FlatParameters::backward(const at::Tensor& loss, const at::Tensor& seed,
 }
 
 at::Tensor FlatParameters::exchange_grad(const at::Tensor& buffer) {
-  if (!buffer.defined() || buffer.scalar_type() != grad_.scalar_type() ||
-      buffer.numel() != size() || !buffer.is_contiguous() || buffer.device() != grad_.device()) {
-    throw_error<ShapeError>("gradients of {} elements need a contiguous {} buffer of that size",
-                            size(), c10::toString(grad_.scalar_type()));
-  }
+  check_like(buffer, grad_, "gradients");
   for (std::size_t i = 0; i < entries().size(); ++i) {
     layout_.parameters[i].mutable_grad() = gradient_view(buffer, entries()[i]);
   }
   return std::exchange(grad_, buffer);
+}
+
+at::Tensor FlatParameters::exchange_data(const at::Tensor& buffer) {
+  check_like(buffer, data_, "weights");
+  const at::NoGradGuard no_grad;
+  buffer.copy_(data_);
+  for (std::size_t i = 0; i < entries().size(); ++i) {
+    layout_.parameters[i].set_data(view(buffer, entries()[i]));
+  }
+  return std::exchange(data_, buffer);
 }
 
 void FlatParameters::bring_gradient_home(std::size_t entry) {

@@ -37,6 +37,10 @@ struct FlatOptions {
   bool gradients = true;
   // With a group, the buffers lie where its collectives use them.
   Group* group = nullptr;
+  // Or the buffers themselves: zeros [size] of their dtype, on the CPU, with size as make_layout()
+  // has it. Undefined: new ones.
+  at::Tensor data = {};
+  at::Tensor grad = {};
 };
 
 // Not thread-safe. The module must not be moved or cast afterwards (.to() breaks the views;
@@ -71,6 +75,8 @@ class FlatParameters {
   // The gradients lie in `buffer` from here on, contiguous, of the dtype and size of grad();
   // returns the tensor where they lay. Nothing is copied or cleared. Throws ShapeError.
   at::Tensor exchange_grad(const at::Tensor& buffer);
+  // The same of the weights and data(), but they are copied: the module goes on with its values.
+  at::Tensor exchange_data(const at::Tensor& buffer);
   // Where the gradient of a parameter is no longer its view of the buffer, it becomes that again: a
   // gradient that was reset (zero_grad(set_to_none)) is zeros, one that autograd laid elsewhere is
   // copied. For one entry, or for all.

@@ -62,6 +62,11 @@ class Coordinator::Impl {
     return true;
   }
 
+  View view() const {
+    const std::lock_guard lock(mutex_);
+    return membership_.view();
+  }
+
   void close() {
     {
       const std::lock_guard lock(mutex_);
@@ -84,6 +89,7 @@ class Coordinator::Impl {
     std::optional<RpcRequest> watch;  // waits for news
     Clock::time_point watch_since;
     bool knows_layout = false;
+    bool knows_end = false;  // it was told that the job is done
   };
 
   void handle(RpcRequest request) {
@@ -244,8 +250,8 @@ class Coordinator::Impl {
   void answer_all() {
     for (auto& [id, participant] : participants_) answer_if_news(participant);
     // Who has been told that the job is over may go.
-    if (finished_ &&
-        std::erase_if(participants_, [](const auto& entry) { return !entry.second.watch; }) > 0) {
+    if (std::erase_if(participants_, [](const auto& entry) { return entry.second.knows_end; }) >
+        0) {
       over_.notify_all();
     }
   }
@@ -260,12 +266,13 @@ class Coordinator::Impl {
     if (news) message.view = view;
     if (view.term > 0 && !std::exchange(participant.knows_layout, true)) message.layout = layout_;
     participant.heard = Clock::now();
+    participant.knows_end = finished_;
     participant.watch->reply(kStatusOk, encode(message));
     participant.watch.reset();
   }
 
   const CoordinatorOptions options_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable over_;
   // Guarded by mutex_.
   Membership membership_;
@@ -294,6 +301,7 @@ void Coordinator::wait() {
   }
 }
 bool Coordinator::wait_for(std::chrono::milliseconds time) { return impl_->wait_for(time); }
+View Coordinator::view() const { return impl_->view(); }
 void Coordinator::close() { impl_->close(); }
 
 }  // namespace trireme::ps

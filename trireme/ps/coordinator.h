@@ -14,6 +14,8 @@
 #include <memory>
 #include <string>
 
+#include "trireme/ps/protocol/view.h"
+
 namespace trireme::ps {
 
 // Silence after which a process counts as gone. A process that ends is noticed at once, and a busy
@@ -45,6 +47,8 @@ class Coordinator {
   void wait();
   // The same for at most the given time; false: the job goes on.
   bool wait_for(std::chrono::milliseconds time);
+  // The newest; of term 0 before the job has begun.
+  View view() const;
   // Ends all connections: servers and workers get a PeerLostError. Idempotent.
   void close();
 

@@ -16,6 +16,7 @@
 #include "trireme/comm/codec/block_codecs.h"
 #include "trireme/comm/meeting/frame.h"
 #include "trireme/comm/reduction_tree.h"
+#include "trireme/comm/shm/shm_copy.h"
 #include "trireme/optim/gradient_norm.h"
 #include "trireme/ps/dense_codec.h"
 #include "trireme/ps/range_storage.h"
@@ -38,32 +39,12 @@ Bytes bytes_of(const at::Tensor& values) {
           float_bytes(values.numel())};
 }
 
-// The whole job's parameters as far as they lie in the range.
-std::vector<optim::OptimizerParameter> parameters_in(const DenseLayout& dense,
-                                                     const FlatSegment& segment) {
-  std::vector<optim::OptimizerParameter> inside;
-  for (optim::OptimizerParameter parameter : dense.parameters) {
-    FlatEntry& entry = parameter.entry;
-    const std::int64_t begin = std::max(entry.offset, segment.begin);
-    const std::int64_t end = std::min(entry.offset + entry.count, segment.end);
-    if (begin >= end) continue;
-    const bool whole = end - begin == entry.count;
-    entry.offset = begin;
-    entry.count = end - begin;
-    if (!whole) entry.shape = {entry.count};
-    inside.push_back(std::move(parameter));
-  }
-  return inside;
-}
-
 class DenseStorage final : public RangeStorage {
  public:
-  DenseStorage(const DenseLayout& dense, const FlatSegment& segment)
-      : count_(segment.end - segment.begin),
+  DenseStorage(const optim::OptimizerConfig& optimizer, const optim::OptimizerSpace& space)
+      : count_(space.segments[0].end - space.segments[0].begin),
         weights_(at::zeros({count_}, at::kFloat)),
-        optimizer_(optim::make_optimizer(
-            dense.optimizer,
-            {.parameters = parameters_in(dense, segment), .segments = {segment}})) {}
+        optimizer_(optim::make_optimizer(optimizer, space)) {}
 
   void init(Bytes values) override {
     if (values.size() != float_bytes(count_)) return import_state(values);
@@ -107,18 +88,19 @@ class DenseStorage final : public RangeStorage {
     return {values, values + sums.numel()};
   }
 
-  void apply(Bytes update, const UpdateScalars& scalars) override {
-    check(update, "update");
+  void apply(const Contribution& update, const UpdateScalars& scalars) override {
+    check(update.payload, "update");
     const std::array pieces = {
-        optim::PieceUpdate{.weights = weights_, .gradients = view_of(update)}};
+        optim::PieceUpdate{.weights = weights_, .gradients = view_of(update.payload)}};
     optimizer_->step({.pieces = pieces,
                       .learning_rate = scalars.learning_rate,
                       .gradient_scale = scalars.gradient_scale});
   }
 
-  std::size_t read_bytes(Bytes) const override { return float_bytes(count_); }
-  void read(Bytes, std::span<std::byte> out) const override {
-    std::memcpy(out.data(), weights_.data_ptr<float>(), out.size());
+  std::size_t read_bytes(const Contribution&) const override { return float_bytes(count_); }
+  void read(const Contribution&, std::span<std::byte> out) const override {
+    // Past the caches: the worker reads it when all its ranges are there.
+    stream_bytes(out.data(), weights_.data_ptr<float>(), out.size());
   }
 
   void export_state(const std::function<void(Bytes)>& take) const override {
@@ -173,7 +155,7 @@ class DenseStorage final : public RangeStorage {
 }  // namespace
 
 std::unique_ptr<RangeStorage> make_dense_storage(const JobLayout& layout, std::size_t range) {
-  return std::make_unique<DenseStorage>(layout.dense, layout.dense_ranges().at(range));
+  return std::make_unique<DenseStorage>(layout.dense.optimizer, layout.dense_space(range));
 }
 
 std::unique_ptr<RangeStorage> make_storage(const JobLayout& layout, std::size_t range) {

@@ -126,6 +126,23 @@ std::vector<FlatSegment> JobLayout::dense_ranges() const {
   return ranges;
 }
 
+optim::OptimizerSpace JobLayout::dense_space(std::size_t range) const {
+  const FlatSegment segment = dense_ranges().at(range);
+  std::vector<OptimizerParameter> inside;
+  for (OptimizerParameter parameter : dense.parameters) {
+    FlatEntry& entry = parameter.entry;
+    const std::int64_t begin = std::max(entry.offset, segment.begin);
+    const std::int64_t end = std::min(entry.offset + entry.count, segment.end);
+    if (begin >= end) continue;
+    const bool whole = end - begin == entry.count;
+    entry.offset = begin;
+    entry.count = end - begin;
+    if (!whole) entry.shape = {entry.count};
+    inside.push_back(std::move(parameter));
+  }
+  return {.parameters = std::move(inside), .segments = {segment}};
+}
+
 std::vector<std::int64_t> JobLayout::range_bytes_by_number() const {
   std::vector<std::int64_t> bytes;
   for (const FlatSegment& range : dense_ranges()) {
@@ -180,6 +197,7 @@ std::string JobLayout::encode() const {
   out.u32(static_cast<std::uint32_t>(sparse.tables.size()));
   for (const SparseTableConfig& table : sparse.tables) write(out, table);
   out.u32(static_cast<std::uint32_t>(sparse.slices)).u64(sparse.seed);
+  out.u64(static_cast<std::uint64_t>(first_step)).text(settings);
   return out.bytes();
 }
 
@@ -201,6 +219,8 @@ JobLayout JobLayout::decode(std::string_view bytes) {
   }
   layout.sparse.slices = static_cast<int>(in.u32());
   layout.sparse.seed = in.u64();
+  layout.first_step = static_cast<std::int64_t>(in.u64());
+  layout.settings = in.text();
   in.finish();
   return layout;
 }
@@ -238,6 +258,18 @@ std::string layout_difference(const JobLayout& ours, const JobLayout& theirs) {
       return fmt::format("sparse table '{}' of width {} and '{}' of width {}", left.name,
                          left.width, right.name, right.width);
     }
+  }
+  if (ours.range_bytes != theirs.range_bytes) {
+    return fmt::format("ranges of {} and {} bytes", ours.range_bytes, theirs.range_bytes);
+  }
+  if (ours.sparse.slices != theirs.sparse.slices) {
+    return fmt::format("tables in {} and {} slices", ours.sparse.slices, theirs.sparse.slices);
+  }
+  if (ours.first_step != theirs.first_step) {
+    return fmt::format("first step {} and {}", ours.first_step, theirs.first_step);
+  }
+  if (ours.settings != theirs.settings) {
+    return fmt::format("settings '{}' and '{}'", ours.settings, theirs.settings);
   }
   return ours.encode() == theirs.encode() ? "" : "options of optimizers or tables";
 }

@@ -42,10 +42,16 @@ struct JobLayout {
   std::int64_t range_bytes = std::int64_t{4} << 20;
   DenseLayout dense;
   SparseLayout sparse;
+  // Steps that were trained before the job began, and what else its workers must agree in:
+  // compared, and told to who joins later, not interpreted.
+  std::int64_t first_step = 0;
+  std::string settings;
 
   // Elements of each dense range; they are the whole buffer. Throws ConfigError: a size that is no
   // multiple of kShardBlock, parameters out of order.
   std::vector<FlatSegment> dense_ranges() const;
+  // What the optimizer of a dense range works on: the parameters as far as they lie in it.
+  optim::OptimizerSpace dense_space(std::size_t range) const;
   std::size_t num_ranges() const { return dense_ranges().size() + num_slices(); }
   std::size_t num_slices() const {
     return sparse.tables.empty() ? 0 : static_cast<std::size_t>(sparse.slices);

@@ -79,8 +79,10 @@ struct RangeRequest {
   double learning_rate = 0;
   double gradient_scale = 1;   // multiplied with the mean
   double weight = 1;           // what the contribution counts for in the mean
+  bool skip = false;           // of a commit: the step is counted, its sum is not applied
   std::string codec;           // of a dense push's payload; empty: f32
   std::vector<double> extras;  // summed with the contributions
+  std::string lists;           // of rows in place (row_request.h)
   // Of kSnapshot: the file that the server writes; empty: the state is the reply's payload. Of
   // kInit: the file that it reads in place of the payload, and the file's digest.
   std::string file;
@@ -92,19 +94,23 @@ struct RangeReply {
   double weight = 0;               // kSummed: of all contributions
   std::vector<double> extras;      // kSummed, or of the last update
   std::vector<double> block_sums;  // kSummed: of squares, by block of the range
-  std::string text;                // kStatusRefused: why; kSnapshot: the file's digest
+  // Of a push whose step was committed already: the commit's gradient_scale, 0 where it skipped the
+  // step. -1: not known.
+  double committed_scale = -1;
+  std::string text;  // kStatusRefused: why; kSnapshot: the file's digest
 };
 
 struct Replication {
   std::uint32_t range = 0;
   Term term = 0;
   std::int64_t position = 0;
-  Op op;                      // kReplicate
-  double learning_rate = 0;   // kReplicate
-  double gradient_scale = 1;  // kReplicate: of the sum
-  bool empty = false;         // kReplicate: the update has no payload
-  ReplicaState state;         // kTakeState
-  std::uint32_t part = 0;     // kTakeState: of parts
+  Op op;                        // kReplicate
+  double learning_rate = 0;     // kReplicate
+  double gradient_scale = 1;    // kReplicate: of the sum
+  bool empty = false;           // kReplicate: the update has no payload
+  double committed_scale = -1;  // kReplicate: as RangeReply's
+  ReplicaState state;           // kTakeState
+  std::uint32_t part = 0;       // kTakeState: of parts
   std::uint32_t parts = 1;
 };
 struct Replicated {

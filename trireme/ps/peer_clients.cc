@@ -13,7 +13,7 @@
 namespace trireme::ps {
 namespace {
 
-constexpr std::chrono::milliseconds kConnectTime{1000};
+constexpr std::chrono::milliseconds kMostConnectTime{1000};
 
 }  // namespace
 
@@ -52,17 +52,26 @@ std::shared_ptr<RpcClient> PeerClients::connected(ServerId server) const {
 
 std::shared_ptr<RpcClient> PeerClients::connect(ServerId server) {
   if (auto client = connected(server)) return client;
-  ServerView at;
   std::shared_ptr<std::mutex> connecting;
   {
     const std::lock_guard lock(mutex_);
     const auto found = peers_.find(server);
     if (closed_ || found == peers_.end()) return nullptr;
-    at = found->second.server;
     connecting = found->second.connecting;
   }
   const std::lock_guard one(*connecting);
   if (auto client = connected(server)) return client;
+  ServerView at;
+  std::chrono::milliseconds time{0};
+  {
+    // There may have been a view while others tried.
+    const std::lock_guard lock(mutex_);
+    const auto found = peers_.find(server);
+    if (closed_ || found == peers_.end()) return nullptr;
+    at = found->second.server;
+    time = std::exchange(found->second.connect_time,
+                         std::min(2 * found->second.connect_time, kMostConnectTime));
+  }
   std::shared_ptr<RpcClient> client;
   try {
     client = std::make_shared<RpcClient>(RpcClientOptions{.address = at.address,
@@ -70,7 +79,7 @@ std::shared_ptr<RpcClient> PeerClients::connect(ServerId server) {
                                                           .secret = secret_,
                                                           .arena = &arena_,
                                                           .name = name_,
-                                                          .connect_timeout = kConnectTime,
+                                                          .connect_timeout = time,
                                                           .host_id = {}});
   } catch (const CommError&) {
     return nullptr;

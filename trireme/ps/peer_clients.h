@@ -38,6 +38,9 @@ class PeerClients {
   struct Peer {
     ServerView server;
     std::shared_ptr<RpcClient> client;
+    // For the next try. Short at first: a server that is gone is in the view for a while yet, and
+    // who tries to reach it in vain does nothing else.
+    std::chrono::milliseconds connect_time{50};
     std::shared_ptr<std::mutex> connecting = std::make_shared<std::mutex>();
   };
 

@@ -45,7 +45,7 @@ std::string name_of(Method method) {
 }  // namespace
 
 RangeCalls::RangeCalls(PeerClients& peers, Milliseconds timeout)
-    : peers_(peers), timeout_(timeout), thread_([this] { work(); }) {}
+    : peers_(peers), timeout_(timeout), thread_([this] { send_again(); }) {}
 
 RangeCalls::~RangeCalls() { close(); }
 
@@ -55,17 +55,41 @@ void RangeCalls::close() {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
-  changed_.notify_all();
+  work_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
 void RangeCalls::enter_view(const View& view) {
   peers_.enter_view(view.servers);
+  std::vector<SentPtr> lost;
   {
     const std::lock_guard lock(mutex_);
     if (view.term > view_.term) view_ = view;
+    lost = lost_sums();
   }
   changed_.notify_all();
+  work_.notify_all();
+  for (const SentPtr& sent : lost) again(sent, Milliseconds(0), 0);
+}
+
+// Pushes to be sent again, as the first of their range. Where there is another, that is a commit or
+// a push, which sends the one before it when need be.
+std::vector<RangeCalls::SentPtr> RangeCalls::lost_sums() {
+  std::vector<SentPtr> lost;
+  for (auto& [range, summed] : summed_) {
+    std::deque<SentPtr>& queue = in_order_[range];
+    if (summed.term >= view_.term || !queue.empty()) continue;
+    summed.term = view_.term;
+    queue.push_back(std::make_shared<Sent>(
+        Sent{summed.push, 0, Deadline::after(timeout_), false, true, {}, 0}));
+    lost.push_back(queue.back());
+  }
+  return lost;
+}
+
+void RangeCalls::remember_sum(const SentPtr& sent, Term term) {
+  const std::lock_guard lock(mutex_);
+  summed_[sent->call->header.range] = {sent->call, term};
 }
 
 void RangeCalls::fail(std::exception_ptr error) {
@@ -76,15 +100,33 @@ void RangeCalls::fail(std::exception_ptr error) {
   changed_.notify_all();
 }
 
-View RangeCalls::wait_for_view(const Deadline& deadline) {
+View RangeCalls::wait_for_view(const Deadline& deadline, WorkerId member) {
   std::unique_lock lock(mutex_);
+  const auto is_there = [this, member] {
+    return view_.term > 0 &&
+           (member == kNobody ||
+            std::any_of(view_.workers.begin(), view_.workers.end(),
+                        [member](const WorkerView& worker) { return worker.id == member; }));
+  };
   changed_.wait_until(lock, deadline.time_point(),
-                      [this] { return view_.term > 0 || failure_ != nullptr; });
+                      [&] { return is_there() || failure_ != nullptr; });
   if (failure_ != nullptr) std::rethrow_exception(failure_);
-  if (view_.term == 0) {
+  if (!is_there()) {
     throw_error<TimeoutError>("the job has not begun: servers or workers are missing");
   }
   return view_;
+}
+
+void RangeCalls::wait_for_others_to_leave(const Deadline& deadline) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, deadline.time_point(), [this] {
+    return (view_.term > 0 && view_.workers.size() <= 1) || failure_ != nullptr;
+  });
+  if (failure_ != nullptr) std::rethrow_exception(failure_);
+  if (view_.workers.size() <= 1) return;
+  std::vector<int> ranks;
+  for (const WorkerView& worker : view_.workers) ranks.push_back(worker.rank);
+  throw_error<TimeoutError>("workers {} have not all left but one", fmt::join(ranks, ", "));
 }
 
 Timestamp RangeCalls::begin(std::size_t calls) {
@@ -102,7 +144,7 @@ bool RangeCalls::in_order(const RangeCall& call) {
 
 void RangeCalls::send(Timestamp timestamp, std::shared_ptr<RangeCall> call) {
   const auto sent = std::make_shared<Sent>(
-      Sent{std::move(call), timestamp, Deadline::after(timeout_), false, {}, 0});
+      Sent{std::move(call), timestamp, Deadline::after(timeout_), false, false, {}, 0});
   if (in_order(*sent->call)) {
     const std::lock_guard lock(mutex_);
     std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
@@ -115,19 +157,19 @@ void RangeCalls::send(Timestamp timestamp, std::shared_ptr<RangeCall> call) {
 // Sends it to the primary of its range as the newest view has it.
 void RangeCalls::try_now(const SentPtr& sent, bool may_connect) {
   const bool again = sent->push_again;
-  const RangeCall& call = again ? *sent->call->push : *sent->call;
-  RangeRequest header = call.header;
+  RangeCall& call = again ? *sent->call->push : *sent->call;
   ServerId server = kNobody;
   {
     const std::lock_guard lock(mutex_);
-    if (view_.term > 0) server = view_.ranges[header.range].primary;
-    header.term = view_.term;
+    if (view_.term > 0) server = view_.ranges[call.header.range].primary;
+    call.header.term = view_.term;
   }
   const std::shared_ptr<RpcClient> client =
       may_connect ? peers_.connect(server) : peers_.connected(server);
   if (client == nullptr) return this->again(sent, may_connect ? kLater : Milliseconds(0), 0);
+  if (call.pack && !client->shares_memory()) std::exchange(call.pack, nullptr)(call);
   RpcCall rpc{.method = static_cast<std::uint32_t>(call.method),
-              .header = encode(header),
+              .header = encode(call.header),
               .payload = {},
               .reply_space = call.reply_space,
               .priority = call.priority,
@@ -158,14 +200,16 @@ void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
         sent->push_again = false;
         return try_now(sent, false);
       }
-      [[fallthrough]];
+      remember_sum(sent, header.term);
+      if (sent->call->done && !sent->repeated) sent->call->done(header, reply.payload_bytes);
+      return finish(sent, nullptr);
     case Answer::kDone:
       if (sent->push_again) {
         // The step was applied before its sum was lost from sight.
         sent->push_again = false;
         return try_now(sent, false);
       }
-      if (sent->call->done) sent->call->done(header, reply.payload_bytes);
+      if (sent->call->done && !sent->repeated) sent->call->done(header, reply.payload_bytes);
       return finish(sent, nullptr);
     case Answer::kRetry:
       if (sent->call->method == Method::kCommit && sent->call->push != nullptr) {
@@ -176,7 +220,10 @@ void RangeCalls::answered(const SentPtr& sent, const RpcReply& reply) {
       return finish(sent, std::make_exception_ptr(PeerLostError(
                               -1, "this worker was taken for gone and dropped from the job")));
     case Answer::kOutOfOrder:
-      break;
+      // The step before is summed, and another worker's commit() is yet to come.
+      if (sent->call->method != Method::kPush || sent->call->push == nullptr) break;
+      sent->push_again = true;
+      return again(sent, kSoon, 0);
   }
   finish(sent, std::make_exception_ptr(InternalError(fmt::format(
                    "{} of range {} in step {} is out of order", name_of(sent->call->method),
@@ -190,26 +237,33 @@ void RangeCalls::again(const SentPtr& sent, Milliseconds pause, Term term) {
     sent->term = term;
     waiting_.push_back(sent);
   }
-  changed_.notify_all();
+  work_.notify_all();
 }
 
 void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
   SentPtr next;
+  std::vector<SentPtr> lost;
+  bool done = false;
   {
     const std::lock_guard lock(mutex_);
     const auto found = progress_.find(sent->timestamp);
     if (found != progress_.end()) {
       if (error != nullptr && found->second.error == nullptr) found->second.error = error;
-      if (--found->second.left == 0 && found->second.error == nullptr) progress_.erase(found);
+      done = --found->second.left == 0 || error != nullptr;
+      if (found->second.left == 0 && found->second.error == nullptr) progress_.erase(found);
     }
     if (in_order(*sent->call)) {
       std::deque<SentPtr>& queue = in_order_[sent->call->header.range];
       queue.pop_front();
       if (!queue.empty()) next = queue.front();
+      if (sent->call->method == Method::kCommit) summed_.erase(sent->call->header.range);
+      if (sent->call->method == Method::kPush) sent->call->push = nullptr;
+      lost = lost_sums();
     }
   }
-  changed_.notify_all();
+  if (done) changed_.notify_all();
   if (next != nullptr) try_now(next, false);
+  for (const SentPtr& push : lost) again(push, Milliseconds(0), 0);
 }
 
 // The deadline has passed. The server says for whom it waits.
@@ -244,7 +298,7 @@ void RangeCalls::give_up(const SentPtr& sent) {
              std::chrono::duration<double>(timeout_).count(), peers_.describe(server), awaited))));
 }
 
-void RangeCalls::work() {
+void RangeCalls::send_again() {
   std::unique_lock lock(mutex_);
   while (!closing_) {
     const auto now = Deadline::Clock::now();
@@ -263,7 +317,7 @@ void RangeCalls::work() {
       for (const SentPtr& sent : waiting_) {
         if (sent->term <= view_.term) until = std::min(until, sent->not_before);
       }
-      changed_.wait_until(lock, until);
+      work_.wait_until(lock, until);
       continue;
     }
     lock.unlock();

@@ -39,8 +39,11 @@ struct RangeCall {
   BufferPool::Buffer memory;  // of payload or reply_space, where they are the call's own
   // The answer was kDone or kSummed; on a thread of the connection's. May be null.
   std::function<void(const RangeReply&, std::size_t payload_bytes)> done;
-  // A commit's push, to be sent again where its sum was lost.
-  std::shared_ptr<const RangeCall> push;
+  // Set where payload and reply_space are memory of which the server uses parts in place: makes it
+  // another call of the same effect, for a server that does not share the memory.
+  std::function<void(RangeCall&)> pack;
+  // Two phases: the push before this commit or push, to be sent again where its sum was lost.
+  std::shared_ptr<RangeCall> push;
 };
 
 // Any thread may call any function.
@@ -52,8 +55,11 @@ class RangeCalls {
   void enter_view(const View& view);
   // Everything under way, and everything that is sent later, ends with this error.
   void fail(std::exception_ptr error);
-  // Blocks until there is a view. Throws TimeoutError, or what fail() was given.
-  View wait_for_view(const Deadline& deadline);
+  // Blocks until there is a view, with this worker in it: the coordinator may still give one of
+  // before a worker came. kNobody: any. Throws TimeoutError, or what fail() was given.
+  View wait_for_view(const Deadline& deadline, WorkerId member = kNobody);
+  // Blocks until one worker at most is in the view. Throws the same.
+  void wait_for_others_to_leave(const Deadline& deadline);
 
   // A timestamp for calls that are sent together, of which there are so many.
   Timestamp begin(std::size_t calls);
@@ -68,7 +74,8 @@ class RangeCalls {
     std::shared_ptr<RangeCall> call;
     Timestamp timestamp = 0;
     Deadline deadline;
-    bool push_again = false;  // a commit whose push is sent first
+    bool push_again = false;  // the push before it is sent first
+    bool repeated = false;    // its answer is known, and no one waits for it
     // When to try again, and in which term at least.
     Deadline::Clock::time_point not_before;
     Term term = 0;
@@ -85,20 +92,30 @@ class RangeCalls {
   void again(const SentPtr& sent, std::chrono::milliseconds pause, Term term);
   void finish(const SentPtr& sent, std::exception_ptr error);
   void give_up(const SentPtr& sent);
-  void work();
+  void remember_sum(const SentPtr& sent, Term term);
+  std::vector<SentPtr> lost_sums();
+  void send_again();
 
   PeerClients& peers_;
   const std::chrono::milliseconds timeout_;
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;  // for who waits: a timestamp is done, the view, the failure
+  std::condition_variable work_;     // for the thread: there is something to send again
   // Guarded by mutex_.
   View view_;
   std::exception_ptr failure_;
   std::map<Timestamp, Progress> progress_;  // not done, or with an error
   Timestamp next_ = 1;
   std::map<std::uint32_t, std::deque<SentPtr>> in_order_;  // by range; the first is under way
-  std::vector<SentPtr> waiting_;                           // to be sent again
+  // Two phases, by range: pushes that are summed and not applied, and the term of their sum. With
+  // each new view the sum is lost, and another worker may wait for it where its own push was lost.
+  struct Summed {
+    std::shared_ptr<RangeCall> push;
+    Term term = 0;
+  };
+  std::map<std::uint32_t, Summed> summed_;
+  std::vector<SentPtr> waiting_;  // to be sent again
   bool closing_ = false;
   std::thread thread_;
 };

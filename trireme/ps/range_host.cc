@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kStatePartBytes = std::size_t{64} << 20;
 constexpr std::size_t kMostStaleness = 256;
+constexpr Ticket kNoTicket = 0;  // of what the range does by itself
 
 double now_us() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -90,13 +91,14 @@ void RangeHost::refuse(RpcRequest& request, std::uint32_t status, const std::str
 
 void RangeHost::check_request(Method method, const RangeRequest& header,
                               const RpcRequest& request) const {
-  if (header.empty || method == Method::kCommit || method == Method::kEnter) return;
-  if (method == Method::kPush) storage_->check({request.payload(), header.codec});
+  if (method == Method::kCommit || method == Method::kEnter) return;
+  const Contribution contribution{request.payload(), header.codec, header.lists};
+  if (method == Method::kPush && !header.empty) storage_->check(contribution);
   if (method == Method::kPush && !header.then_read) return;
   if (method == Method::kInit || method == Method::kSnapshot) return;
-  if (storage_->read_bytes(request.payload()) > request.reply_room()) {
-    throw_error<ProtocolError>("{} bytes of values are wanted, in room for {}",
-                               storage_->read_bytes(request.payload()), request.reply_room());
+  if (const std::size_t bytes = storage_->read_bytes(contribution); bytes > request.reply_room()) {
+    throw_error<ProtocolError>("{} bytes of values are wanted, in room for {}", bytes,
+                               request.reply_room());
   }
 }
 
@@ -178,6 +180,23 @@ bool RangeHost::collect_state(const Replication& header, Bytes part) {
 // Effects
 
 void RangeHost::perform() {
+  perform_effects();
+  while (std::exchange(applies_nothing_, false)) {
+    const std::int64_t step = replica_.slowest_clock();
+    for (const Member& member : std::vector<Member>(replica_.state().members)) {
+      if (member.clock == step)
+        replica_.commit(kNoTicket, {member.worker, step}, false, replica_.term());
+    }
+    perform_effects();
+  }
+  if (layout_.consistency.bound == Consistency::kUnbounded) return;
+  std::vector<int> awaited;
+  if (!open_.empty()) awaited = replica_.awaited_ranks();
+  const std::lock_guard lock(report_mutex_);
+  report_.awaited.assign(awaited.begin(), awaited.end());
+}
+
+void RangeHost::perform_effects() {
   for (std::vector<Effect> effects = replica_.take_effects(); !effects.empty();
        effects = replica_.take_effects()) {
     for (std::size_t i = 0; i < effects.size(); ++i) {
@@ -199,11 +218,6 @@ void RangeHost::perform() {
       }
     }
   }
-  if (!layout_.consistency.sums) return;
-  std::vector<int> awaited;
-  if (!open_.empty()) awaited = replica_.awaited_ranks();
-  const std::lock_guard lock(report_mutex_);
-  report_.awaited.assign(awaited.begin(), awaited.end());
 }
 
 void RangeHost::perform_one(const Effect& effect) {
@@ -211,6 +225,7 @@ void RangeHost::perform_one(const Effect& effect) {
     case Effect::Kind::kSum:
       count_wait(effect.tickets);
       sum_ = sum_of(effect.tickets, true);
+      applies_nothing_ = sum_.empty;
       if (!sum_.empty) sum_.block_sums = storage_->block_sums(sum_.payload);
       return;
     case Effect::Kind::kRead:
@@ -247,13 +262,14 @@ RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) 
     add_all(sum.extras, open.header.extras);
     if (open.header.empty) continue;
     sum.weight += open.header.weight;
-    contributions.push_back({open.request.payload(), open.header.codec});
+    contributions.push_back({open.request.payload(), open.header.codec, open.header.lists});
   }
   sum.empty = contributions.empty();
   if (sum.empty) return sum;
   const bool as_it_is = contributions.size() == 1 && contributions[0].codec.empty();
   if (as_it_is && !keep) {
     sum.payload = contributions[0].payload;
+    sum.lists = contributions[0].lists;
     return sum;
   }
   sum.payload = storage_->sum(contributions, [&](std::size_t bytes) {
@@ -271,6 +287,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
     change.payload = cause_.payload;
     change.empty = cause_.header->empty;
     change.scalars = {cause_.header->learning_rate, cause_.header->gradient_scale};
+    change.committed_scale = cause_.header->committed_scale;
     return change;
   }
   const bool keep = replica_.range().backup != kNobody;
@@ -292,12 +309,17 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
     if (layout_.consistency.sums) count_wait(effect.tickets);
     sum = sum_of(effect.tickets, keep);
   }
-  const RangeRequest& header = open_.at(effect.ticket).header;
   change.memory = std::move(sum.memory);
   change.payload = sum.payload;
+  change.lists = sum.lists;
   change.empty = sum.empty;
-  change.scalars = {header.learning_rate,
-                    header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
+  if (effect.ticket != kNoTicket) {
+    const RangeRequest& header = open_.at(effect.ticket).header;
+    change.empty = sum.empty || header.skip;
+    if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
+    change.scalars = {header.learning_rate,
+                      header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
+  }
   last_extras_ = std::move(sum.extras);
   const std::lock_guard lock(report_mutex_);
   ++report_.updates;
@@ -311,8 +333,9 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
 
 void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
+  if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
-    storage_->apply(change.payload, change.scalars);
+    storage_->apply({change.payload, {}, change.lists}, change.scalars);
     const std::lock_guard lock(report_mutex_);
     report_.rows = replica_.is_primary() ? storage_->rows() : 0;
     report_.memory_bytes = storage_->memory_bytes();
@@ -326,7 +349,10 @@ void RangeHost::read(Ticket ticket) {
   }
   if (open.method == Method::kEnter) return;
   if (open.method == Method::kSnapshot) return write_snapshot(open);
-  const Bytes request = open.method == Method::kCommit ? Bytes() : open.request.payload();
+  Contribution request;
+  if (open.method != Method::kCommit) {
+    request = {open.request.payload(), {}, open.header.lists};
+  }
   open.read_bytes = storage_->read_bytes(request);
   storage_->read(request, open.request.reply_space(open.read_bytes));
 }
@@ -363,6 +389,7 @@ void RangeHost::answer(const Effect& effect) {
     reply.block_sums = sum_.block_sums;
   } else if (effect.answer == Answer::kDone) {
     reply.extras = last_extras_;
+    reply.committed_scale = committed_scale_;
   }
   const bool done = effect.answer == Answer::kDone && !open.failed;
   const auto status = open.failed ? kStatusRefused : static_cast<std::uint32_t>(effect.answer);
@@ -406,6 +433,7 @@ void RangeHost::replicate(std::int64_t position) {
                            .learning_rate = change.scalars.learning_rate,
                            .gradient_scale = change.scalars.gradient_scale,
                            .empty = change.empty,
+                           .committed_scale = change.committed_scale,
                            .state = {}};
   send(Method::kReplicate, header, change.payload, nullptr);
 }

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trireme/comm/rpc/server.h"
@@ -75,14 +76,17 @@ class RangeHost {
   struct Change {
     Op op;
     BufferPool::Buffer memory;
-    Bytes payload;  // in memory, or in a request that is still open
+    Bytes payload;           // in memory, or in a request that is still open
+    std::string_view lists;  // in a request that is still open
     bool empty = true;
     UpdateScalars scalars;
+    double committed_scale = -1;  // RangeReply's
   };
   // Two phases: what the workers have been told of.
   struct Sum {
     BufferPool::Buffer memory;
     Bytes payload;
+    std::string_view lists;  // in a request that is still open
     bool empty = true;
     double weight = 0;
     std::vector<double> extras;
@@ -98,6 +102,7 @@ class RangeHost {
   void take_replication(Method method, const Replication& header, RpcRequest request);
   bool collect_state(const Replication& header, Bytes part);
   void perform();
+  void perform_effects();
   void perform_one(const Effect& effect);
   Sum sum_of(const std::vector<Ticket>& tickets, bool keep);
   Change change_of(const Effect& effect);
@@ -124,7 +129,9 @@ class RangeHost {
   std::vector<Open> early_;  // of a term that this server has not entered yet
   Ticket next_ticket_ = 1;
   Sum sum_;
+  bool applies_nothing_ = false;  // nobody contributed to the sum: no one need commit() it
   std::vector<double> last_extras_;
+  double committed_scale_ = -1;         // of the last update
   std::map<std::int64_t, Change> log_;  // by position: what the backup may still need
   struct {                              // the message of the primary under way
     const Replication* header = nullptr;

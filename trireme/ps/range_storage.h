@@ -5,7 +5,7 @@
 // range apply the same updates in the same order and hold the same bits.
 //
 // An update is bytes: the sum of contributions, made once by the primary. Contributions and updates
-// of dense ranges are f32 elements; those of slices are RowBlock lists (row_blocks.h).
+// of dense ranges are f32 elements; those of slices are rows (row_request.h).
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trireme/ps/job_layout.h"
@@ -27,9 +28,11 @@ struct UpdateScalars {
   double gradient_scale = 1;  // of the sum
 };
 
+// What a worker pushes, or wants to read.
 struct Contribution {
   Bytes payload;
-  std::string codec;  // empty: f32
+  std::string codec = {};       // of a dense gradient; empty: f32
+  std::string_view lists = {};  // of rows that are used in place (row_request.h)
 };
 
 // One thread at a time.
@@ -51,12 +54,11 @@ class RangeStorage {
   // Of squares, by block of kShardBlock elements; none for slices.
   virtual std::vector<double> block_sums(Bytes update) = 0;
   // Throws ProtocolError as sum() does.
-  virtual void apply(Bytes update, const UpdateScalars& scalars) = 0;
+  virtual void apply(const Contribution& update, const UpdateScalars& scalars) = 0;
 
-  // What a request whose payload this is reads: bytes, and the values into out. Throws
-  // ProtocolError.
-  virtual std::size_t read_bytes(Bytes request) const = 0;
-  virtual void read(Bytes request, std::span<std::byte> out) const = 0;
+  // What a request reads: bytes, and the values into out. Throws ProtocolError.
+  virtual std::size_t read_bytes(const Contribution& request) const = 0;
+  virtual void read(const Contribution& request, std::span<std::byte> out) const = 0;
 
   // All of it, bit for bit, in parts of some size; import_state() wants all parts, as one piece.
   virtual void export_state(const std::function<void(Bytes part)>& take) const = 0;

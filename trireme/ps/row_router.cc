@@ -120,6 +120,39 @@ bool RowRouter::pulls(std::uint32_t slice) const {
                      [](const Part& part) { return !part.pulled.empty(); });
 }
 
+std::string RowRouter::lists(std::uint32_t slice, std::span<const std::byte> from,
+                             std::span<const std::byte> to) const {
+  const auto offset = [](std::span<const std::byte> memory, const float* at) {
+    return static_cast<std::size_t>(reinterpret_cast<const std::byte*>(at) - memory.data());
+  };
+  std::vector<TableLists> tables;
+  for (const Part& part : parts_[slice]) {
+    TableLists lists{.table = part.table,
+                     .push_ids = {},
+                     .pull_ids = {},
+                     .push_places = part.pushed,
+                     .pull_places = part.pulled};
+    if (part.push != nullptr) {
+      lists.push_begin = offset(from, part.push->gradients);
+      lists.push_rows = part.push->ids.size();
+      lists.push_ids.reserve(part.pushed.size());
+      for (const std::uint32_t place : part.pushed) {
+        lists.push_ids.push_back(part.push->ids[place]);
+      }
+    }
+    if (part.pull != nullptr) {
+      lists.pull_begin = offset(to, part.pull->rows);
+      lists.pull_rows = part.pull->ids.size();
+      lists.pull_ids.reserve(part.pulled.size());
+      for (const std::uint32_t place : part.pulled) {
+        lists.pull_ids.push_back(part.pull->ids[place]);
+      }
+    }
+    tables.push_back(std::move(lists));
+  }
+  return write_lists(tables);
+}
+
 void RowRouter::write(std::uint32_t slice, std::span<std::byte> request) const {
   std::vector<RowSpace> all = spaces(slice);
   lay_out_rows(request, all, widths_);

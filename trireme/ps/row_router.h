@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "trireme/ps/row_request.h"
@@ -28,6 +29,9 @@ class RowRouter {
   std::size_t reply_bytes(std::uint32_t slice) const;
   bool pushes(std::uint32_t slice) const;
   bool pulls(std::uint32_t slice) const;
+  // The slice's lists, for rows in place: gradients in `from` and wanted rows in `to`.
+  std::string lists(std::uint32_t slice, std::span<const std::byte> from,
+                    std::span<const std::byte> to) const;
   // Writes the slice's request into request_bytes().
   void write(std::uint32_t slice, std::span<std::byte> request) const;
   // The reply's rows go where the pull wants them. Reads no ids.

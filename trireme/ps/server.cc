@@ -72,9 +72,12 @@ class Server::Impl final : public RangeContext {
     link_.close();
     server_.close();
     strands_.stop();
+    // Backups may be at what they were sent last, which they then hold alone.
+    arena_.leave_to_readers();
     peers_.close();
   }
 
+  const std::string& address() const { return address_; }
   int port() const { return server_.port(); }
 
   ServerEnd wait() {
@@ -140,6 +143,19 @@ class Server::Impl final : public RangeContext {
     for (std::size_t i = 0; i < hosts_.size(); ++i) {
       hosts_[i]->enter_view(news.view.term, news.view.ranges[i], news.view.workers);
     }
+    log_holdings(news.view);
+  }
+
+  void log_holdings(const View& view) {
+    std::int64_t primary = 0;
+    std::int64_t backup = 0;
+    for (const RangeView& range : view.ranges) {
+      primary += range.primary == link_.id();
+      backup += range.backup == link_.id();
+    }
+    const std::pair holds(primary, backup);
+    if (std::exchange(holds_, holds) == holds) return;
+    log_info("{} is primary of {} ranges and backup of {}", name_, primary, backup);
   }
 
   void end_with(LinkEnd end, const std::string& why) {
@@ -209,6 +225,7 @@ class Server::Impl final : public RangeContext {
   // Guarded by mutex_. Layout and hosts only grow.
   std::unique_ptr<JobLayout> layout_;
   std::vector<std::unique_ptr<RangeHost>> hosts_;
+  std::pair<std::int64_t, std::int64_t> holds_;  // ranges, as primary and as backup
   std::optional<LinkEnd> end_;
   std::string why_;
   bool stopping_ = false;
@@ -221,6 +238,7 @@ class Server::Impl final : public RangeContext {
 
 Server::Server(const ServerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 Server::~Server() = default;
+const std::string& Server::address() const { return impl_->address(); }
 int Server::port() const { return impl_->port(); }
 ServerEnd Server::wait() { return impl_->wait(); }
 void Server::stop() { impl_->stop(); }

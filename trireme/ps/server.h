@@ -47,6 +47,7 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  const std::string& address() const;
   int port() const;
   // Blocks until the job is over for this server. Throws CommError: the coordinator is gone, the
   // job is lost (says which range), or this server cannot go on.

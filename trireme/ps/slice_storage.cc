@@ -43,7 +43,8 @@ std::vector<Found> rows_by_id(const std::vector<std::vector<TableRows>>& contrib
     for (const TableRows& rows : contributions[c]) {
       if (rows.table != table) continue;
       for (std::uint32_t i = 0; i < rows.push_ids.size(); ++i) {
-        found.push_back({rows.push_ids[i], c, i});
+        const std::uint32_t place = rows.push_places.empty() ? i : rows.push_places[i];
+        found.push_back({rows.push_ids[i], c, place});
       }
     }
   }
@@ -63,15 +64,13 @@ class SliceStorage final : public RangeStorage {
     if (!values.empty()) import_state(values);
   }
 
-  void check(const Contribution& contribution) const override {
-    parse_rows(contribution.payload, widths_);
-  }
+  void check(const Contribution& contribution) const override { parse(contribution); }
 
   std::span<std::byte> sum(std::span<const Contribution> contributions,
                            const std::function<std::span<std::byte>(std::size_t)>& make) override {
     std::vector<std::vector<TableRows>> rows;
     for (const Contribution& contribution : contributions) {
-      rows.push_back(parse_rows(contribution.payload, widths_));
+      rows.push_back(parse(contribution));
     }
     std::vector<RowSpace> spaces;
     std::vector<std::vector<Found>> found(tables_.size());
@@ -91,27 +90,30 @@ class SliceStorage final : public RangeStorage {
 
   std::vector<double> block_sums(Bytes) override { return {}; }
 
-  void apply(Bytes update, const UpdateScalars& scalars) override {
-    for (const TableRows& rows : parse_rows(update, widths_)) {
+  void apply(const Contribution& update, const UpdateScalars& scalars) override {
+    for (const TableRows& rows : parse(update)) {
       tables_[rows.table].update(rows.push_ids, rows.rows, scalars.learning_rate,
-                                 scalars.gradient_scale);
+                                 scalars.gradient_scale, rows.push_places);
     }
   }
 
-  std::size_t read_bytes(Bytes request) const override {
+  std::size_t read_bytes(const Contribution& request) const override {
     std::size_t bytes = 0;
-    for (const TableRows& rows : parse_rows(request, widths_)) {
-      bytes += rows.pull_ids.size() * row_bytes(rows.table);
+    for (const TableRows& rows : parse(request)) {
+      bytes = rows.pull_places.empty() ? bytes + rows.pull_ids.size() * row_bytes(rows.table)
+                                       : std::max(bytes, rows.pull_end);
     }
     return bytes;
   }
 
-  void read(Bytes request, std::span<std::byte> out) const override {
-    for (const TableRows& rows : parse_rows(request, widths_)) {
-      const std::size_t bytes = rows.pull_ids.size() * row_bytes(rows.table);
-      if (bytes > out.size()) throw_error<ProtocolError>("a request that grew while it was read");
-      tables_[rows.table].read(rows.pull_ids, reinterpret_cast<float*>(out.data()));
-      out = out.subspan(bytes);
+  void read(const Contribution& request, std::span<std::byte> out) const override {
+    for (const TableRows& rows : parse(request)) {
+      const bool packed = rows.pull_places.empty();
+      const std::size_t end = packed ? rows.pull_ids.size() * row_bytes(rows.table) : rows.pull_end;
+      if (end > out.size()) throw_error<ProtocolError>("a request that grew while it was read");
+      auto* const to = reinterpret_cast<float*>(out.data() + (packed ? 0 : rows.pull_begin));
+      tables_[rows.table].read(rows.pull_ids, to, rows.pull_places);
+      if (packed) out = out.subspan(end);
     }
   }
 
@@ -164,6 +166,11 @@ class SliceStorage final : public RangeStorage {
   }
 
  private:
+  std::vector<TableRows> parse(const Contribution& request) const {
+    if (request.lists.empty()) return parse_rows(request.payload, widths_);
+    return parse_lists(request.lists, request.payload, widths_);
+  }
+
   std::size_t row_bytes(std::uint64_t table) const {
     return static_cast<std::size_t>(widths_[table]) * sizeof(float);
   }

@@ -116,7 +116,7 @@ void SparseTableConfig::visit(ConfigFields& f) {
   f.field("init_scale", init_scale,
           "uniform: rows begin between -init_scale and init_scale; normal: with this standard "
           "deviation");
-  f.section("optimizer", optimizer, "how a row is updated: sgd, adam, adamw or lion");
+  f.section("optimizer", optimizer, "how a row is updated: sgd, adagrad, adam, adamw or lion");
 }
 
 void SparseTableConfig::validate() const {

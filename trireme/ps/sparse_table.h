@@ -38,7 +38,7 @@ struct SparseTableConfig {
   // [-init_scale, init_scale), "normal" with that standard deviation, or "zeros".
   std::string init = "uniform";
   double init_scale = 0.01;
-  optim::OptimizerConfig optimizer = {.name = "sgd"};  // sgd, adam, adamw, lion
+  optim::OptimizerConfig optimizer = {.name = "sgd"};  // sgd, adagrad, adam, adamw, lion
 
   void visit(ConfigFields& f);
   // Throws ConfigError: a value with its range; a method that needs more than a row to update it

@@ -14,10 +14,14 @@
 #include "trireme/ps/dense_codec.h"
 #include "trireme/ps/peer_clients.h"
 #include "trireme/ps/range_calls.h"
+#include "trireme/ps/range_storage.h"
 #include "trireme/ps/row_router.h"
 
 namespace trireme::ps {
 namespace {
+
+// Lists of rows travel in the header of a call.
+constexpr std::size_t kMostListBytes = kRpcHeaderLimit / 2;
 
 std::exception_ptr error_of(LinkEnd end, const std::string& why, const std::string& name) {
   if (end == LinkEnd::kDropped) {
@@ -55,6 +59,7 @@ class Worker::Impl {
         calls_(peers_, options.timeout),
         link_(link_options(options, name_)) {
     const JobLayout jobs = JobLayout::decode(link_.declare(layout.encode()));
+    if (link_.begun()) layout_.first_step = jobs.first_step;
     const std::string difference = layout_difference(layout_, jobs);
     if (!difference.empty()) {
       throw_error<ConfigError>(
@@ -74,10 +79,12 @@ class Worker::Impl {
     link_.start(
         [this](const Announcement& news) { calls_.enter_view(news.view); },
         [this](LinkEnd end, const std::string& why) { calls_.fail(error_of(end, why, name_)); });
-    calls_.wait_for_view(Deadline::after(options.join_timeout));
+    calls_.wait_for_view(Deadline::after(options.join_timeout), link_.id());
     if (link_.begun()) enter();
   }
   ~Impl() {
+    // Servers may be at gradients that count.
+    arena_.leave_to_readers();
     link_.close();
     peers_.close();
     calls_.close();
@@ -137,18 +144,34 @@ class Worker::Impl {
     return timestamp;
   }
 
+  Timestamp init_states(std::span<const std::vector<std::byte>> states) {
+    const Timestamp timestamp = calls_.begin(layout_.num_ranges());
+    for (std::size_t i = 0; i < layout_.num_ranges(); ++i) {
+      auto call = make(Method::kInit, i);
+      if (i < states.size()) call->payload = states[i];
+      calls_.send(timestamp, std::move(call));
+    }
+    return timestamp;
+  }
+
   void fill(RangeRequest& header, const PushOptions& options) const {
     header.then_read = options.then_pull;
     header.learning_rate = options.learning_rate;
     header.gradient_scale = options.gradient_scale;
     header.weight = options.weight;
+    header.skip = options.skip;
     header.extras = options.extras;
   }
 
   void keep_extras(RangeCall& call, std::size_t range) {
     call.done = [this, range](const RangeReply& reply, std::size_t) {
       extras_[range] = reply.extras;
-      if (layout_.two_phases) sums_[range] = {reply.weight, reply.extras, reply.block_sums};
+      if (!layout_.two_phases) return;
+      sums_[range] = {reply.weight, reply.extras, reply.block_sums, std::nullopt};
+      // A push that is answered as done finds its step committed.
+      const bool summed = reply.weight > 0 || !reply.block_sums.empty();
+      if (!summed && reply.committed_scale >= 0)
+        sums_[range].committed_scale = reply.committed_scale;
     };
   }
 
@@ -169,8 +192,13 @@ class Worker::Impl {
     }
     if (options.then_pull) call->reply_space = std::as_writable_bytes(part(weights(), range));
     keep_extras(*call, range);
-    last_push_[range] = call;
+    follow_last_push(range, call);
     calls_.send(timestamp, std::move(call));
+  }
+
+  void follow_last_push(std::size_t range, const std::shared_ptr<RangeCall>& call) {
+    if (layout_.two_phases) call->push = last_push_[range];
+    last_push_[range] = call;
   }
 
   void check_push(std::size_t range) {
@@ -184,7 +212,7 @@ class Worker::Impl {
   Timestamp push_nothing(std::size_t range) {
     auto call = make(Method::kPush, range);
     call->header.empty = true;
-    last_push_[range] = call;
+    follow_last_push(range, call);
     const Timestamp timestamp = calls_.begin(1);
     calls_.send(timestamp, std::move(call));
     return timestamp;
@@ -216,35 +244,74 @@ class Worker::Impl {
       if (options != nullptr || router->pulls(slice)) asked.push_back(slice);
     }
     const Timestamp timestamp = calls_.begin(asked.size());
+    const Bytes from =
+        in_one_memory<const PushRows>(push, [](const PushRows& rows) { return rows.gradients; });
+    const Bytes to =
+        in_one_memory<const PullRows>(pull, [](const PullRows& rows) { return rows.rows; });
+    const bool in_place = (push.empty() || !from.empty()) && (pull.empty() || !to.empty());
     for (const std::uint32_t slice : asked) {
       const std::size_t range = ranges_.size() + slice;
       auto call = make(options != nullptr ? Method::kPush : Method::kPull, range);
-      const std::size_t request_bytes = router->request_bytes(slice);
-      // Apart by a cache line at least, and in one memory.
-      const std::size_t reply_at = (request_bytes + 63) / 64 * 64;
-      call->memory = buffers_.get(reply_at + router->reply_bytes(slice));
-      const std::span<std::byte> memory = call->memory.bytes();
-      router->write(slice, memory.first(request_bytes));
-      call->payload = memory.first(request_bytes);
-      call->reply_space = memory.subspan(reply_at);
       if (options != nullptr) {
         check_push(range);
         fill(call->header, *options);
         call->header.then_read = router->pulls(slice);
         call->header.empty = !router->pushes(slice);
         call->priority = options->priority;
-        last_push_[range] = call;
+        follow_last_push(range, call);
       }
-      if (router->pulls(slice)) {
-        call->done = [this, router, slice, range, space = call->reply_space](
-                         const RangeReply& reply, std::size_t) {
+      std::string lists;
+      if (in_place) lists = router->lists(slice, from, to);
+      if (lists.empty() || lists.size() > kMostListBytes) {
+        pack(*call, router, slice);
+      } else {
+        call->header.lists = std::move(lists);
+        call->payload = from;
+        // The servers write what is wanted and nothing else.
+        call->reply_space = {const_cast<std::byte*>(to.data()), to.size()};
+        call->done = [this, range](const RangeReply& reply, std::size_t) {
           extras_[range] = reply.extras;
-          router->scatter(slice, space);
         };
+        call->pack = [this, router, slice](RangeCall& packed) { pack(packed, router, slice); };
       }
       calls_.send(timestamp, std::move(call));
     }
     return timestamp;
+  }
+
+  // The memory of allocate() in which all the rows lie; empty: there is none.
+  template <class Rows, class Where>
+  Bytes in_one_memory(std::span<Rows> all, const Where& where) const {
+    if (all.empty()) return {};
+    for (const Bytes memory : memories_) {
+      const auto lies_in = [&](const Rows& rows) {
+        const auto* const begin = reinterpret_cast<const std::byte*>(where(rows));
+        const std::size_t bytes =
+            rows.ids.size() * static_cast<std::size_t>(widths_.at(rows.table)) * sizeof(float);
+        return begin >= memory.data() && begin + bytes <= memory.data() + memory.size();
+      };
+      if (std::all_of(all.begin(), all.end(), lies_in)) return memory;
+    }
+    return {};
+  }
+
+  // Makes it a request whose rows are copied into memory of its own, and out of it.
+  void pack(RangeCall& call, const std::shared_ptr<const RowRouter>& router, std::uint32_t slice) {
+    const std::size_t range = ranges_.size() + slice;
+    const std::size_t request_bytes = router->request_bytes(slice);
+    // Apart by a cache line at least, and in one memory.
+    const std::size_t reply_at = (request_bytes + 63) / 64 * 64;
+    call.memory = buffers_.get(reply_at + router->reply_bytes(slice));
+    const std::span<std::byte> memory = call.memory.bytes();
+    router->write(slice, memory.first(request_bytes));
+    call.header.lists.clear();
+    call.payload = memory.first(request_bytes);
+    call.reply_space = memory.subspan(reply_at);
+    call.done = [this, router, slice, range, space = call.reply_space](const RangeReply& reply,
+                                                                       std::size_t) {
+      extras_[range] = reply.extras;
+      router->scatter(slice, space);
+    };
   }
 
   void end_step() {
@@ -255,20 +322,20 @@ class Worker::Impl {
     ++clock_;
   }
 
-  std::vector<RangeFile> save_ranges(const std::string& prefix) {
-    std::vector<RangeFile> files(layout_.num_ranges());
-    const Timestamp timestamp = calls_.begin(files.size());
-    for (std::size_t i = 0; i < files.size(); ++i) {
-      files[i].path = fmt::format("{}{:05}.state", prefix, i);
+  std::vector<std::string> save_ranges(const std::vector<std::string>& paths) {
+    std::vector<std::string> digests(layout_.num_ranges());
+    if (paths.size() != digests.size()) {
+      throw_error<ShapeError>("{} files for {} ranges", paths.size(), digests.size());
+    }
+    const Timestamp timestamp = calls_.begin(digests.size());
+    for (std::size_t i = 0; i < digests.size(); ++i) {
       auto call = make(Method::kSnapshot, i);
-      call->header.file = files[i].path;
-      call->done = [&files, i](const RangeReply& reply, std::size_t) {
-        files[i].digest = reply.text;
-      };
+      call->header.file = paths[i];
+      call->done = [&digests, i](const RangeReply& reply, std::size_t) { digests[i] = reply.text; };
       calls_.send(timestamp, std::move(call));
     }
     calls_.wait(timestamp);
-    return files;
+    return digests;
   }
 
   std::vector<std::byte> dense_state(std::size_t range) {
@@ -292,13 +359,18 @@ class Worker::Impl {
     for (const ServerView& server : view.servers) {
       const auto client = peers_.connect(server.id);
       if (client == nullptr) continue;
-      const auto one =
-          decode<ServerReport>(client
-                                   ->call({.method = static_cast<std::uint32_t>(Method::kReport),
-                                           .header = {},
-                                           .payload = {},
-                                           .reply_space = {}})
-                                   .header);
+      ServerReport one;
+      try {
+        one =
+            decode<ServerReport>(client
+                                     ->call({.method = static_cast<std::uint32_t>(Method::kReport),
+                                             .header = {},
+                                             .payload = {},
+                                             .reply_space = {}})
+                                     .header);
+      } catch (const CommError&) {
+        continue;  // it is lost, and what it had seen
+      }
       all.updates += one.updates;
       all.rows += one.rows;
       all.memory_bytes += one.memory_bytes;
@@ -322,13 +394,14 @@ class Worker::Impl {
 
   const WorkerOptions options_;
   const std::string name_;
-  const JobLayout layout_;
+  JobLayout layout_;  // constant after construction
   const std::vector<FlatSegment> ranges_;
   std::vector<std::int64_t> widths_;
   RpcArena arena_;
   BufferPool buffers_;
   SharedBuffer weights_;
   SharedBuffer gradients_;
+  std::vector<Bytes> memories_;         // that allocate() gave
   std::vector<DenseEncoder> encoders_;  // by dense range; none without a codec
 
   std::int64_t clock_ = 0;
@@ -351,13 +424,23 @@ int Worker::rank() const { return impl_->options_.rank; }
 const JobLayout& Worker::layout() const { return impl_->layout_; }
 std::int64_t Worker::clock() const { return impl_->clock_; }
 bool Worker::came_later() const { return impl_->link_.begun(); }
-SharedBuffer Worker::allocate(std::size_t bytes) { return impl_->arena_.allocate(bytes); }
+SharedBuffer Worker::allocate(std::size_t bytes) {
+  SharedBuffer memory = impl_->arena_.allocate(bytes);
+  impl_->memories_.push_back({static_cast<const std::byte*>(memory.data()), memory.bytes()});
+  return memory;
+}
 std::span<float> Worker::weights() { return impl_->weights(); }
 std::span<float> Worker::gradients() { return impl_->gradients(); }
 std::size_t Worker::num_dense_ranges() const { return impl_->ranges_.size(); }
 FlatSegment Worker::dense_range(std::size_t range) const { return impl_->ranges_.at(range); }
 
 Timestamp Worker::init() { return impl_->init({}); }
+Timestamp Worker::init_states(std::span<const std::vector<std::byte>> states) {
+  if (states.size() != num_dense_ranges()) {
+    throw_error<ShapeError>("{} states for {} dense ranges", states.size(), num_dense_ranges());
+  }
+  return impl_->init_states(states);
+}
 Timestamp Worker::init(std::span<const RangeFile> files) {
   if (files.size() != impl_->layout_.num_ranges()) {
     throw_error<ShapeError>("{} files for {} ranges", files.size(), impl_->layout_.num_ranges());
@@ -406,11 +489,14 @@ Timestamp Worker::pull_rows(std::span<const PullRows> pull) {
 void Worker::wait(Timestamp timestamp) { impl_->calls_.wait(timestamp); }
 void Worker::end_step() { impl_->end_step(); }
 void Worker::wait_all() { impl_->calls_.wait_all(); }
-std::vector<Worker::RangeFile> Worker::save_ranges(const std::string& prefix) {
-  return impl_->save_ranges(prefix);
+std::vector<std::string> Worker::save_ranges(const std::vector<std::string>& paths) {
+  return impl_->save_ranges(paths);
 }
 std::vector<std::byte> Worker::dense_state(std::size_t range) { return impl_->dense_state(range); }
 ServerReport Worker::report() { return impl_->report(); }
+void Worker::wait_for_others_to_leave() {
+  impl_->calls_.wait_for_others_to_leave(Deadline::after(impl_->options_.timeout));
+}
 void Worker::leave() { impl_->leave(); }
 
 }  // namespace trireme::ps

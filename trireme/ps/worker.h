@@ -3,7 +3,7 @@
 
 // Worker: pushes gradients to a job's servers and pulls weights from them.
 //
-//   ps::Worker worker(ps::worker_options(launch_info()), layout);
+//   ps::Worker worker(worker_options(launch_info()), layout);  // train/parameter_server_job.h
 //   if (worker.rank() == 0) worker.wait(worker.init());        // the servers start from weights()
 //   for (worker.wait(worker.pull()); worker.clock() < steps;) {
 //     compute(worker.weights(), worker.gradients());
@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,6 +55,7 @@ struct PushOptions {
   // Multiplied with the mean of the contributions, which count by their weight.
   double gradient_scale = 1;
   double weight = 1;
+  bool skip = false;       // of a commit: the step counts, its sum is not applied
   bool then_pull = false;  // the weights of the next step come with the answer
   int priority = 0;        // higher ones leave first: what the next forward needs first
   // Summed over the contributions, for SumReport and last_extras(): losses, say.
@@ -65,6 +67,9 @@ struct SumReport {
   double weight = 0;
   std::vector<double> extras;
   std::vector<double> block_sums;  // of squares (optim/gradient_norm.h)
+  // Another worker has committed the step before this one saw its sum, which is lost: the
+  // gradient_scale that it gave, 0 where it skipped the step.
+  std::optional<double> committed_scale;
 };
 
 // Rows of one table. Pushed ids are distinct.
@@ -91,13 +96,15 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   int rank() const;
+  // As it was given, but for first_step where the job had begun before this worker came.
   const JobLayout& layout() const;
   // The step that this worker is in. A worker that joins later begins with the others' step.
   std::int64_t clock() const;
   // The job had begun before this worker came: the servers hold weights already.
   bool came_later() const;
 
-  // Memory that servers of this host use in place.
+  // Memory that servers of this host use in place: rows whose gradients all lie in one such memory,
+  // and that are wanted in one, are not copied by this process. It may go when the worker is gone.
   SharedBuffer allocate(std::size_t bytes);
   // The dense buffer: zeros at first, of layout().dense.size elements each.
   std::span<float> weights();
@@ -108,6 +115,8 @@ class Worker {
   // The servers' first values become weights() and empty tables; without effect where they have
   // some.
   Timestamp init();
+  // The same from the states of all dense ranges, as dense_state() gave them.
+  Timestamp init_states(std::span<const std::vector<std::byte>> states);
   // The same from the files of a snapshot (snapshot.h), which the servers read.
   struct RangeFile {
     std::string path;
@@ -140,14 +149,19 @@ class Worker {
   // Blocks until everything is done.
   void wait_all();
 
-  // The state of each range as of this worker's step, to files that the servers write (prefix and
-  // range number), or (a dense range) into `state`. Blocks. Throws CheckpointError.
-  std::vector<RangeFile> save_ranges(const std::string& prefix);
+  // The state of each range as of this worker's step, to files of these paths that the servers
+  // write; returns their digests. Or the state of a dense range as bytes. Block. Throw CommError
+  // where a file cannot be written: says why.
+  std::vector<std::string> save_ranges(const std::vector<std::string>& paths);
   std::vector<std::byte> dense_state(std::size_t range);
 
-  // What the servers have seen so far. Blocks.
+  // What the servers that answer have seen so far. Blocks.
   ServerReport report();
 
+  // Blocks until no other worker is in the job: they have done their work, or are gone, and one
+  // that came now would be alone. For who has the last word: evaluates, saves. Throws TimeoutError,
+  // which names the ranks that are there still, and what wait() throws.
+  void wait_for_others_to_leave();
   // Done: waits for everything, then tells the coordinator. Idempotent.
   void leave();
 

@@ -299,8 +299,11 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
                                                           config.batch.micro_batches, job.ranks))
                                               : share * shard_sums(config, job));
   const std::int64_t state = optim::optimizer_state_bytes(config.optimizer, flat.kinds);
-  memory[kOptimizer] = (stage == 0 ? state : div_up(state, sharers)) +
-                       optim::replicated_state_bytes(config.optimizer, flat.kinds);
+  // Parameter servers keep it in place of the workers.
+  memory[kOptimizer] = config.parallel.ps.servers > 0
+                           ? 0
+                           : (stage == 0 ? state : div_up(state, sharers)) +
+                                 optim::replicated_state_bytes(config.optimizer, flat.kinds);
   if (config.train.average_decay > 0) memory[kOptimizer] += kF32Bytes * (stage == 0 ? all : share);
   memory[kActivations] = activation_bytes(config);
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);

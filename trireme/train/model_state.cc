@@ -5,61 +5,19 @@
 
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cstring>
-#include <unordered_set>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/ops/step_parts.h"
 
 namespace trireme {
 namespace {
-
-using NamedView = std::pair<std::string, TensorView>;
-
-// One view for each entry of a flat f32 tensor.
-void append_views(const at::Tensor& flat, const std::vector<FlatEntry>& entries,
-                  const std::string& prefix, std::vector<NamedView>& views) {
-  const float* data = flat.data_ptr<float>();
-  for (const FlatEntry& entry : entries) {
-    const std::span<const float> part(data + entry.offset, static_cast<std::size_t>(entry.count));
-    views.emplace_back(prefix + entry.name,
-                       TensorView{DType::kF32, entry.shape, std::as_bytes(part)});
-  }
-}
-
-void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& name,
-                 const FlatEntry& entry, float* flat) {
-  const TensorView& tensor = file.at(name);
-  if (tensor.dtype != DType::kF32 || tensor.shape != entry.shape) {
-    throw_error<CheckpointError>(
-        "{}: tensor '{}' is {} [{}], but this model's is f32 [{}]: it belongs to another model",
-        checkpoint.path(), name, dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "),
-        fmt::join(entry.shape, ", "));
-  }
-  std::memcpy(flat + entry.offset, tensor.bytes.data(), tensor.bytes.size());
-}
-
-// The name of a tensor of the optimizer's file.
-std::string state_name(const optim::OptimizerState& part, const std::string& parameter) {
-  return part.name + "." + parameter;
-}
-
-std::vector<FlatEntry> entries_named(const std::vector<FlatEntry>& entries,
-                                     const std::vector<std::string>& names) {
-  const std::unordered_set<std::string> wanted(names.begin(), names.end());
-  std::vector<FlatEntry> found;
-  for (const FlatEntry& entry : entries) {
-    if (wanted.contains(entry.name)) found.push_back(entry);
-  }
-  return found;
-}
 
 // Elements that both pieces have, from one to the other.
 void copy_common(const at::Tensor& from, const std::vector<ShardPiece>& from_pieces,
@@ -87,32 +45,7 @@ at::Tensor gather_state(ShardedModel& model, const optim::OptimizerState& part) 
   return model.gather_shard(own);
 }
 
-// Fills the part from the checkpoint; whole: of the layout's size, for the way.
-void load_state(const SafetensorsFile& file, const Checkpoint& checkpoint,
-                const ModuleLayout& layout, const at::Tensor& whole,
-                const optim::OptimizerState& part) {
-  if (!part.elementwise) {
-    const FlatEntry entry{state_name(part, part.parameters[0]), part.values.sizes().vec(), 0,
-                          part.values.numel()};
-    return copy_tensor(file, checkpoint, entry.name, entry, part.values.data_ptr<float>());
-  }
-  for (const FlatEntry& entry : entries_named(layout.entries, part.parameters)) {
-    copy_tensor(file, checkpoint, state_name(part, entry.name), entry, whole.data_ptr<float>());
-  }
-  for (const ShardPiece& piece : part.pieces) {
-    part.values.narrow(0, piece.local_begin, piece.count())
-        .copy_(whole.narrow(0, piece.begin, piece.count()));
-  }
-}
-
-void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoint,
-                        const char* file_name, std::size_t expected) {
-  if (file.tensors().size() != expected) {
-    throw_error<CheckpointError>(
-        "{}: {} holds {} tensors, this model has {}: it belongs to another model",
-        checkpoint.path(), file_name, file.tensors().size(), expected);
-  }
-}
+}  // namespace
 
 nn::Transformer initialized_model(const nn::ModelConfig& config,
                                   std::optional<std::uint64_t> seed) {
@@ -122,10 +55,10 @@ nn::Transformer initialized_model(const nn::ModelConfig& config,
   return model;
 }
 
-}  // namespace
-
 ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed)
-    : model_(initialized_model(config.model, seed)),
+    : group_(group),
+      micro_batches_(static_cast<double>(config.batch.micro_batches)),
+      model_(initialized_model(config.model, seed)),
       sharded_(*model_, group,
                {.stage = static_cast<int>(config.parallel.shard),
                 .dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
@@ -146,26 +79,6 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
   });
 }
 
-void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
-                  const at::Tensor& weights, const char* file_name) {
-  const SafetensorsFile model = checkpoint.tensors(file_name);
-  check_tensor_count(model, checkpoint, file_name, entries.size());
-  for (const FlatEntry& entry : entries) {
-    copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
-  }
-}
-
-void ModelState::check_optimizer(const Checkpoint& checkpoint) const {
-  // Checkpoints of before there were others name none.
-  const auto found = checkpoint.state().find(kOptimizerNameKey);
-  const std::string theirs = found == checkpoint.state().end() ? "adamw" : found->second;
-  if (theirs == optimizer_name_) return;
-  throw_error<CheckpointError>(
-      "{} was written by the optimizer {}, but optimizer.name is {}: keep the optimizer, or begin "
-      "with its weights alone (train.init)",
-      checkpoint.path(), theirs, optimizer_name_);
-}
-
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   const ModuleLayout& layout = sharded_.layout();
   const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
@@ -175,17 +88,11 @@ void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
     if (average_) average_.emplace(average_decay_, sharded_.pieces());
     return;
   }
-  check_optimizer(checkpoint);
+  check_optimizer(checkpoint, optimizer_name_);
   optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
   sharded_.set_weights(whole, optimizer_.get());
-  const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
   const std::vector<optim::OptimizerState> state = optimizer_->state();
-  std::size_t tensors = 0;
-  for (const optim::OptimizerState& part : state) tensors += part.parameters.size();
-  check_tensor_count(file, checkpoint, kOptimizerFile, tensors);
-  for (const optim::OptimizerState& part : state) {
-    load_state(file, checkpoint, layout, whole, part);
-  }
+  load_optimizer(checkpoint, layout, state);
   optimizer_->set_state(state);
   load_average(checkpoint, whole);
 }
@@ -204,9 +111,53 @@ void ModelState::load_average(const Checkpoint& checkpoint, const at::Tensor& wh
   average_->set_updates(checkpoint_number(checkpoint, kAverageUpdatesKey));
 }
 
-void ModelState::step(double learning_rate, double gradient_scale) {
-  sharded_.step(*optimizer_, learning_rate, gradient_scale);
+void ModelState::load(const StartPoint& start) {
+  const std::int64_t step = start.resumed ? start.resumed->step() : -1;
+  std::int64_t roots = step;
+  group_.broadcast(buffer_of(std::span(&roots, 1)), 0);
+  if (roots != step) {
+    throw_error<CheckpointError>(
+        "rank {} finds its newest checkpoint at step {}, rank 0 at step {} (-1: none): the run's "
+        "folder must be on storage that all hosts share",
+        group_.rank(), step, roots);
+  }
+  if (start.resumed) load(*start.resumed, true);
+  if (!start.resumed && start.weights) load(*start.weights, false);
+  first_step_ = std::max<std::int64_t>(step, 0);
+}
+
+at::Tensor ModelState::loss(const MicroBatch& batch) {
+  return sharded_.forward(
+      [&] { return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT); });
+}
+
+GradientSum ModelState::finish_gradients(std::vector<double>& extras) {
+  sharded_.finish_gradients();
+  group_.all_reduce(buffer_of(std::span(extras)));
+  const TimedPart part("gradient norm");
+  return {micro_batches_, sharded_.gradient_norm() / micro_batches_};
+}
+
+void ModelState::step(double learning_rate, double scale) {
+  sharded_.step(*optimizer_, learning_rate, scale / micro_batches_);
   if (average_) average_->update(sharded_.pieces());
+}
+
+std::string ModelState::describe_workers() const {
+  return fmt::format("{} worker{} ({})", size(), size() == 1 ? "" : "s", group_.engine());
+}
+
+double ModelState::total(double value) {
+  group_.all_reduce(buffer_of(std::span(&value, 1)));
+  return value;
+}
+
+Evaluation ModelState::evaluate(const Evaluator& evaluator) {
+  swap_average();
+  const Evaluation result =
+      evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, group_);
+  swap_average();
+  return result;
 }
 
 void ModelState::swap_average() {
@@ -219,52 +170,24 @@ void ModelState::save_average(CheckpointWriter* writer, CheckpointState& state) 
   if (!average_) return;
   state[kAverageUpdatesKey] = fmt::format("{}", average_->updates());
   const at::Tensor whole = sharded_.gather_shard(average_->values());
-  if (writer == nullptr) return;
-  std::vector<NamedView> views;
-  append_views(whole, sharded_.layout().entries, "", views);
-  writer->add_tensors(kAverageFile, views);
+  if (writer != nullptr) add_weights(*writer, sharded_.layout(), whole, kAverageFile);
 }
 
 void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
-  const std::vector<FlatEntry>& entries = sharded_.layout().entries;
   {
     const at::Tensor weights = sharded_.gather_weights();
-    if (writer != nullptr) {
-      std::vector<NamedView> views;
-      append_views(weights, entries, "", views);
-      writer->add_tensors(kModelFile, views);
-    }
+    if (writer != nullptr) add_weights(*writer, sharded_.layout(), weights);
   }
-  std::vector<NamedView> views;
-  std::vector<at::Tensor> parts;  // what views look at
-  for (const optim::OptimizerState& part : optimizer_->state()) {
-    if (!part.elementwise) {
-      const FlatEntry entry{part.parameters[0], part.values.sizes().vec(), 0, part.values.numel()};
-      append_views(part.values, {entry}, part.name + ".", views);
-      parts.push_back(part.values);
-      continue;
-    }
-    parts.push_back(gather_state(sharded_, part));
-    if (writer == nullptr) continue;
-    append_views(parts.back(), entries_named(entries, part.parameters), part.name + ".", views);
+  std::vector<optim::OptimizerState> parts = optimizer_->state();
+  for (optim::OptimizerState& part : parts) {
+    if (part.elementwise) part.values = gather_state(sharded_, part);
   }
   save_average(writer, state);
   state[kOptimizerNameKey] = optimizer_name_;
   state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
   if (writer == nullptr) return;
-  writer->add_tensors(kOptimizerFile, views);
+  add_optimizer(*writer, sharded_.layout(), parts);
   writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
-}
-
-std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {
-  const std::string& text = checkpoint.state_at(key);
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw_error<CheckpointError>("{}: state '{}' is '{}', not a number", checkpoint.path(), key,
-                                 text);
-  }
-  return value;
 }
 
 nn::ModelConfig checkpoint_model_config(const Checkpoint& checkpoint) {

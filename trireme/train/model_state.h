@@ -5,7 +5,7 @@
 // (parallel/shard/sharded_model.h), and how they go to and from checkpoints.
 //
 //   ModelState state(config, group, seed);
-//   state.sharded().backward(state.sharded().forward([&] { return state.model()->loss(...); }));
+//   state.backward(state.loss(batch));
 //
 // A checkpoint holds whole tensors, whatever the number of ranks and the stage of ZeRO.
 #pragma once
@@ -24,12 +24,14 @@
 #include "trireme/optim/optimizer.h"
 #include "trireme/optim/weight_average.h"
 #include "trireme/parallel/shard/sharded_model.h"
+#include "trireme/train/state_files.h"
+#include "trireme/train/step_model.h"
 #include "trireme/train/train_config.h"
 
 namespace trireme {
 
-// Not thread-safe. All ranks make one alike.
-class ModelState {
+// Not thread-safe. All ranks make one alike. The group outlives it.
+class ModelState final : public RunState {
  public:
   // config.model resolved. Weights by nn::initialize(seed); without a seed they are whatever memory
   // holds, for a load() that follows. Collective. Throws as ShardedModel does.
@@ -40,15 +42,31 @@ class ModelState {
   // Throws CheckpointError on another optimizer, another shape (which tensor, both shapes), a
   // missing or a surplus tensor, a missing average.
   void load(const Checkpoint& checkpoint, bool with_optimizer);
-  // Rank 0 adds the model's files to its writer, which others leave null, and what load() needs
-  // beside them to state. Collective: the shards come together on rank 0.
-  void save(CheckpointWriter* writer, CheckpointState& state);
-
-  // One update of the weights and of their average (ShardedModel::step()).
-  void step(double learning_rate, double gradient_scale);
+  // The same of where a run begins. Throws CheckpointError also when ranks would begin at different
+  // steps.
+  void load(const StartPoint& start);
   // The average of the weights in their place, and back: for evaluation. Nothing without an average
   // (config.train.average_decay 0). Collective, blocking.
   void swap_average();
+
+  // All collective.
+  const std::vector<std::int64_t>& micro_batches() const override {
+    return sharded_.micro_batches();
+  }
+  at::Tensor loss(const MicroBatch& batch) override;
+  void backward(const at::Tensor& loss) override { sharded_.backward(loss); }
+  GradientSum finish_gradients(std::vector<double>& extras) override;
+  void step(double learning_rate, double scale) override;
+  void drop_gradients() override { sharded_.drop_gradients(); }
+  StepReport report() override { return sharded_.report(); }
+  int rank() const override { return group_.rank(); }
+  int size() const override { return group_.size(); }
+  std::string describe_workers() const override;
+  std::int64_t first_step() const override { return first_step_; }
+  double total(double value) override;
+  Evaluation evaluate(const Evaluator& evaluator) override;
+  void save(CheckpointWriter* writer, CheckpointState& state) override;
+  void finish() override { group_.barrier(); }
 
   nn::Transformer& model() { return model_; }
   ShardedModel& sharded() { return sharded_; }
@@ -57,38 +75,28 @@ class ModelState {
  private:
   void load_average(const Checkpoint& checkpoint, const at::Tensor& whole);
   void save_average(CheckpointWriter* writer, CheckpointState& state);
-  // Throws CheckpointError for one that another method wrote.
-  void check_optimizer(const Checkpoint& checkpoint) const;
 
+  Group& group_;
+  const double micro_batches_;  // of a step
   nn::Transformer model_;
   ShardedModel sharded_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::string optimizer_name_;
   double average_decay_;
+  std::int64_t first_step_ = 0;
   std::optional<optim::WeightAverage> average_;
 };
 
-// File names inside a checkpoint, and keys of its state.
-inline constexpr char kModelFile[] = "model.safetensors";
-inline constexpr char kOptimizerFile[] = "optimizer.safetensors";
-inline constexpr char kAverageFile[] = "average.safetensors";
+// Weights by nn::initialize(seed), or whatever memory holds; in the ledger's weights.
+nn::Transformer initialized_model(const nn::ModelConfig& config, std::optional<std::uint64_t> seed);
+
+// More files of a checkpoint, and keys of its state.
 inline constexpr char kTokenizerFile[] = "tokenizer.json";
 inline constexpr char kModelConfigFile[] = "model.yaml";
 inline constexpr char kTokenizerHashKey[] = "tokenizer_hash";
-inline constexpr char kOptimizerNameKey[] = "optimizer";
-inline constexpr char kOptimizerStepsKey[] = "optimizer_steps";
 inline constexpr char kAverageUpdatesKey[] = "average_updates";
 inline constexpr char kTokensSeenKey[] = "tokens_seen";
 inline constexpr char kNumericsKey[] = "numerics";
-
-// A whole number of a checkpoint's state. Throws CheckpointError.
-std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);
-
-// Fills flat f32 weights from the checkpoint's model, or from another file of it with the same
-// tensors (kAverageFile). Throws CheckpointError on another shape (which tensor, both shapes), a
-// missing or a surplus tensor, a missing file.
-void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
-                  const at::Tensor& weights, const char* file_name = kModelFile);
 
 // The resolved model config that a checkpoint was written with. Throws CheckpointError.
 nn::ModelConfig checkpoint_model_config(const Checkpoint& checkpoint);

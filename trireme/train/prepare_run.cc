@@ -20,6 +20,7 @@
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/prepare_data.h"
+#include "trireme/train/served_parameters.h"
 
 namespace trireme {
 namespace {
@@ -42,12 +43,38 @@ ShardPlan shard_plan(const TrainConfig& config, int workers, int local_workers) 
   return {workers, local_workers};
 }
 
+// What servers cannot do, said before anything is made.
+void check_served(const TrainConfig& config, int workers) {
+  const ServersConfig& servers = config.parallel.ps;
+  if (config.parallel.shard > 0) {
+    throw_error<ConfigError>(
+        "parallel.shard is {} and parallel.ps.servers {}: weights and optimizer are either shared "
+        "among the workers or kept by servers; set one of them to 0",
+        config.parallel.shard, servers.servers);
+  }
+  if (config.train.dtype != "f32") {
+    throw_error<ConfigError>(
+        "train.dtype is {}, but workers of parameter servers compute in f32: take f32, or leave "
+        "parallel.ps out",
+        config.train.dtype);
+  }
+  if (config.train.average_decay > 0) {
+    throw_error<ConfigError>(
+        "train.average_decay is {}, but parameter servers keep no average of the weights: set it "
+        "to 0, or leave parallel.ps out",
+        config.train.average_decay);
+  }
+  check_served_micro_batches(ps::Consistency::parse(servers.consistency),
+                             config.batch.micro_batches, workers);
+}
+
 void check_layout(const TrainConfig& config, int workers, int local_workers) {
   if (config.parallel.dp != 0 && config.parallel.dp != workers) {
     throw_error<ConfigError>(
         "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
         config.parallel.dp, workers, config.parallel.dp);
   }
+  if (config.parallel.ps.servers > 0) return check_served(config, workers);
   const ShardPlan shards = shard_plan(config, workers, local_workers);
   if (config.parallel.shard >= 2) shards.rounds(config.batch.micro_batches, 0);
   const MicroBatchPlan plan(config.batch.micro_batches, workers);

@@ -23,11 +23,15 @@ struct ServeParametersOptions {
   int listen_fd = -1;
   // May be empty only while job.address is a loopback address.
   std::string secret;
+  // By a launcher that will end it: what ends before it is told to looks like a failure.
+  bool launched = false;
 };
 
-// Serves until SIGTERM, or, a server, until the coordinator says that the job is over. Blocks.
-// Returns 0. Throws ConfigError: a port in use, an index that is taken, another secret than the
-// coordinator's; CommError: the coordinator cannot be reached or is lost.
+// Serves until the workers have done their work, or until SIGTERM or SIGINT. A server that the
+// coordinator takes for gone, after a stop, say, joins again. Logs where it listens, what it holds,
+// and at the end what it has seen. Blocks; for a process of one thread. Returns 0. Throws
+// ConfigError: a port in use, an index that is taken, another secret than the coordinator's;
+// CommError: the coordinator cannot be reached or is lost, or the job is lost.
 int serve_parameters(const ServeParametersOptions& options);
 
 }  // namespace trireme

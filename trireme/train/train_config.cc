@@ -9,7 +9,10 @@
 #include <string_view>
 
 #include "trireme/base/error.h"
+#include "trireme/optim/flat_layout.h"
 #include "trireme/parallel/shard/shard_plan.h"
+#include "trireme/ps/dense_codec.h"
+#include "trireme/ps/protocol/view.h"
 
 namespace trireme {
 namespace {
@@ -154,6 +157,31 @@ void CheckpointConfig::validate() const {
   require_at_least("checkpoint.keep", keep, 1);
 }
 
+void ServersConfig::visit(ConfigFields& f) {
+  f.field("servers", servers,
+          "that keep weights and optimizer in place of the workers; 0: none, or as many as trireme "
+          "launch --servers has started");
+  f.field("consistency", consistency,
+          "sync: one update for all workers' gradients; async: one for each's; bounded(k): that, "
+          "and none is more than k steps ahead of the slowest");
+  f.field("codec", codec, "how gradients travel: empty (f32), bf16, int8 or topk(fraction)");
+  f.field("backups", backups, "each range of weights is kept by two servers, where there are two");
+  f.field("range_bytes", range_bytes, "of weights that are kept, and travel, together");
+}
+
+void ServersConfig::validate() const {
+  require_at_least("parallel.ps.servers", servers, 0);
+  ps::Consistency::parse(consistency);
+  if (!codec.empty()) ps::make_dense_codec(codec);
+  require_at_least("parallel.ps.range_bytes", range_bytes, 4 * kShardBlock);
+}
+
+bool ServersConfig::is_given() const {
+  const ServersConfig usual;
+  return servers > 0 || consistency != usual.consistency || codec != usual.codec ||
+         backups != usual.backups || range_bytes != usual.range_bytes;
+}
+
 void ParallelConfig::visit(ConfigFields& f) {
   f.field("dp", dp, "data-parallel ranks; 0: as many as there are workers");
   f.field(
@@ -173,6 +201,7 @@ void ParallelConfig::visit(ConfigFields& f) {
           {"auto", "shm", "gloo", "shm+gloo", "mpi", "shm+mpi"});
   f.field("network_interface", network_interface,
           "name or address for the gloo engine; empty: the one that reaches rank 0");
+  f.section("ps", ps, "parameter servers");
   f.field("timeout_seconds", timeout_seconds, "deadline of each operation between ranks");
   f.field("join_timeout_seconds", join_timeout_seconds, "deadline for all ranks to meet");
 }
@@ -192,6 +221,7 @@ void ParallelConfig::validate() const {
   require_at_least("parallel.bucket_bytes", bucket_bytes, 1);
   require_at_least("parallel.prefetch", prefetch, 0);
   require_at_least("parallel.gather_budget_bytes", gather_budget_bytes, 0);
+  ps.validate();
   require_positive("parallel.timeout_seconds", timeout_seconds);
   require_positive("parallel.join_timeout_seconds", join_timeout_seconds);
 }

@@ -74,6 +74,20 @@ struct CheckpointConfig {
   void validate() const;
 };
 
+// Parameter servers (ps/worker.h).
+struct ServersConfig {
+  std::int64_t servers = 0;  // 0: none, but for those that a launcher has started
+  std::string consistency = "sync";
+  std::string codec;
+  bool backups = true;
+  std::int64_t range_bytes = std::int64_t{4} << 20;
+
+  void visit(ConfigFields& f);
+  void validate() const;
+  // Something is said that is of no use without servers.
+  bool is_given() const;
+};
+
 struct ParallelConfig {
   std::int64_t dp = 0;     // data-parallel ranks; 0: as many as there are workers
   std::int64_t shard = 0;  // ZeRO stage
@@ -84,6 +98,7 @@ struct ParallelConfig {
   std::int64_t gather_budget_bytes = 0;  // stage 3; 0: as much as there is
   std::string engine = "auto";
   std::string network_interface;
+  ServersConfig ps;
   double timeout_seconds = 300;
   double join_timeout_seconds = 1800;  // other ranks wait this long while rank 0 prepares the data
 

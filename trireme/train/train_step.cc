@@ -12,11 +12,10 @@
 
 namespace trireme {
 
-TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group,
-                     ModelState& state, std::optional<TokenId> separator)
+TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, StepModel& model,
+                     std::optional<TokenId> separator)
     : config_(config),
-      group_(group),
-      state_(state),
+      model_(model),
       loader_(shards,
               {shards.num_tokens(), config.model.context, static_cast<std::uint64_t>(config.seed)},
               config.model.context, separator),
@@ -33,47 +32,46 @@ double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batc
   at::Tensor loss;
   {
     const TimedPart part("other forward");
-    loss = state_.sharded().forward([&] {
-      return state_.model()->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
-    });
+    loss = model_.loss(batch);
   }
   const TimedPart part("other backward");
-  state_.sharded().backward(loss);
+  model_.backward(loss);
   return loss.item<double>();
 }
 
 StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
-  ShardedModel& sharded = state_.sharded();
   losses_.assign(static_cast<std::size_t>(config_.batch.micro_batches) + 1, 0.0);
   losses_.back() = stop_requested ? 1.0 : 0.0;
-  for (const std::int64_t m : sharded.micro_batches()) {
+  for (const std::int64_t m : model_.micro_batches()) {
     losses_[static_cast<std::size_t>(m)] = compute_micro_batch(step, m);
   }
-  sharded.finish_gradients();
-  group_.all_reduce(buffer_of(std::span(losses_)));  // exact: all but one summand are zero
+  // Of the losses the sum is exact: all but one summand are zero.
+  const GradientSum sum = model_.finish_gradients(losses_);
 
-  const auto micro_batches = static_cast<double>(config_.batch.micro_batches);
   StepStats stats;
-  stats.loss = std::accumulate(losses_.begin(), losses_.end() - 1, 0.0) / micro_batches;
-  {
-    const TimedPart part("gradient norm");
-    stats.gradient_norm = sharded.gradient_norm() / micro_batches;
-  }
+  stats.loss = std::accumulate(losses_.begin(), losses_.end() - 1, 0.0) / sum.micro_batches;
+  stats.gradient_norm = sum.norm;
   stats.learning_rate = optim::learning_rate_at(config_.schedule, step, config_.train.steps);
   stats.stop = losses_.back() > 0;
-  stats.exchange = sharded.report();
-  stats.verdict = guard_.judge(step, stats.loss, stats.gradient_norm);
+  if (sum.applied_scale) {
+    // Another worker has judged this step, of which not all is known here.
+    stats.verdict =
+        *sum.applied_scale > 0 ? optim::StepVerdict::kApply : optim::StepVerdict::kNonFinite;
+  } else {
+    stats.verdict = guard_.judge(step, stats.loss, stats.gradient_norm);
+  }
   stats.guard = guard_.state();
-  update(stats);
+  update(stats, sum.applied_scale);
+  stats.exchange = model_.report();
   return stats;
 }
 
-void TrainStep::update(const StepStats& stats) {
+void TrainStep::update(const StepStats& stats, std::optional<double> applied_scale) {
   const TimedPart part("optimizer");
-  if (stats.verdict != optim::StepVerdict::kApply) return state_.sharded().drop_gradients();
+  if (stats.verdict != optim::StepVerdict::kApply) return model_.drop_gradients();
   const double clip = config_.train.clip_norm;
   const double scale = clip > 0 ? std::min(1.0, clip / (stats.gradient_norm + 1e-6)) : 1.0;
-  state_.step(stats.learning_rate, scale / static_cast<double>(config_.batch.micro_batches));
+  model_.step(stats.learning_rate, applied_scale.value_or(scale));
 }
 
 void TrainStep::save(CheckpointState& state) const {

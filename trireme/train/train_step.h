@@ -11,12 +11,12 @@
 #include <optional>
 #include <vector>
 
-#include "trireme/comm/group.h"
+#include "trireme/checkpoint/checkpoint.h"
 #include "trireme/data/token_shards.h"
 #include "trireme/optim/gradient_guard.h"
 #include "trireme/parallel/step_exchange.h"
 #include "trireme/train/batch_loader.h"
-#include "trireme/train/model_state.h"
+#include "trireme/train/step_model.h"
 #include "trireme/train/train_config.h"
 
 namespace trireme {
@@ -36,7 +36,7 @@ struct StepStats {
 class TrainStep {
  public:
   // The references must outlive it. config resolved. separator: see BatchLoader.
-  TrainStep(const TrainConfig& config, const TokenShards& shards, Group& group, ModelState& state,
+  TrainStep(const TrainConfig& config, const TokenShards& shards, StepModel& model,
             std::optional<TokenId> separator = {});
 
   // Runs step (0-based) and updates the state. Collective, blocking. stop_requested: this rank's
@@ -54,11 +54,10 @@ class TrainStep {
 
  private:
   double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
-  void update(const StepStats& stats);
+  void update(const StepStats& stats, std::optional<double> applied_scale);
 
   const TrainConfig& config_;
-  Group& group_;
-  ModelState& state_;
+  StepModel& model_;
   BatchLoader loader_;
   optim::GradientGuard guard_;
   // By micro-batch of the current step, zero where another rank computed it; last: the number of

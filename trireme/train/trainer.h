@@ -14,14 +14,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
 
 #include "trireme/comm/group.h"
 #include "trireme/train/evaluator.h"
 #include "trireme/train/interrupt.h"
-#include "trireme/train/model_state.h"
 #include "trireme/train/prepare_run.h"
+#include "trireme/train/served_state.h"
+#include "trireme/train/step_model.h"
 #include "trireme/train/train_config.h"
 #include "trireme/train/train_step.h"
 
@@ -48,6 +50,9 @@ class Trainer {
   // Opens the prepared data, builds the model, loads the checkpoint. Collective. Throws DataError,
   // CheckpointError.
   Trainer(const TrainConfig& config, Group& group, const TrainerOptions& options);
+  // The same as a worker of a job with parameter servers (served_state.h), who need not wait for
+  // one another. Throws what ServedState does.
+  Trainer(const TrainConfig& config, const ServedJob& job, const TrainerOptions& options);
   ~Trainer();
 
   // Collective, blocking. Throws Error when training diverges or, on rank 0, the required gain is
@@ -55,21 +60,23 @@ class Trainer {
   TrainResult run();
 
  private:
-  Trainer(std::pair<TrainConfig, TrainData> opened, Group& group, const TrainerOptions& options);
-  void restore();
-  void agree_on_step(std::int64_t step);
+  using MakeState = std::function<std::unique_ptr<RunState>(const TrainConfig&, const StartPoint&)>;
+  Trainer(std::pair<TrainConfig, TrainData> opened, const TrainerOptions& options,
+          const MakeState& make);
+  StartPoint start_point() const;
+  void greet(double limit_flops_per_s);
   void evaluate(std::int64_t step);
   void save(std::int64_t step);
-  void finish(std::int64_t step);  // rank 0
-  bool is_root() const { return group_.rank() == 0; }
+  void finish(std::int64_t step, const Fields& facts);  // rank 0
+  bool is_root() const { return state_->rank() == 0; }
   std::int64_t tokens_per_step() const;
 
   TrainConfig config_;
-  Group& group_;
   TrainerOptions options_;
   RunFolder folder_;
   TrainData data_;
-  ModelState state_;
+  StartPoint start_;
+  std::unique_ptr<RunState> state_;
   TrainStep step_;
   Evaluator evaluator_;
   std::unique_ptr<RunLog> log_;  // rank 0 only

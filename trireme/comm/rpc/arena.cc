@@ -37,6 +37,7 @@ void ArenaRegions::free(const std::byte* data) {
     by_number_.erase(region->number);
     regions_.erase(found);
   }
+  if (left_to_readers_) return;
   region->memory.free();
 }
 
@@ -63,6 +64,8 @@ std::optional<MemoryNotice> ArenaRegions::notice(std::uint64_t memory) const {
 
 RpcArena::RpcArena() : regions_(std::make_shared<detail::ArenaRegions>()) {}
 RpcArena::~RpcArena() = default;
+
+void RpcArena::leave_to_readers() { regions_->leave_to_readers(); }
 
 SharedBuffer RpcArena::allocate(std::size_t bytes) {
   if (bytes == 0) return {};

@@ -39,6 +39,10 @@ class RpcArena {
   // when memory or descriptors are used up.
   SharedBuffer allocate(std::size_t bytes);
 
+  // For who ends in the midst of calls, before its memory goes: servers may read on what they were
+  // sent. What is freed from now on the machine has again when their connections have ended.
+  void leave_to_readers();
+
   const std::shared_ptr<detail::ArenaRegions>& regions() const { return regions_; }
 
  private:

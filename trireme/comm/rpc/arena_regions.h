@@ -5,6 +5,7 @@
 // clients.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -24,6 +25,7 @@ class ArenaRegions : public std::enable_shared_from_this<ArenaRegions> {
   ArenaRegions() : probe_(ArenaMemory::make(kProbe, 0)) {}
 
   std::shared_ptr<void> allocate(std::size_t bytes);
+  void leave_to_readers() { left_to_readers_ = true; }
   // Nowhere unless all of the bytes lie in one memory of the arena.
   RpcPlace locate(const void* data, std::size_t bytes) const;
   // Of a memory that locate() named; none when it was freed since.
@@ -41,6 +43,8 @@ class ArenaRegions : public std::enable_shared_from_this<ArenaRegions> {
 
   // Constant after construction.
   const ArenaMemory probe_;
+
+  std::atomic<bool> left_to_readers_{false};
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.

@@ -150,7 +150,9 @@ void RangeReplica::commit(Ticket ticket, const Asker& asker, bool then_read, Ter
 
 void RangeReplica::pull(Ticket ticket, const Asker& asker, Term term) {
   if (refuses(ticket, term, true)) return;
-  if (state_.initialized && refuses_asker(ticket, asker)) return;
+  if (state_.initialized && find_member(asker.worker) == nullptr) {
+    return answer(ticket, Answer::kNotMember);
+  }
   pulls_.push_back({ticket, asker, false});
   progress();
 }
@@ -267,9 +269,13 @@ void RangeReplica::try_pulls() {
   }
 }
 
+// A worker reads what it has pushed before, and what the slowest one has.
 bool RangeReplica::may_read(const Asker& asker) const {
   if (!state_.initialized) return false;
   if (asker.worker == kNobody) return true;
+  for (const Member& member : state_.members) {
+    if (member.worker == asker.worker && member.clock < asker.clock) return false;
+  }
   const std::int64_t slowest = slowest_clock();
   return slowest == Consistency::kUnbounded || asker.clock - slowest <= options_.consistency.bound;
 }

@@ -138,6 +138,7 @@ class RangeReplica {
   // then_read: the answer is that of a pull() in the next step.
   void push(Ticket ticket, const Asker& asker, bool then_read, Term term);
   void commit(Ticket ticket, const Asker& asker, bool then_read, Term term);
+  // Waits for the worker's own pushes of the steps before, whether they have arrived or not.
   void pull(Ticket ticket, const Asker& asker, Term term);
   // At once, as of no step.
   void peek(Ticket ticket, Term term);

@@ -24,6 +24,7 @@
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
 #include "trireme/train/memory_estimate.h"
+#include "trireme/train/model_state.h"
 #include "trireme/train/train_step.h"
 
 namespace trireme {
@@ -147,7 +148,7 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
                StepBenchReport& report) {
   const StepBenchOptions& options = report.options;
   ModelState state(config, group, kSeed);
-  TrainStep step(config, shards, group, state);
+  TrainStep step(config, shards, state);
   for (std::int64_t i = 0; i < options.warm_up_steps; ++i) step.run(i, false);
   StepParts recorder;
   PartSums sums;

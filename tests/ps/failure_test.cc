@@ -1,0 +1,197 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Servers and workers that are lost and come back, in one process: connections break as those of a
+// process that is killed. What is lost must not be seen in the values: they are those of a run
+// without losses, bit for bit.
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "tests/ps/job.h"
+#include "tests/ps/training.h"
+#include "trireme/base/error.h"
+
+namespace trireme::ps {
+namespace {
+
+using Style = Script::Style;
+
+constexpr std::int64_t kSteps = 6;
+
+// Acts on a thread of its own when the n-th event comes, while the others go on.
+class AtEvent {
+ public:
+  AtEvent(int n, std::function<void()> act)
+      : left_(n), thread_([this, act = std::move(act)] {
+          std::unique_lock lock(mutex_);
+          changed_.wait(lock, [this] { return left_ <= 0 || over_; });
+          if (left_ > 0) return;
+          lock.unlock();
+          act();
+        }) {}
+  ~AtEvent() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  void event() {
+    const std::lock_guard lock(mutex_);
+    --left_;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int left_;  // guarded by mutex_
+  bool over_ = false;
+  std::thread thread_;
+};
+
+struct Kind {
+  const char* name;
+  Style style;
+  bool two_phases;
+};
+
+JobLayout layout_of(const Kind& kind) {
+  JobLayout layout = mixed_layout();
+  layout.two_phases = kind.two_phases;
+  return layout;
+}
+
+// Without losses, on one server.
+const Values& unbroken(const Kind& kind, int workers) {
+  static std::map<std::tuple<Style, bool, int>, Values> known;
+  Values& values = known[{kind.style, kind.two_phases, workers}];
+  if (values.weights.empty()) {
+    Job job({.servers = 1, .workers = workers});
+    std::mutex mutex;
+    job.run(layout_of(kind), [&](Worker& worker) {
+      begin(worker);
+      Values own = train(worker, {.style = kind.style, .steps = kSteps});
+      const std::lock_guard lock(mutex);
+      values = std::move(own);
+    });
+  }
+  return values;
+}
+
+class LostServer : public testing::TestWithParam<Kind> {};
+
+// At many moments, each of the three.
+TEST_P(LostServer, LeavesTheBitsOfAnUnbrokenRun) {
+  const Kind kind = GetParam();
+  std::mt19937 random(4711);
+  for (int round = 0; round < 25; ++round) {
+    const int workers = 1 + round % 3;
+    const Values& expected = unbroken(kind, workers);
+    const int lost = static_cast<int>(random() % 3);
+    const int moment = static_cast<int>(random() % static_cast<unsigned>(30 * workers));
+    const std::string how =
+        fmt::format("{}: {} workers, server {} lost at event {}", kind.name, workers, lost, moment);
+    Job job({.servers = 3, .workers = workers});
+    AtEvent at_event(moment, [&] { job.end_server(lost); });
+    job.run(layout_of(kind), [&](Worker& worker) {
+      begin(worker);
+      const Values values =
+          train(worker, {.style = kind.style, .steps = kSteps, .event = [&] { at_event.event(); }});
+      EXPECT_TRUE(values == expected) << how << ", rank " << worker.rank();
+    });
+  }
+}
+
+// One after the other, so that the last server holds all that three began with; then two of them
+// come back, take their shares, and the one that was left is lost.
+TEST_P(LostServer, MayBeFollowedByOthersWhenTheBackupsAreReady) {
+  const Kind kind = GetParam();
+  constexpr int kWorkers = 2;
+  Job job({.servers = 3, .workers = kWorkers});
+  std::map<std::int64_t, std::function<void()>> before_step;
+  before_step[1] = [&] { job.end_server(0); };
+  before_step[2] = [&] {
+    EXPECT_TRUE(job.await_backups());
+    job.end_server(1);
+  };
+  before_step[3] = [&] {
+    job.start_server(0);
+    EXPECT_TRUE(job.await_backups());
+  };
+  before_step[4] = [&] {
+    job.start_server(1);
+    EXPECT_TRUE(job.await_backups());
+  };
+  before_step[5] = [&] { job.end_server(2); };
+  job.run(layout_of(kind), [&](Worker& worker) {
+    begin(worker);
+    for (std::int64_t step = 1; step <= kSteps; ++step) {
+      const Values values = train(worker, {.style = kind.style, .steps = step});
+      if (worker.rank() == 0 && before_step.contains(step)) before_step[step]();
+      if (step == kSteps) {
+        EXPECT_TRUE(values == unbroken(kind, kWorkers)) << "rank " << worker.rank();
+      }
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, LostServer,
+                         testing::Values(Kind{"whole", Style::kWhole, false},
+                                         Kind{"by range", Style::kByRange, false},
+                                         Kind{"sparing", Style::kSparing, false},
+                                         Kind{"two phases", Style::kWhole, true}));
+
+// The server that comes back is given ranges, of which it becomes primary.
+TEST(ReturnedServer, TakesItsShare) {
+  const Kind kind{"whole", Style::kWhole, false};
+  Job job({.servers = 2, .workers = 2});
+  job.run(layout_of(kind), [&](Worker& worker) {
+    begin(worker);
+    train(worker, {.steps = 2});
+    if (worker.rank() == 0) {
+      job.end_server(1);
+      EXPECT_TRUE(job.await([](const View& view) { return view.servers.size() == 1; }));
+      job.start_server(1);
+      EXPECT_TRUE(job.await_backups());
+      EXPECT_TRUE(job.await([](const View& view) {
+        ServerId back = kNobody;
+        for (const ServerView& server : view.servers) back = std::max(back, server.id);
+        return std::any_of(view.ranges.begin(), view.ranges.end(),
+                           [&](const RangeView& range) { return range.primary == back; });
+      }));
+    }
+    EXPECT_TRUE((train(worker, {.steps = kSteps}) == unbroken(kind, 2))) << worker.rank();
+  });
+}
+
+TEST(LostServers, BothHoldersOfARangeEndTheJobWithItsName) {
+  Job job({.servers = 2, .workers = 1});
+  const auto workers = job.join(mixed_layout());
+  Worker& worker = *workers[0];
+  begin(worker);
+  job.end_server(0);
+  job.end_server(1);
+  try {
+    train(worker, {.steps = kSteps});
+    FAIL() << "training went on without servers";
+  } catch (const CommError& error) {
+    EXPECT_NE(std::string(error.what()).find("range 0 of 7 is lost"), std::string::npos)
+        << error.what();
+  }
+  EXPECT_THROW(job.coordinator().wait(), CommError);
+}
+
+}  // namespace
+}  // namespace trireme::ps

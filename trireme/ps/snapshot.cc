@@ -1,0 +1,89 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/ps/snapshot.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
+#include "trireme/base/error.h"
+#include "trireme/checkpoint/checkpoint.h"
+#include "trireme/comm/meeting/frame.h"
+
+namespace trireme::ps {
+namespace {
+
+constexpr char kLayoutKey[] = "parameter_server_layout";
+
+std::string file_name(std::size_t range) { return fmt::format("range-{:05}.state", range); }
+
+std::string to_hex(std::string_view bytes) {
+  std::string hex;
+  for (const char byte : bytes) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return hex;
+}
+
+std::string from_hex(const std::string& hex) {
+  std::string bytes;
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
+    bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  }
+  return bytes;
+}
+
+// What decides the ranges and what lies in them; when updates are applied does not.
+JobLayout content_of(JobLayout layout) {
+  layout.consistency = Consistency::sync();
+  layout.two_phases = false;
+  layout.backups = true;
+  layout.first_step = 0;
+  layout.settings.clear();
+  return layout;
+}
+
+}  // namespace
+
+std::string save_snapshot(Worker& worker, const std::string& folder, std::int64_t step) {
+  CheckpointWriter writer(folder, step);
+  std::vector<std::string> paths;
+  for (std::size_t i = 0; i < worker.layout().num_ranges(); ++i) {
+    paths.push_back(writer.path_for(file_name(i)));
+  }
+  const std::vector<std::string> digests = worker.save_ranges(paths);
+  for (std::size_t i = 0; i < digests.size(); ++i) writer.adopt_file(file_name(i), digests[i]);
+  return writer.commit({{kLayoutKey, to_hex(worker.layout().encode())}});
+}
+
+std::int64_t load_snapshot(Worker& worker, const std::string& path) {
+  const Checkpoint checkpoint = Checkpoint::open(path);
+  const JobLayout ours = content_of(worker.layout());
+  JobLayout saved;
+  try {
+    saved = content_of(JobLayout::decode(from_hex(checkpoint.state_at(kLayoutKey))));
+  } catch (const ProtocolError& error) {
+    throw_error<CheckpointError>("'{}' is no snapshot of parameter servers: {}", path,
+                                 error.what());
+  }
+  const std::string difference = layout_difference(ours, saved);
+  if (!difference.empty()) {
+    throw_error<CheckpointError>(
+        "'{}' is a snapshot of another job (this job's, the snapshot's): {}", path, difference);
+  }
+  std::vector<Worker::RangeFile> files;
+  for (std::size_t i = 0; i < worker.layout().num_ranges(); ++i) {
+    const std::string name = file_name(i);
+    const auto found = std::find_if(checkpoint.files().begin(), checkpoint.files().end(),
+                                    [&](const CheckpointFile& file) { return file.name == name; });
+    if (found == checkpoint.files().end()) {
+      throw_error<CheckpointError>("'{}' lacks the file {}", path, name);
+    }
+    files.push_back({path + "/" + name, found->digest});
+  }
+  worker.wait(worker.init(files));
+  return checkpoint.step();
+}
+
+}  // namespace trireme::ps

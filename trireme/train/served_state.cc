@@ -1,0 +1,135 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/served_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "trireme/comm/world.h"
+#include "trireme/ops/threads.h"
+#include "trireme/train/model_state.h"
+#include "trireme/train/served_states.h"
+#include "trireme/train/state_files.h"
+
+namespace trireme {
+namespace {
+
+ServedOptions served_options(const TrainConfig& config, const nn::Transformer& model,
+                             const ServedJob& job, const StartPoint& start) {
+  ServedOptions options;
+  options.worker = job.worker;
+  options.worker.codec = config.parallel.ps.codec;
+  options.job.consistency = ps::Consistency::parse(config.parallel.ps.consistency);
+  options.job.backups = config.parallel.ps.backups;
+  options.job.range_bytes = config.parallel.ps.range_bytes;
+  options.job.first_step = start.resumed ? start.resumed->step() : 0;
+  options.job.settings =
+      fmt::format("{} {}", settings_hash(result_settings(config)), numerics_fingerprint());
+  options.optimizer = config.optimizer;
+  options.workers = job.workers;
+  options.micro_batches = config.batch.micro_batches;
+  options.units = model->blocks();
+  return options;
+}
+
+}  // namespace
+
+ServedState::ServedState(const TrainConfig& config, const ServedJob& job, const StartPoint& start)
+    : job_(job),
+      optimizer_name_(config.optimizer.name),
+      consistency_(config.parallel.ps.consistency),
+      model_(initialized_model(config.model, static_cast<std::uint64_t>(config.seed))),
+      parameters_(*model_, served_options(config, model_, job, start)),
+      alone_(join_world({})) {
+  model_->set_recompute(config.compute.recompute_mode());
+  model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
+    parameters_.wait_for_unit(block);
+    return f(inputs);
+  });
+  if (rank() == 0 && !worker().came_later()) give_first_values(start);
+  parameters_.pull();
+  first_step_ = worker().layout().first_step + worker().clock();
+}
+
+void ServedState::give_first_values(const StartPoint& start) {
+  if (!start.resumed) {
+    if (start.weights) {
+      load_weights(*start.weights, parameters_.layout().entries, parameters_.weights());
+    }
+    return worker().wait(worker().init());
+  }
+  check_optimizer(*start.resumed, optimizer_name_);
+  WholeState state = zero_state(worker().layout());
+  state.steps = checkpoint_number(*start.resumed, kOptimizerStepsKey);
+  load_weights(*start.resumed, parameters_.layout().entries, state.weights);
+  load_optimizer(*start.resumed, parameters_.layout(), state.optimizer);
+  const std::vector<std::vector<std::byte>> bytes = range_states(worker().layout(), state);
+  worker().wait(worker().init_states(bytes));
+}
+
+at::Tensor ServedState::loss(const MicroBatch& batch) {
+  return parameters_.forward(
+      [&] { return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT); });
+}
+
+// Who was waited for, the servers know.
+StepReport ServedState::report() {
+  StepReport report = parameters_.report();
+  report.waited_for_rank = -1;
+  if (rank() != 0) return report;
+  const std::vector<double> now = worker().report().waited_for_us;
+  waited_for_us_.resize(std::max(waited_for_us_.size(), now.size()));
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const double waited = (now[i] - std::exchange(waited_for_us_[i], now[i])) /
+                          static_cast<double>(worker().num_dense_ranges());
+    if (waited <= report.skew_us) continue;
+    report.skew_us = waited;
+    report.waited_for_rank = static_cast<int>(i);
+  }
+  return report;
+}
+
+std::string ServedState::describe_workers() const {
+  return fmt::format("{} worker{} of {} parameter server{} ({})", job_.workers,
+                     job_.workers == 1 ? "" : "s", job_.servers, job_.servers == 1 ? "" : "s",
+                     consistency_);
+}
+
+Evaluation ServedState::evaluate(const Evaluator& evaluator) {
+  if (rank() != 0) return {};
+  return evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, *alone_);
+}
+
+void ServedState::save(CheckpointWriter* writer, CheckpointState& state) {
+  if (writer == nullptr) return;
+  const WholeState whole = gather_states(worker());
+  state[kOptimizerNameKey] = optimizer_name_;
+  state[kOptimizerStepsKey] = fmt::format("{}", whole.steps);
+  add_weights(*writer, parameters_.layout(), whole.weights);
+  add_optimizer(*writer, parameters_.layout(), whole.optimizer);
+  writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
+}
+
+void ServedState::finish() {
+  worker().wait_all();
+  worker().leave();
+}
+
+Fields ServedState::facts() {
+  const ps::ServerReport report = worker().report();
+  Fields fields = {{"servers", std::int64_t{job_.servers}},
+                   {"consistency", consistency_},
+                   {"updates_of_ranges", report.updates}};
+  for (std::size_t rank = 0; rank < report.waited_for_us.size(); ++rank) {
+    fields.emplace_back(fmt::format("waited_for_rank_{}_us", rank), report.waited_for_us[rank]);
+  }
+  for (std::size_t late = 0; late < report.staleness.size(); ++late) {
+    fields.emplace_back(fmt::format("staleness_{}", late), report.staleness[late]);
+  }
+  return fields;
+}
+
+}  // namespace trireme

@@ -1,0 +1,77 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// ServedState: the weights of a run and all that an update needs, kept by the servers of a job
+// (ps/worker.h), and how they go to and from checkpoints. These are the same files as ModelState's:
+// a run may go on with servers or without.
+//
+// Rank 0 gives the servers their first values, evaluates and saves; the others go on meanwhile, as
+// far as consistency lets them. A worker that joins a job that goes on begins in the others' step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "trireme/comm/group.h"
+#include "trireme/nn/transformer.h"
+#include "trireme/ps/worker.h"
+#include "trireme/train/served_parameters.h"
+#include "trireme/train/step_model.h"
+#include "trireme/train/train_config.h"
+
+namespace trireme {
+
+// Who this worker is.
+struct ServedJob {
+  ps::WorkerOptions worker;
+  int workers = 1;
+  int servers = 1;
+};
+
+// Not thread-safe.
+class ServedState final : public RunState {
+ public:
+  // config.model resolved. Joins the job. Blocking. Throws CheckpointError as load_weights() and
+  // load_optimizer() do; what ServedParameters throws.
+  ServedState(const TrainConfig& config, const ServedJob& job, const StartPoint& start);
+
+  const std::vector<std::int64_t>& micro_batches() const override {
+    return parameters_.micro_batches();
+  }
+  at::Tensor loss(const MicroBatch& batch) override;
+  void backward(const at::Tensor& loss) override { parameters_.backward(loss); }
+  GradientSum finish_gradients(std::vector<double>& extras) override {
+    return parameters_.finish_gradients(extras);
+  }
+  void step(double learning_rate, double scale) override { parameters_.step(learning_rate, scale); }
+  void drop_gradients() override { parameters_.drop_gradients(); }
+  StepReport report() override;
+
+  int rank() const override { return job_.worker.rank; }
+  int size() const override { return job_.workers; }
+  std::string describe_workers() const override;
+  std::int64_t first_step() const override { return first_step_; }
+  // As if all workers had this one's.
+  double total(double value) override { return value * job_.workers; }
+  Evaluation evaluate(const Evaluator& evaluator) override;
+  void save(CheckpointWriter* writer, CheckpointState& state) override;
+  void finish() override;
+  Fields facts() override;
+
+  ps::Worker& worker() { return parameters_.worker(); }
+
+ private:
+  void give_first_values(const StartPoint& start);
+
+  const ServedJob job_;
+  const std::string optimizer_name_;
+  const std::string consistency_;
+  nn::Transformer model_;
+  ServedParameters parameters_;
+  std::unique_ptr<Group> alone_;  // evaluates in it
+  std::int64_t first_step_ = 0;
+  std::vector<double> waited_for_us_;  // by rank, up to the last report()
+};
+
+}  // namespace trireme

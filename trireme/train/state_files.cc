@@ -1,0 +1,154 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/train/state_files.h"
+
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <charconv>
+#include <cstring>
+#include <unordered_set>
+#include <utility>
+
+#include "trireme/base/error.h"
+
+namespace trireme {
+namespace {
+
+using NamedView = std::pair<std::string, TensorView>;
+
+// One view for each entry of a flat f32 tensor.
+void append_views(const at::Tensor& flat, const std::vector<FlatEntry>& entries,
+                  const std::string& prefix, std::vector<NamedView>& views) {
+  const float* data = flat.data_ptr<float>();
+  for (const FlatEntry& entry : entries) {
+    const std::span<const float> part(data + entry.offset, static_cast<std::size_t>(entry.count));
+    views.emplace_back(prefix + entry.name,
+                       TensorView{DType::kF32, entry.shape, std::as_bytes(part)});
+  }
+}
+
+void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& name,
+                 const FlatEntry& entry, float* flat) {
+  const TensorView& tensor = file.at(name);
+  if (tensor.dtype != DType::kF32 || tensor.shape != entry.shape) {
+    throw_error<CheckpointError>(
+        "{}: tensor '{}' is {} [{}], but this model's is f32 [{}]: it belongs to another model",
+        checkpoint.path(), name, dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "),
+        fmt::join(entry.shape, ", "));
+  }
+  std::memcpy(flat + entry.offset, tensor.bytes.data(), tensor.bytes.size());
+}
+
+// The name of a tensor of the optimizer's file.
+std::string state_name(const optim::OptimizerState& part, const std::string& parameter) {
+  return part.name + "." + parameter;
+}
+
+std::vector<FlatEntry> entries_named(const std::vector<FlatEntry>& entries,
+                                     const std::vector<std::string>& names) {
+  const std::unordered_set<std::string> wanted(names.begin(), names.end());
+  std::vector<FlatEntry> found;
+  for (const FlatEntry& entry : entries) {
+    if (wanted.contains(entry.name)) found.push_back(entry);
+  }
+  return found;
+}
+
+// Fills the part from the checkpoint; whole: of the layout's size, for the way.
+void load_part(const SafetensorsFile& file, const Checkpoint& checkpoint,
+               const ModuleLayout& layout, const at::Tensor& whole,
+               const optim::OptimizerState& part) {
+  if (!part.elementwise) {
+    const FlatEntry entry{state_name(part, part.parameters[0]), part.values.sizes().vec(), 0,
+                          part.values.numel()};
+    return copy_tensor(file, checkpoint, entry.name, entry, part.values.data_ptr<float>());
+  }
+  for (const FlatEntry& entry : entries_named(layout.entries, part.parameters)) {
+    copy_tensor(file, checkpoint, state_name(part, entry.name), entry, whole.data_ptr<float>());
+  }
+  for (const ShardPiece& piece : part.pieces) {
+    part.values.narrow(0, piece.local_begin, piece.count())
+        .copy_(whole.narrow(0, piece.begin, piece.count()));
+  }
+}
+
+void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoint,
+                        const char* file_name, std::size_t expected) {
+  if (file.tensors().size() != expected) {
+    throw_error<CheckpointError>(
+        "{}: {} holds {} tensors, this model has {}: it belongs to another model",
+        checkpoint.path(), file_name, file.tensors().size(), expected);
+  }
+}
+
+}  // namespace
+
+void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at::Tensor& flat,
+                 const char* file_name) {
+  std::vector<NamedView> views;
+  append_views(flat, layout.entries, "", views);
+  writer.add_tensors(file_name, views);
+}
+
+void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+                  const at::Tensor& weights, const char* file_name) {
+  const SafetensorsFile model = checkpoint.tensors(file_name);
+  check_tensor_count(model, checkpoint, file_name, entries.size());
+  for (const FlatEntry& entry : entries) {
+    copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
+  }
+}
+
+void add_optimizer(CheckpointWriter& writer, const ModuleLayout& layout,
+                   std::span<const optim::OptimizerState> parts) {
+  std::vector<NamedView> views;
+  for (const optim::OptimizerState& part : parts) {
+    if (part.elementwise) {
+      append_views(part.values, entries_named(layout.entries, part.parameters), part.name + ".",
+                   views);
+      continue;
+    }
+    const FlatEntry entry{part.parameters[0], part.values.sizes().vec(), 0, part.values.numel()};
+    append_views(part.values, {entry}, part.name + ".", views);
+  }
+  writer.add_tensors(kOptimizerFile, views);
+}
+
+void load_optimizer(const Checkpoint& checkpoint, const ModuleLayout& layout,
+                    std::span<const optim::OptimizerState> parts) {
+  const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
+  std::size_t tensors = 0;
+  for (const optim::OptimizerState& part : parts) tensors += part.parameters.size();
+  check_tensor_count(file, checkpoint, kOptimizerFile, tensors);
+  const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
+  for (const optim::OptimizerState& part : parts) {
+    load_part(file, checkpoint, layout, whole, part);
+  }
+}
+
+void check_optimizer(const Checkpoint& checkpoint, const std::string& name) {
+  // Checkpoints of before there were others name none.
+  const auto found = checkpoint.state().find(kOptimizerNameKey);
+  const std::string theirs = found == checkpoint.state().end() ? "adamw" : found->second;
+  if (theirs == name) return;
+  throw_error<CheckpointError>(
+      "{} was written by the optimizer {}, but optimizer.name is {}: keep the optimizer, or begin "
+      "with its weights alone (train.init)",
+      checkpoint.path(), theirs, name);
+}
+
+std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key) {
+  const std::string& text = checkpoint.state_at(key);
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw_error<CheckpointError>("{}: state '{}' is '{}', not a number", checkpoint.path(), key,
+                                 text);
+  }
+  return value;
+}
+
+}  // namespace trireme

@@ -1,0 +1,50 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The files of a checkpoint that hold a model's weights and its optimizer's state, from and to flat
+// f32 buffers (optim/flat_layout.h). The same whoever kept them: ranks that share them
+// (model_state.h) or parameter servers (served_state.h).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trireme/checkpoint/checkpoint.h"
+#include "trireme/optim/optimizer.h"
+#include "trireme/parallel/module_layout.h"
+
+namespace trireme {
+
+// File names inside a checkpoint, and keys of its state.
+inline constexpr char kModelFile[] = "model.safetensors";
+inline constexpr char kOptimizerFile[] = "optimizer.safetensors";
+inline constexpr char kAverageFile[] = "average.safetensors";
+inline constexpr char kOptimizerNameKey[] = "optimizer";
+inline constexpr char kOptimizerStepsKey[] = "optimizer_steps";
+
+// flat: [layout.size]. Written on return.
+void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at::Tensor& flat,
+                 const char* file_name = kModelFile);
+// Fills flat f32 weights from the checkpoint's model, or from another file of it with the same
+// tensors (kAverageFile). Throws CheckpointError on another shape (which tensor, both shapes), a
+// missing or a surplus tensor, a missing file.
+void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+                  const at::Tensor& weights, const char* file_name = kModelFile);
+
+// Values of elementwise parts are whole, [layout.size]. Written on return.
+void add_optimizer(CheckpointWriter& writer, const ModuleLayout& layout,
+                   std::span<const optim::OptimizerState> parts);
+// Fills the parts' values, of elementwise ones those of their pieces. Throws as load_weights().
+void load_optimizer(const Checkpoint& checkpoint, const ModuleLayout& layout,
+                    std::span<const optim::OptimizerState> parts);
+// Throws CheckpointError for a checkpoint that another method than this one wrote.
+void check_optimizer(const Checkpoint& checkpoint, const std::string& name);
+
+// A whole number of a checkpoint's state. Throws CheckpointError.
+std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);
+
+}  // namespace trireme
