@@ -94,7 +94,8 @@ void System::send(Message message) {
 
 // Messages whose delivery can change nothing are not kept: fewer states.
 bool System::useless(const Message& message) const {
-  if (message.kind == Kind::kReport) return message.term < membership_.view().term;
+  if (message.kind == Kind::kReport)
+    return !options_.old_terms && message.term < membership_.view().term;
   if (message.kind == Kind::kAnswer) {
     const ModelWorker& worker = workers_.at(message.worker);
     return !worker.runs || worker.done || message.request != worker.wants ||
@@ -104,7 +105,8 @@ bool System::useless(const Message& message) const {
   }
   const auto found = servers_.find(message.to);
   if (found == servers_.end() || !found->second.runs ||
-      message.term < found->second.replica.term()) {
+      (message.term < found->second.replica.term() &&
+       (!options_.old_terms || message.kind == Kind::kRequest))) {
     return true;
   }
   if (message.kind != Kind::kRequest) return acknowledged(message);

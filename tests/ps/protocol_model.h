@@ -29,6 +29,9 @@ struct ModelOptions {
   bool push_pull = false;  // a push is answered as the next step's pull
   // Steps for which a request may still arrive after its worker has gone on.
   std::int64_t late_steps = 0;
+  // Messages between servers, and to the coordinator, of terms that their receiver has left arrive,
+  // too.
+  bool old_terms = false;
   // How often each may happen.
   int server_crashes = 0;
   int suspicions = 0;  // a server that lives is taken for dead

@@ -206,6 +206,17 @@ TEST(Protocol, AServerThatIsTakenForDead) {
   explore({.servers = 2, .workers = 2, .steps = 2, .suspicions = 1});
 }
 
+TEST(Protocol, MessagesOfTermsThatAreOver) {
+  explore({.servers = 3, .workers = 1, .steps = 1, .old_terms = true, .server_crashes = 1});
+  explore({.servers = 2,
+           .workers = 1,
+           .steps = 1,
+           .old_terms = true,
+           .server_crashes = 1,
+           .server_returns = 1});
+  explore({.servers = 3, .workers = 1, .steps = 2, .old_terms = true, .suspicions = 1});
+}
+
 TEST(Protocol, AWorkerDies) {
   explore({.servers = 2, .workers = 2, .steps = 2, .worker_crashes = 1});
 }
