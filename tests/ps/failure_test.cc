@@ -12,6 +12,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <ostream>
 #include <random>
 #include <thread>
 #include <tuple>
@@ -90,6 +91,9 @@ const Values& unbroken(const Kind& kind, int workers) {
   return values;
 }
 
+// For the tests' names.
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
+
 class LostServer : public testing::TestWithParam<Kind> {};
 
 // At many moments, each of the three.
@@ -123,16 +127,16 @@ TEST_P(LostServer, MayBeFollowedByOthersWhenTheBackupsAreReady) {
   std::map<std::int64_t, std::function<void()>> before_step;
   before_step[1] = [&] { job.end_server(0); };
   before_step[2] = [&] {
-    EXPECT_TRUE(job.await_backups());
+    EXPECT_TRUE(job.await_backups(2));
     job.end_server(1);
   };
   before_step[3] = [&] {
     job.start_server(0);
-    EXPECT_TRUE(job.await_backups());
+    EXPECT_TRUE(job.await_backups(2));
   };
   before_step[4] = [&] {
     job.start_server(1);
-    EXPECT_TRUE(job.await_backups());
+    EXPECT_TRUE(job.await_backups(3));
   };
   before_step[5] = [&] { job.end_server(2); };
   job.run(layout_of(kind), [&](Worker& worker) {
@@ -164,7 +168,7 @@ TEST(ReturnedServer, TakesItsShare) {
       job.end_server(1);
       EXPECT_TRUE(job.await([](const View& view) { return view.servers.size() == 1; }));
       job.start_server(1);
-      EXPECT_TRUE(job.await_backups());
+      EXPECT_TRUE(job.await_backups(2));
       EXPECT_TRUE(job.await([](const View& view) {
         ServerId back = kNobody;
         for (const ServerView& server : view.servers) back = std::max(back, server.id);

@@ -72,6 +72,11 @@ class Job {
                          [](const RangeView& range) { return range.backup_ready; });
     });
   }
+  // The same, with so many servers: one that has just begun may not be in the view yet.
+  bool await_backups(std::size_t servers) {
+    return await([servers](const View& view) { return view.servers.size() == servers; }) &&
+           await_backups();
+  }
   bool await_workers(std::size_t count) {
     return await([count](const View& view) { return view.workers.size() == count; });
   }
