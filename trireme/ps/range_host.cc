@@ -59,6 +59,7 @@ void RangeHost::enter_view(Term term, const RangeView& range,
     guarded([&] {
       replica_.enter_view(term, range, workers);
       sum_ = {};
+      if (!replica_.is_primary()) last_extras_.clear();  // of an update that was not its last
       perform();
       for (Open& early : std::exchange(early_, {})) {
         admit(early.method, std::move(early.header), std::move(early.request));
@@ -286,6 +287,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   if (cause_.header != nullptr) {
     change.payload = cause_.payload;
     change.empty = cause_.header->empty;
+    change.assign = cause_.header->assign;
     change.scalars = {cause_.header->learning_rate, cause_.header->gradient_scale};
     change.committed_scale = cause_.header->committed_scale;
     return change;
@@ -316,6 +318,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   if (effect.ticket != kNoTicket) {
     const RangeRequest& header = open_.at(effect.ticket).header;
     change.empty = sum.empty || header.skip;
+    change.assign = header.assign;
     if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
     change.scalars = {header.learning_rate,
                       header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
@@ -334,6 +337,9 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
 void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
   if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
+  if (change.op.kind == Op::Kind::kUpdate && change.assign && !change.empty) {
+    return storage_->init(change.payload);
+  }
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
     storage_->apply({change.payload, {}, change.lists}, change.scalars);
     const std::lock_guard lock(report_mutex_);
@@ -433,6 +439,7 @@ void RangeHost::replicate(std::int64_t position) {
                            .learning_rate = change.scalars.learning_rate,
                            .gradient_scale = change.scalars.gradient_scale,
                            .empty = change.empty,
+                           .assign = change.assign,
                            .committed_scale = change.committed_scale,
                            .state = {}};
   send(Method::kReplicate, header, change.payload, nullptr);

@@ -79,6 +79,7 @@ class RangeHost {
     Bytes payload;           // in memory, or in a request that is still open
     std::string_view lists;  // in a request that is still open
     bool empty = true;
+    bool assign = false;  // PushOptions'
     UpdateScalars scalars;
     double committed_scale = -1;  // RangeReply's
   };
