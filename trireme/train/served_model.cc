@@ -93,7 +93,7 @@ class ServedSpread final : public SpreadModel {
         average_decay_(average_decay) {
     ps::Worker& worker = parameters_->worker();
     if (worker.came_later()) {
-      throw_error<ConfigError>(
+      throw_error<Error>(
           "worker {} was started while the job goes on, and a Model cannot join in the midst of "
           "fit(): the others go on without it; leave --restarts at 0",
           worker.rank());

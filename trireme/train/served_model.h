@@ -30,7 +30,7 @@ struct ServedModel {
 // Joins the job: the trained weights, f32, become rank 0's on the servers and all workers; in sync
 // the module's other tensors, too. options: optimizer, all_decay and what all workers' settings
 // must agree in beside options' are the recipe's. Blocking. Throws ConfigError: a recipe without an
-// optimizer for servers, a worker that comes to a job which has begun; what ServedParameters
+// optimizer for servers; Error: a worker that comes to a job which has begun; what ServedParameters
 // throws.
 ServedModel make_served_model(torch::nn::Module& module, const OptimizerRecipe& recipe,
                               ServedOptions options, double average_decay);
