@@ -5,7 +5,8 @@
 //
 //   served_model [workers N] [servers N] [consistency WORD] [kill RANK]
 //
-// Each worker says what it got, with all digits, and whether it is far below the 0.25 of a guess. RANK is killed after the second epoch.
+// Each worker says what it got, with all digits, and whether it is far below the 0.25 of a guess.
+// RANK is killed after the second epoch.
 
 #include <torch/nn.h>
 
