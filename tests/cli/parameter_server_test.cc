@@ -99,6 +99,37 @@ TEST_F(ParameterServerTest, ARunGoesOnWithServersAndWithout) {
   expect_same_run("from", "alone");
 }
 
+// Of steps that are passed over, too: the copies that compute are rounded by the number of updates.
+TEST_F(ParameterServerTest, InBf16SyncIsTheRunOfDataParallelism) {
+  const std::vector<std::string> bf16 = {"train.dtype=bf16",        "schedule.decay=constant",
+                                         "train.average_decay=0.8", "guard.spike_factor=1",
+                                         "guard.spike_window=1",    "guard.max_consecutive=12"};
+  const auto part = [&](std::vector<std::string> more) {
+    more.insert(more.end(), bf16.begin(), bf16.end());
+    return more;
+  };
+  train_or_fail("alone", bf16);
+  EXPECT_GT(summary("alone")["skipped_spikes"], 0) << "else a part of this tells nothing";
+  train_or_fail("served", served(2, 2, bf16));
+  train_or_fail("to", part({"--workers", "2", "train.steps=7"}));
+  train_or_fail("to", served(1, 2, part({"--resume"})));
+  train_or_fail("from", served(2, 4, part({"train.steps=7"})));
+  train_or_fail("from", part({"--resume"}));
+  for (const std::string out : {"served", "to", "from"}) expect_same_run(out, "alone");
+}
+
+// Rank 0 keeps it, as a run without servers would.
+TEST_F(ParameterServerTest, TheAverageOfTheWeightsIsThatOfDataParallelism) {
+  const auto average = [&](const std::string& out) {
+    return read_text(path(out) + "/checkpoints/step-00000012/average.safetensors");
+  };
+  train_or_fail("alone", {"train.average_decay=0.8"});
+  train_or_fail("served", served(2, 2, {"train.average_decay=0.8"}));
+  EXPECT_NE(average("alone"), weights("alone", 12));
+  EXPECT_EQ(average("served"), average("alone"));
+  expect_same_run("served", "alone");
+}
+
 TEST_F(ParameterServerTest, AStepThatTheGuardPassesOverChangesNothing) {
   const std::vector<std::string> guard = {"guard.spike_factor=1", "guard.spike_window=1",
                                           "guard.max_consecutive=12"};
@@ -175,8 +206,6 @@ TEST_F(ParameterServerTest, RefusesWhatServersCannotDo) {
     expect_refused(train("refused", options), words);
   };
   refused(served(1, 2, {"parallel.shard=1"}), {"parallel.shard is 1", "parallel.ps.servers 1"});
-  refused(served(1, 2, {"train.dtype=bf16"}), {"train.dtype is bf16", "f32"});
-  refused(served(1, 2, {"train.average_decay=0.9"}), {"train.average_decay is 0.9"});
   refused(served(1, 2, {"parallel.ps.consistency=strict"}), {"strict", "bounded(4)"});
   refused(served(1, 2, {"parallel.ps.codec=zip"}), {"zip"});
   refused(served(1, 2, {"parallel.ps.range_bytes=100"}), {"parallel.ps.range_bytes", "16384"});

@@ -119,7 +119,8 @@ TEST(Assign, ExtrasAloneChangeNothing) {
     // Beside a gradient they are no contribution to its mean.
     fill_gradients(worker, 2);
     const auto extras = push_and_commit(
-        worker, {.learning_rate = 0.25, .extras = {1.0 + worker.rank()}, .empty = worker.rank() > 0});
+        worker,
+        {.learning_rate = 0.25, .extras = {1.0 + worker.rank()}, .empty = worker.rank() > 0});
     EXPECT_THAT(extras, Each(ElementsAre(6)));
     std::vector<float> expected = before;
     for (float& weight : expected) weight -= 0.5F;

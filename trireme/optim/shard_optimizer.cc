@@ -6,19 +6,13 @@
 #include <c10/util/BFloat16.h>
 
 #include "trireme/base/error.h"
-#include "trireme/base/random.h"
 #include "trireme/ops/cuda/device_scope.h"
 #include "trireme/ops/tensor_view.h"
 #include "trireme/optim/cuda/kernels.h"
+#include "trireme/optim/working_copy.h"
 
 namespace trireme::optim {
 namespace {
-
-// The chances of a step's roundings.
-std::uint32_t rounding_key(std::int64_t steps) {
-  return static_cast<std::uint32_t>(
-      RandomStream(0, "stochastic_rounding").bits(static_cast<std::uint64_t>(steps)));
-}
 
 void check_factor(const at::Tensor& factor, c10::Device device) {
   if (factor.defined() &&

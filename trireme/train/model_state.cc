@@ -99,16 +99,9 @@ void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
 
 void ModelState::load_average(const Checkpoint& checkpoint, const at::Tensor& whole) {
   if (!average_) return;
-  if (!checkpoint.state().contains(kAverageUpdatesKey)) {
-    throw_error<CheckpointError>(
-        "{} holds no average of the weights, but train.average_decay is {}: leave it at 0, or "
-        "begin "
-        "with these weights alone (train.init)",
-        checkpoint.path(), average_decay_);
-  }
-  load_weights(checkpoint, sharded_.layout().entries, whole, kAverageFile);
+  average_->set_updates(
+      trireme::load_average(checkpoint, sharded_.layout().entries, average_decay_, whole));
   sharded_.scatter_shard(whole, average_->values());
-  average_->set_updates(checkpoint_number(checkpoint, kAverageUpdatesKey));
 }
 
 void ModelState::load(const StartPoint& start) {

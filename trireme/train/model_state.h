@@ -94,7 +94,6 @@ nn::Transformer initialized_model(const nn::ModelConfig& config, std::optional<s
 inline constexpr char kTokenizerFile[] = "tokenizer.json";
 inline constexpr char kModelConfigFile[] = "model.yaml";
 inline constexpr char kTokenizerHashKey[] = "tokenizer_hash";
-inline constexpr char kAverageUpdatesKey[] = "average_updates";
 inline constexpr char kTokensSeenKey[] = "tokens_seen";
 inline constexpr char kNumericsKey[] = "numerics";
 

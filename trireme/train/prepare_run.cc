@@ -52,18 +52,6 @@ void check_served(const TrainConfig& config, int workers) {
         "among the workers or kept by servers; set one of them to 0",
         config.parallel.shard, servers.servers);
   }
-  if (config.train.dtype != "f32") {
-    throw_error<ConfigError>(
-        "train.dtype is {}, but workers of parameter servers compute in f32: take f32, or leave "
-        "parallel.ps out",
-        config.train.dtype);
-  }
-  if (config.train.average_decay > 0) {
-    throw_error<ConfigError>(
-        "train.average_decay is {}, but parameter servers keep no average of the weights: set it "
-        "to 0, or leave parallel.ps out",
-        config.train.average_decay);
-  }
   check_served_micro_batches(ps::Consistency::parse(servers.consistency),
                              config.batch.micro_batches, workers);
 }

@@ -4,6 +4,7 @@
 #include "trireme/train/served_parameters.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/full_like.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -21,7 +22,9 @@
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/optim/gradient_norm.h"
+#include "trireme/optim/working_copy.h"
 #include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/train/served_states.h"
 #include "trireme/train/served_tensors.h"
 
 namespace trireme {
@@ -93,7 +96,10 @@ ServedParameters::ServedParameters(torch::nn::Module& module, const ServedOption
     : micro_batches_(own_micro_batches(options)),
       worker_(std::make_unique<ps::Worker>(
           options.worker, served_layout(checked(make_layout(module, options.units)), options))),
-      flat_(std::make_unique<FlatParameters>(lay_into(*worker_, module, options.units))),
+      weights_(
+          at::from_blob(worker_->weights().data(), {worker_->layout().dense.size}, at::kFloat)),
+      flat_(std::make_unique<FlatParameters>(
+          lay_into(*worker_, module, options.units, options.dtype))),
       units_(options.units),
       counted_bytes_(flat_->size() * static_cast<std::int64_t>(sizeof(float))),
       queue_(flat_->entries(), trireme::ranges_of(*worker_)),
@@ -108,6 +114,8 @@ ServedParameters::ServedParameters(torch::nn::Module& module, const ServedOption
       if (range.begin < unit.end && range.end > unit.begin) ranges.push_back(i);
     }
   }
+  // What was skipped, clocks do not tell.
+  if (rounds() && worker_->came_later()) steps_ = optimizer_steps(*worker_);
   hooks_ = std::make_unique<GradientHooks>(layout().parameters,
                                            [this](std::size_t entry, bool) { on_gradient(entry); });
 }
@@ -138,26 +146,49 @@ void ServedParameters::wait(std::size_t range) {
   exposed_us_ += microseconds_since(begin);
 }
 
+void ServedParameters::wait_for_weights(std::size_t range) {
+  if (under_way_[range] == 0) return;
+  wait(range);
+  publish(worker_->dense_range(range));
+}
+
 void ServedParameters::wait_all() {
   const TimedPart part("wait for weights");
-  for (std::size_t range = 0; range < under_way_.size(); ++range) wait(range);
+  for (std::size_t range = 0; range < under_way_.size(); ++range) wait_for_weights(range);
 }
+
+// Before a first step, copies are rounded to nearest.
+void ServedParameters::publish(const FlatSegment& segment) {
+  if (!rounds()) return;
+  const at::NoGradGuard no_grad;
+  const std::int64_t count = segment.end - segment.begin;
+  const at::Tensor weights = weights_.narrow(0, segment.begin, count);
+  const at::Tensor copy = flat_->data().narrow(0, segment.begin, count);
+  if (steps_ == 0) {
+    copy.copy_(weights);
+    return;
+  }
+  optim::round_weights(worker_->layout().dense.optimizer, steps_, segment.begin, weights, copy);
+}
+
+void ServedParameters::publish_weights() { publish({0, flat_->size()}); }
 
 void ServedParameters::pull() {
   wait_all();
   worker_->wait(worker_->pull());
+  publish_weights();
 }
 
 at::Tensor ServedParameters::weights() {
   wait_all();
-  return flat_->data();
+  return weights_;
 }
 
 at::Tensor ServedParameters::forward(const std::function<at::Tensor()>& f) {
   if (units_.empty()) {
     wait_all();
   } else {
-    for (const std::size_t range : ranges_of_[0]) wait(range);
+    for (const std::size_t range : ranges_of_[0]) wait_for_weights(range);
   }
   return f();
 }
@@ -167,7 +198,7 @@ void ServedParameters::wait_for_unit(const torch::nn::Module& unit) {
   TRIREME_ASSERT(found != units_.end(), "a module that is no unit is waited for");
   const TimedPart part("wait for weights");
   const auto number = static_cast<std::size_t>(found - units_.begin()) + 1;
-  for (const std::size_t range : ranges_of_[number]) wait(range);
+  for (const std::size_t range : ranges_of_[number]) wait_for_weights(range);
 }
 
 // Gradients
@@ -290,6 +321,7 @@ GradientSum ServedParameters::summed(std::vector<double>& extras) {
 }
 
 void ServedParameters::step(double learning_rate, double scale) {
+  ++steps_;
   update({.learning_rate = learning_rate,
           .gradient_scale = scale,
           .weight = weight_,
@@ -313,7 +345,7 @@ void ServedParameters::end_step() {
 
 void ServedParameters::assign(bool gives) {
   wait_all();
-  if (gives) flat_->grad().copy_(flat_->data());
+  if (gives) flat_->grad().copy_(weights_);
   has_old_gradients_ = true;
   const ps::PushOptions push{
       .then_pull = !sums(), .extras = {gives ? 1.0 : 0.0}, .empty = !gives, .assign = gives};

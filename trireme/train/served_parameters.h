@@ -53,9 +53,12 @@ struct ServedOptions {
   // Consistency, backups, range_bytes, first_step, settings; the rest is filled in.
   ps::JobLayout job;
   optim::OptimizerConfig optimizer;
-  bool all_decay = false;                            // each parameter; else matrices and embeddings
-  int workers = 1;                                   // that the job begins with
-  std::int64_t micro_batches = 1;                    // of a step, over all of them
+  bool all_decay = false;          // each parameter; else matrices and embeddings
+  int workers = 1;                 // that the job begins with
+  std::int64_t micro_batches = 1;  // of a step, over all of them
+  // Of what computes: f32, or bf16, rounded from the servers' f32 weights as optimizers do beside
+  // their own (optim/working_copy.h).
+  at::ScalarType dtype = at::kFloat;
   std::vector<const torch::nn::Module*> units = {};  // as ShardOptions
 };
 
@@ -71,9 +74,9 @@ void check_served_micro_batches(const ps::Consistency& consistency, std::int64_t
 // holds them up, as consistency says.
 class ServedParameters {
  public:
-  // Joins the job, or joins it again. The module, f32 on the CPU, must not be changed afterwards
-  // and outlives this. Blocks until all are there. Throws as ps::Worker does, and as above;
-  // ShapeError as make_layout() does.
+  // Joins the job, or joins it again. The module, f32 on the CPU, becomes of options.dtype, must
+  // not be changed afterwards and outlives this. Blocks until all are there. Throws as ps::Worker
+  // does, and as above; ShapeError as make_layout() does.
   ServedParameters(torch::nn::Module& module, const ServedOptions& options);
   ~ServedParameters();
   ServedParameters(const ServedParameters&) = delete;
@@ -87,6 +90,11 @@ class ServedParameters {
   void pull();
   // Whole, f32 [layout().size]: waits for what is on its way.
   at::Tensor weights();
+  // The module computes with what weights() are now, which the caller has written.
+  void publish_weights();
+  // Of the optimizer: before pull(), where the job begins with a state of so many. They choose how
+  // bf16 copies are rounded; in sync all workers count them alike.
+  void set_steps(std::int64_t steps) { steps_ = steps; }
 
   // f's result. Whoever has no units, or whose f asks for none, has all weights before it.
   at::Tensor forward(const std::function<at::Tensor()>& f);
@@ -121,13 +129,17 @@ class ServedParameters {
   void update(const ps::PushOptions& options);
   void end_step();
   void wait(std::size_t range);
+  void wait_for_weights(std::size_t range);
   void wait_all();
+  void publish(const FlatSegment& segment);
   int priority_of(std::size_t range) const;
   bool sums() const { return worker_->layout().consistency.sums; }
+  bool rounds() const { return flat_->data().scalar_type() == at::kBFloat16; }
 
   // Constant after construction.
   std::vector<std::int64_t> micro_batches_;
   std::unique_ptr<ps::Worker> worker_;
+  at::Tensor weights_;  // views worker_->weights()
   std::unique_ptr<FlatParameters> flat_;
   std::vector<const torch::nn::Module*> units_;
   std::vector<std::vector<std::size_t>> ranges_of_;  // by unit of the layout: the rest first
@@ -140,7 +152,8 @@ class ServedParameters {
   std::size_t position_ = 0;  // micro-batches of the step that have ended
   bool has_old_gradients_ = false;
   bool computing_ = false;
-  double weight_ = 0;  // of the step
+  double weight_ = 0;       // of the step
+  std::int64_t steps_ = 0;  // of the optimizer
   StepReport report_;
   double exposed_us_ = 0;
   std::chrono::steady_clock::time_point sent_;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "trireme/base/log.h"
 #include "trireme/comm/world.h"
 #include "trireme/ops/threads.h"
 #include "trireme/train/model_state.h"
@@ -32,6 +33,7 @@ ServedOptions served_options(const TrainConfig& config, const nn::Transformer& m
   options.workers = job.workers;
   options.micro_batches = config.batch.micro_batches;
   options.units = model->blocks();
+  options.dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
   return options;
 }
 
@@ -44,15 +46,38 @@ ServedState::ServedState(const TrainConfig& config, const ServedWorker& job,
       consistency_(config.parallel.ps.consistency),
       model_(initialized_model(config.model, static_cast<std::uint64_t>(config.seed))),
       parameters_(*model_, served_options(config, model_, job, start)),
-      alone_(join_world({})) {
+      alone_(join_world({})),
+      average_decay_(config.train.average_decay) {
   model_->set_recompute(config.compute.recompute_mode());
   model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
     parameters_.wait_for_unit(block);
     return f(inputs);
   });
+  if (start.resumed && !worker().came_later()) {
+    parameters_.set_steps(checkpoint_number(*start.resumed, kOptimizerStepsKey));
+  }
   if (rank() == 0 && !worker().came_later()) give_first_values(start);
   parameters_.pull();
   first_step_ = worker().layout().first_step + worker().clock();
+  if (rank() == 0 && average_decay_ > 0) start_average(start);
+}
+
+void ServedState::start_average(const StartPoint& start) {
+  average_.emplace(average_decay_, pieces());
+  if (worker().came_later()) {
+    return log_warn(
+        "the average of the weights was lost with the worker 0 before this one: it begins anew at "
+        "step {}",
+        first_step_);
+  }
+  if (!start.resumed) return;
+  average_->set_updates(load_average(*start.resumed, parameters_.layout().entries, average_decay_,
+                                     average_->values()));
+}
+
+// The weights of a step lie where they belong until the next one is applied.
+void ServedState::update_average() {
+  if (std::exchange(average_is_due_, false)) average_->update(pieces());
 }
 
 void ServedState::give_first_values(const StartPoint& start) {
@@ -74,6 +99,16 @@ void ServedState::give_first_values(const StartPoint& start) {
 at::Tensor ServedState::loss(const MicroBatch& batch) {
   return parameters_.forward(
       [&] { return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT); });
+}
+
+GradientSum ServedState::finish_gradients(std::vector<double>& extras) {
+  update_average();
+  return parameters_.finish_gradients(extras);
+}
+
+void ServedState::step(double learning_rate, double scale) {
+  parameters_.step(learning_rate, scale);
+  average_is_due_ = average_.has_value();
 }
 
 // Who was waited for, the servers know.
@@ -101,7 +136,18 @@ std::string ServedState::describe_workers() const {
 
 Evaluation ServedState::evaluate(const Evaluator& evaluator) {
   if (rank() != 0) return {};
-  return evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, *alone_);
+  update_average();
+  swap_average();
+  const Evaluation result =
+      evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, *alone_);
+  swap_average();
+  return result;
+}
+
+void ServedState::swap_average() {
+  if (!average_) return;
+  average_->swap(pieces());
+  parameters_.publish_weights();
 }
 
 void ServedState::save(CheckpointWriter* writer, CheckpointState& state) {
@@ -111,6 +157,11 @@ void ServedState::save(CheckpointWriter* writer, CheckpointState& state) {
   state[kOptimizerStepsKey] = fmt::format("{}", whole.steps);
   add_weights(*writer, parameters_.layout(), whole.weights);
   add_optimizer(*writer, parameters_.layout(), whole.optimizer);
+  if (average_) {
+    update_average();
+    state[kAverageUpdatesKey] = fmt::format("{}", average_->updates());
+    add_weights(*writer, parameters_.layout(), average_->values(), kAverageFile);
+  }
   writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
 }
 

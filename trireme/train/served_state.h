@@ -6,15 +6,20 @@
 // a run may go on with servers or without.
 //
 // Rank 0 gives the servers their first values, evaluates and saves; the others go on meanwhile, as
-// far as consistency lets them. A worker that joins a job that goes on begins in the others' step.
+// far as consistency lets them. It keeps the average of the weights, too, as it sees them after its
+// steps. A worker that joins a job that goes on begins in the others' step.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "trireme/comm/group.h"
 #include "trireme/nn/transformer.h"
+#include "trireme/optim/weight_average.h"
 #include "trireme/ps/worker.h"
 #include "trireme/train/served_parameters.h"
 #include "trireme/train/step_model.h"
@@ -41,10 +46,8 @@ class ServedState final : public RunState {
   }
   at::Tensor loss(const MicroBatch& batch) override;
   void backward(const at::Tensor& loss) override { parameters_.backward(loss); }
-  GradientSum finish_gradients(std::vector<double>& extras) override {
-    return parameters_.finish_gradients(extras);
-  }
-  void step(double learning_rate, double scale) override { parameters_.step(learning_rate, scale); }
+  GradientSum finish_gradients(std::vector<double>& extras) override;
+  void step(double learning_rate, double scale) override;
   void drop_gradients() override { parameters_.drop_gradients(); }
   StepReport report() override;
 
@@ -63,6 +66,10 @@ class ServedState final : public RunState {
 
  private:
   void give_first_values(const StartPoint& start);
+  void start_average(const StartPoint& start);
+  void update_average();
+  void swap_average();
+  std::array<optim::PieceUpdate, 1> pieces() { return {{{parameters_.weights()}}}; }
 
   const ServedWorker job_;
   const std::string optimizer_name_;
@@ -71,7 +78,10 @@ class ServedState final : public RunState {
   ServedParameters parameters_;
   std::unique_ptr<Group> alone_;  // evaluates in it
   std::int64_t first_step_ = 0;
-  std::vector<double> waited_for_us_;  // by rank, up to the last report()
+  const double average_decay_;
+  std::optional<optim::WeightAverage> average_;  // rank 0's
+  bool average_is_due_ = false;                  // the weights of a step more have come, or will
+  std::vector<double> waited_for_us_;            // by rank, up to the last report()
 };
 
 }  // namespace trireme

@@ -120,6 +120,14 @@ WholeState gather_states(ps::Worker& worker) {
   return state;
 }
 
+std::int64_t optimizer_steps(ps::Worker& worker) {
+  const std::vector<std::byte> bytes = worker.dense_state(0);
+  std::int64_t steps = 0;
+  if (bytes.size() < sizeof(steps)) throw_error<CommError>("the state of range 0 is empty");
+  std::memcpy(&steps, bytes.data(), sizeof(steps));
+  return steps;
+}
+
 std::vector<std::vector<std::byte>> range_states(const ps::JobLayout& layout,
                                                  const WholeState& state) {
   std::vector<std::vector<std::byte>> all(layout.dense_ranges().size());

@@ -36,6 +36,8 @@ WholeState zero_state(const ps::JobLayout& layout);
 // moment of its own, and steps those of the range that has most. Blocking. Throws as ps::Worker
 // does.
 WholeState gather_states(ps::Worker& worker);
+// The same steps, of the first range.
+std::int64_t optimizer_steps(ps::Worker& worker);
 // By range, for Worker::init_states().
 std::vector<std::vector<std::byte>> range_states(const ps::JobLayout& layout,
                                                  const WholeState& state);

@@ -3,6 +3,7 @@
 
 #include "trireme/train/served_tensors.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
@@ -51,11 +52,19 @@ ps::DenseLayout dense_layout(const ModuleLayout& module, const optim::OptimizerC
 }
 
 FlatParameters lay_into(ps::Worker& worker, torch::nn::Module& module,
-                        const std::vector<const torch::nn::Module*>& units) {
-  return {module, at::kFloat,
-          FlatOptions{.units = units,
-                      .data = tensor_of(worker.weights()),
-                      .grad = tensor_of(worker.gradients())}};
+                        const std::vector<const torch::nn::Module*>& units, at::ScalarType dtype) {
+  const at::Tensor weights = tensor_of(worker.weights());
+  FlatOptions options{.units = units, .grad = tensor_of(worker.gradients())};
+  if (dtype == at::kFloat) {
+    options.data = weights;
+  } else {
+    const ModuleLayout layout = make_layout(module, units);
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < layout.entries.size(); ++i) {
+      FlatParameters::view(weights, layout.entries[i]).copy_(layout.parameters[i]);
+    }
+  }
+  return {module, dtype, options};
 }
 
 at::Tensor pull_rows(ps::Worker& worker, std::uint64_t table, const at::Tensor& ids) {

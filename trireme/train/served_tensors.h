@@ -36,12 +36,14 @@ namespace trireme {
 // The module's parameters where its layout has them. Matrices and embeddings decay.
 ps::DenseLayout dense_layout(const ModuleLayout& module, const optim::OptimizerConfig& optimizer);
 
-// The module, in f32, computes with weights that lie in worker.weights() from here on, with the
-// values that they had, and leaves its gradients in worker.gradients(): what is pulled and pushed
-// is not copied on the way. units: as make_layout()'s. The worker outlives the module's use. Throws
-// ShapeError: the module is not what the worker's layout was made of.
+// worker.weights() become the module's, f32, and its gradients lie in worker.gradients() from here
+// on. In f32 it computes with worker.weights(), so that what is pulled and pushed is not copied on
+// the way; in bf16 with copies, the data() of what is returned. units: as make_layout()'s. The
+// worker outlives the module's use. Throws ShapeError: the module is not what the worker's layout
+// was made of.
 FlatParameters lay_into(ps::Worker& worker, torch::nn::Module& module,
-                        const std::vector<const torch::nn::Module*>& units = {});
+                        const std::vector<const torch::nn::Module*>& units = {},
+                        at::ScalarType dtype = at::kFloat);
 
 // Rows of a table, by its number in the layout: f32 [N, width] for ids i64 [N]. An id may come more
 // than once. Blocks. Throws ShapeError for other ids or another table, and as Worker::wait() does.

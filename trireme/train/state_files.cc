@@ -151,4 +151,16 @@ std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& 
   return value;
 }
 
+std::int64_t load_average(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+                          double decay, const at::Tensor& average) {
+  if (!checkpoint.state().contains(kAverageUpdatesKey)) {
+    throw_error<CheckpointError>(
+        "{} holds no average of the weights, but train.average_decay is {}: leave it at 0, or "
+        "begin with these weights alone (train.init)",
+        checkpoint.path(), decay);
+  }
+  load_weights(checkpoint, entries, average, kAverageFile);
+  return checkpoint_number(checkpoint, kAverageUpdatesKey);
+}
+
 }  // namespace trireme

@@ -25,6 +25,7 @@ inline constexpr char kOptimizerFile[] = "optimizer.safetensors";
 inline constexpr char kAverageFile[] = "average.safetensors";
 inline constexpr char kOptimizerNameKey[] = "optimizer";
 inline constexpr char kOptimizerStepsKey[] = "optimizer_steps";
+inline constexpr char kAverageUpdatesKey[] = "average_updates";
 
 // flat: [layout.size]. Written on return.
 void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at::Tensor& flat,
@@ -43,6 +44,11 @@ void load_optimizer(const Checkpoint& checkpoint, const ModuleLayout& layout,
                     std::span<const optim::OptimizerState> parts);
 // Throws CheckpointError for a checkpoint that another method than this one wrote.
 void check_optimizer(const Checkpoint& checkpoint, const std::string& name);
+
+// Fills average, f32 [the layout's size], and returns how many updates it is of. Throws
+// CheckpointError also where there is none of the weights, though decay is above 0.
+std::int64_t load_average(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+                          double decay, const at::Tensor& average);
 
 // A whole number of a checkpoint's state. Throws CheckpointError.
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);
