@@ -405,25 +405,35 @@ TEST(ServedModel, LoadsWithoutSync) {
   });
 }
 
-// At the end of the second epoch of rank 0.
+// In the midst of a step, when rank 0 has made so many losses.
 TEST(ServedModel, ALostServerChangesNothing) {
-  const auto body = [](Strategy& strategy, const std::function<void()>& in_between) {
-    FitOptions options = with_validation(5);
-    options.callbacks = {LambdaCallback([&](Model&, const EpochEnd& end) {
-      if (end.epoch == 2 && strategy.rank() == 0) in_between();
-    })};
-    return train(strategy, wide_net(strategy.rank()), Adam({.learning_rate = 0.01}),
-                 {.average_decay = 0.5}, dataset(kSamples, 1), options);
+  const auto body = [](Strategy& strategy, int moment, const std::function<void()>& event) {
+    const auto scope = strategy.scope();
+    Model model(scope, wide_net(strategy.rank()));
+    int losses = 0;
+    const Loss loss{[&](const at::Tensor& predictions, const at::Tensor& targets) {
+      if (strategy.rank() == 0 && losses++ == moment) event();
+      return torch::mse_loss(predictions, targets);
+    }};
+    model.compile(Adam({.learning_rate = 0.01}), loss, {MeanAbsoluteError()},
+                  {.average_decay = 0.5, .guard = GuardOptions{}});
+    Trained result;
+    result.history = model.fit(dataset(kSamples, 1), with_validation(4));
+    result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
+    result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
+    if (strategy.rank() == 0) EXPECT_GT(losses, moment);
+    return result;
   };
-  const Trained expected = alone([&](Strategy& strategy) { return body(strategy, [] {}); });
-  for (const int lost : {0, 1}) {
+  const Trained expected = alone([&](Strategy& strategy) { return body(strategy, 0, [] {}); });
+  for (const int moment : {1, 8, 13, 25}) {  // 13: of an evaluation
+    const int lost = moment % 2;
     ps::Job job({.servers = 2, .workers = 2});
     run_workers(job, served(2), [&](ParameterServerStrategy& strategy) {
-      const Trained found = body(strategy, [&] {
+      const auto event = [&] {
         EXPECT_TRUE(job.await_backups());
         job.end_server(lost);
-      });
-      expect_same(found, expected,
+      };
+      expect_same(body(strategy, moment, event), expected,
                   fmt::format("rank {}, server {} is lost", strategy.rank(), lost));
       strategy.close();
     });
