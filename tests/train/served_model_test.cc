@@ -421,7 +421,7 @@ TEST(ServedModel, ALostServerChangesNothing) {
     result.history = model.fit(dataset(kSamples, 1), with_validation(4));
     result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
     result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
-    if (strategy.rank() == 0) EXPECT_GT(losses, moment);
+    EXPECT_TRUE(strategy.rank() != 0 || losses > moment);
     return result;
   };
   const Trained expected = alone([&](Strategy& strategy) { return body(strategy, 0, [] {}); });
