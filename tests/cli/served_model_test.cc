@@ -89,6 +89,13 @@ TEST(ServedModelProcesses, ACompanionThatIsKilledIsDoneWithout) {
   EXPECT_THAT(result.err, HasSubstr("the others have gone on without it"));
 }
 
+TEST(ServedModelProcesses, ACompanionThatFailsBeforeAllHaveMetIsTheEnd) {
+  const ProgramResult result = run({"workers", "3", "fail", "1"});
+  EXPECT_EQ(result.exit_code, 2) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("this worker fails\n"));
+  EXPECT_THAT(result.err, HasSubstr("worker 1 ended with status 2 before all workers had met\n"));
+}
+
 TEST(ServedModelProcesses, ALaunchedWorkerThatIsKilledIsDoneWithout) {
   expect_survivors(run({"kill", "1"}, launch(2, 4)), {0, 2, 3});
   expect_survivors(run({"kill", "0"}, launch(2, 4)), {1, 2, 3});

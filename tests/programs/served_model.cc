@@ -3,10 +3,11 @@
 
 // A Model under ParameterServerStrategy, for tests/cli/served_model_test.cc:
 //
-//   served_model [workers N] [servers N] [consistency WORD] [kill RANK]
+//   served_model [workers N] [servers N] [consistency WORD] [kill RANK] [fail RANK]
 //
 // Each worker says what it got, with all digits, and whether it is far below the 0.25 of a guess.
-// RANK is killed after the second epoch.
+// RANK is killed after the second epoch, or fails
+// before its model is compiled.
 
 #include <torch/nn.h>
 
@@ -33,13 +34,16 @@ at::Tensor formula(at::IntArrayRef sizes, double phase) {
 int run(const std::vector<std::string>& words) {
   ParameterServerOptions options{.range_bytes = 4 * kShardBlock};
   int killed = -1;
+  int failing = -1;
   for (std::size_t i = 0; i + 1 < words.size(); i += 2) {
     if (words[i] == "workers") options.workers = std::stoi(words[i + 1]);
     if (words[i] == "servers") options.servers = std::stoi(words[i + 1]);
     if (words[i] == "consistency") options.consistency = words[i + 1];
     if (words[i] == "kill") killed = std::stoi(words[i + 1]);
+    if (words[i] == "fail") failing = std::stoi(words[i + 1]);
   }
   ParameterServerStrategy strategy(options);
+  if (strategy.rank() == failing) throw Error("this worker fails");
   const auto scope = strategy.scope();
   using namespace torch::nn;
   Model model(scope, Sequential(Linear(kFeatures, kHidden), Tanh(), Linear(kHidden, 1)));

@@ -114,25 +114,28 @@ CompanionWorkers::CompanionWorkers(int workers) {
 
 CompanionWorkers::~CompanionWorkers() { kill_all(); }
 
+const std::string& CompanionWorkers::failure() {
+  std::erase_if(running_, [&](const Companion& companion) {
+    const auto end = detail::try_reap_worker(companion.pid);
+    if (end && end->failed() && failure_.empty()) failure_ = describe(companion.rank, *end);
+    return end.has_value();
+  });
+  return failure_;
+}
+
 void CompanionWorkers::wait(std::chrono::milliseconds grace) {
   const Deadline deadline = Deadline::after(grace);
-  std::string failure;
-  while (!running_.empty()) {
-    std::erase_if(running_, [&](const Companion& companion) {
-      const auto end = detail::try_reap_worker(companion.pid);
-      if (end && end->failed() && failure.empty()) failure = describe(companion.rank, *end);
-      return end.has_value();
-    });
-    if (running_.empty()) break;
+  for (failure(); !running_.empty(); failure()) {
     if (deadline.expired()) {
-      if (failure.empty()) {
-        failure = fmt::format("worker {} did not end within {} ms and was killed",
-                              running_.front().rank, grace.count());
+      if (failure_.empty()) {
+        failure_ = fmt::format("worker {} did not end within {} ms and was killed",
+                               running_.front().rank, grace.count());
       }
       kill_all();
     }
     std::this_thread::sleep_for(kPollInterval);
   }
+  const std::string failure = std::exchange(failure_, {});
   if (!failure.empty()) throw_error<Error>("{}", failure);
 }
 

@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <string>
 #include <vector>
 
 #include "trireme/launch/environment.h"
@@ -40,6 +41,8 @@ class CompanionWorkers {
 
   // Who this process is: rank 0 of workers. Its listening socket is for one join_world().
   const LaunchInfo& info() const { return info_; }
+  // Which has failed first so far, and how it ended; empty: none has. Does not block.
+  const std::string& failure();
   // Blocks until all have ended; who has not after the grace is killed. Idempotent. Throws Error
   // when one failed or was killed, naming the first and how it ended.
   void wait(std::chrono::milliseconds grace = std::chrono::seconds(30));
@@ -53,6 +56,7 @@ class CompanionWorkers {
 
   LaunchInfo info_;
   std::vector<Companion> running_;
+  std::string failure_;
 };
 
 }  // namespace trireme

@@ -8,8 +8,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
+#include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "trireme/base/error.h"
@@ -31,6 +35,7 @@ namespace trireme {
 namespace {
 
 constexpr std::int64_t kDefaultMicroBatches = 4;
+constexpr auto kLook = std::chrono::milliseconds(20);  // between looks at companions
 
 // The least number from the default on that the ranks can share; ranks itself is one.
 std::int64_t default_micro_batches(int ranks, bool even_shares) {
@@ -97,6 +102,44 @@ int start_threads(int wanted, const LaunchInfo& info) {
       {.threads = threads, .local_rank = info.local_rank, .local_size = info.local_size});
   return threads;
 }
+
+// While it lives, a companion that fails ends the job: for who waits until all workers are there.
+class BeginningWatch {
+ public:
+  BeginningWatch(CompanionWorkers& companions, HostedJob& job)
+      : companions_(companions), job_(job), thread_([this] { watch(); }) {}
+  ~BeginningWatch() { stop(); }
+  BeginningWatch(const BeginningWatch&) = delete;
+  BeginningWatch& operator=(const BeginningWatch&) = delete;
+
+  // Who has failed, and how; empty: nobody. Ends the watch.
+  std::string stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    if (thread_.joinable()) thread_.join();
+    return failure_;
+  }
+
+ private:
+  void watch() {
+    std::unique_lock lock(mutex_);
+    while (!changed_.wait_for(lock, kLook, [this] { return stopping_; })) {
+      failure_ = companions_.failure();
+      if (!failure_.empty()) return job_.close();
+    }
+  }
+
+  CompanionWorkers& companions_;
+  HostedJob& job_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false;  // guarded by mutex_
+  std::string failure_;    // the thread's, until it ends
+  std::thread thread_;
+};
 
 }  // namespace
 
@@ -289,9 +332,17 @@ std::unique_ptr<SpreadModel> ParameterServerStrategy::spread(torch::nn::Module& 
   options.job.settings = settings_;
   options.workers = options_.workers;
   options.micro_batches = options_.micro_batches;
-  ServedModel served = make_served_model(module, recipe, std::move(options), average_decay);
-  parameters_ = served.parameters;
-  return std::move(served.model);
+  std::optional<BeginningWatch> watch;
+  if (companions_) watch.emplace(*companions_, *hosted_);
+  try {
+    ServedModel served = make_served_model(module, recipe, std::move(options), average_decay);
+    parameters_ = served.parameters;
+    return std::move(served.model);
+  } catch (const CommError&) {
+    const std::string failure = watch ? watch->stop() : std::string();
+    if (failure.empty()) throw;
+    throw_error<Error>("{} before all workers had met", failure);
+  }
 }
 
 void ParameterServerStrategy::close() {

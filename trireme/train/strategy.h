@@ -249,11 +249,12 @@ class ParameterServerStrategy : public Strategy {
 
   int rank() const override { return worker_.rank; }
   int size() const override { return options_.workers; }
+  // Throws Error where a worker that this process started fails before all have met.
+  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module, const OptimizerRecipe& recipe,
+                                      double average_decay) override;
   // Leaves the job; who holds servers waits until the others have left, too. A worker that this
   // process started and that failed is a warning in the log.
   void close() override;
-  std::unique_ptr<SpreadModel> spread(torch::nn::Module& module, const OptimizerRecipe& recipe,
-                                      double average_decay) override;
 
  private:
   void begin();
