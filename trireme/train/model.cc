@@ -12,13 +12,11 @@
 
 #include "trireme/train/model.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
-#include <mutex>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -28,6 +26,7 @@
 #include "trireme/base/random.h"
 #include "trireme/train/batch_cut.h"
 #include "trireme/train/named_weights.h"
+#include "trireme/train/torch_generator.h"
 
 namespace trireme {
 namespace {
@@ -47,32 +46,6 @@ std::vector<std::int64_t> numbers_at(const Cut& cut, std::int64_t b, const Posit
   }
   return numbers;
 }
-
-// What a module draws depends on the micro-batch, not on what its rank drew before.
-void seed_generator(std::uint64_t seed) {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard lock(generator.mutex());
-  generator.set_current_seed(seed);
-}
-
-// LibTorch's generator as it was, when this goes.
-class GeneratorGuard {
- public:
-  GeneratorGuard() : generator_(at::detail::getDefaultCPUGenerator()) {
-    const std::lock_guard lock(generator_.mutex());
-    state_ = generator_.get_state();
-  }
-  ~GeneratorGuard() {
-    const std::lock_guard lock(generator_.mutex());
-    generator_.set_state(state_);
-  }
-  GeneratorGuard(const GeneratorGuard&) = delete;
-  GeneratorGuard& operator=(const GeneratorGuard&) = delete;
-
- private:
-  at::Generator generator_;
-  at::Tensor state_;
-};
 
 double value_of(const at::Tensor& mean, const std::string& name) {
   if (!mean.defined() || mean.numel() != 1) {
@@ -193,6 +166,7 @@ void Model::compute(const Pass& pass, std::int64_t batch, std::int64_t micro_bat
                     std::span<double> sums) {
   const Positions part = pass.cut.part(batch, micro_batch);
   const auto row = batch * pass.cut.micro_batches + micro_batch;
+  // What a module draws depends on the micro-batch, not on what its rank drew before.
   if (pass.dropout != nullptr) seed_generator(pass.dropout->bits(static_cast<std::uint64_t>(row)));
   const Samples samples = pass.data.samples(numbers_at(pass.cut, batch, part, pass.order));
   at::Tensor predictions;
