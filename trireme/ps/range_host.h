@@ -37,6 +37,8 @@ class RangeContext {
   virtual void send(ServerId to, Method method, const Replication& header, Bytes payload,
                     std::function<void(std::optional<Replicated>)> done) = 0;
   virtual void report_ready(Term term, std::uint32_t range) = 0;
+  // False: this server may have been taken for gone, and others hold its ranges.
+  virtual bool lease_holds() const = 0;
   // The server cannot go on.
   virtual void fail(const std::string& why) = 0;
 };
@@ -71,6 +73,7 @@ class RangeHost {
     std::int64_t clock = 0;
     std::string text = {};
     bool failed = false;  // kSnapshot: the file could not be written, and text says why
+    bool late = false;    // the lease was over: nothing was read
   };
   // An update, or another change, as the backup gets it.
   struct Change {

@@ -271,8 +271,8 @@ Fields bench_ps_sparse(const PsSparseBenchOptions& options) {
   };
   std::vector<Memory> memories;
   for (int i = 0; i < options.in_flight; ++i) {
-    memories.push_back({worker.allocate(floats * sizeof(float)),
-                        worker.allocate(floats * sizeof(float))});
+    memories.push_back(
+        {worker.allocate(floats * sizeof(float)), worker.allocate(floats * sizeof(float))});
     std::fill_n(static_cast<float*>(memories.back().gradients.data()), floats, 1e-3F);
   }
   std::int64_t moved = 0;
