@@ -65,7 +65,8 @@ TEST(RangeHost, WritesToNobodysMemoryWhenItsLeaseIsOver) {
   for (std::size_t i = 0; i < count; ++i) {
     static_cast<float*>(first.data())[i] = first_weight(static_cast<std::int64_t>(i));
   }
-  RpcClient client({.port = server.port(), .secret = {}, .arena = &arena, .name = "worker 0", .host_id = {}});
+  RpcClient client(
+      {.port = server.port(), .secret = {}, .arena = &arena, .name = "worker 0", .host_id = {}});
   ASSERT_TRUE(client.shares_memory());
   const auto ask = [&](Method method) {
     RangeRequest header;

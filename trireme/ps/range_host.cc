@@ -205,17 +205,17 @@ void RangeHost::perform_effects() {
         perform_one(effect);
         continue;
       }
-      Change change = change_of(effect);
+      Change own = change_of(effect);
+      const Change* change = &own;
       // The backup works on it while we do.
       if (i + 1 < effects.size() && effects[i + 1].kind == Effect::Kind::kReplicate) {
-        const std::int64_t position = effect.position;
-        const auto [logged, is_new] = log_.insert_or_assign(position, std::move(change));
-        replicate(position);
-        apply(logged->second);
+        change = &log_.insert_or_assign(effect.position, std::move(own)).first->second;
+        replicate(effect.position);
         ++i;
-      } else {
-        apply(change);
       }
+      const std::size_t reads = reads_after(std::span(effects).subspan(i + 1));
+      apply_and_read(*change, std::span(effects).subspan(i + 1, reads));
+      i += reads;
     }
   }
 }
@@ -272,6 +272,10 @@ RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) 
     sum.lists = contributions[0].lists;
     return sum;
   }
+  if (storage_->one_pass() && !keep) {
+    sum.contributions = std::move(contributions);
+    return sum;
+  }
   sum.payload = storage_->sum(contributions, [&](std::size_t bytes) {
     sum.memory = context_.buffers().get(bytes);
     return sum.memory.bytes();
@@ -312,6 +316,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   change.memory = std::move(sum.memory);
   change.payload = sum.payload;
   change.lists = sum.lists;
+  change.contributions = std::move(sum.contributions);
   change.empty = sum.empty;
   if (effect.ticket != kNoTicket) {
     const RangeRequest& header = open_.at(effect.ticket).header;
@@ -336,29 +341,69 @@ void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
     storage_->apply({change.payload, {}, change.lists}, change.scalars);
-    const std::lock_guard lock(report_mutex_);
-    report_.rows = replica_.is_primary() ? storage_->rows() : 0;
-    report_.memory_bytes = storage_->memory_bytes();
+    count_update();
   }
 }
 
+void RangeHost::count_update() {
+  const std::lock_guard lock(report_mutex_);
+  report_.rows = replica_.is_primary() ? storage_->rows() : 0;
+  report_.memory_bytes = storage_->memory_bytes();
+}
+
+// How many of the effects are reads of values alone.
+std::size_t RangeHost::reads_after(std::span<const Effect> effects) const {
+  const auto end = std::find_if(effects.begin(), effects.end(), [this](const Effect& effect) {
+    if (effect.kind != Effect::Kind::kRead) return true;
+    const Method method = open_.at(effect.ticket).method;
+    return method == Method::kEnter || method == Method::kSnapshot;
+  });
+  return static_cast<std::size_t>(end - effects.begin());
+}
+
+// The change, and the reads that follow it: in one pass over the values where that is possible.
+void RangeHost::apply_and_read(const Change& change, std::span<const Effect> reads) {
+  const bool updates = change.op.kind == Op::Kind::kUpdate && !change.empty;
+  if (!updates || !storage_->one_pass()) {
+    apply(change);
+    for (const Effect& effect : reads) read(effect.ticket);
+    return;
+  }
+  std::vector<std::span<std::byte>> outs;
+  for (const Effect& effect : reads) {
+    Open& open = open_.at(effect.ticket);
+    if (prepare_read(open)) outs.push_back(open.request.reply_space(open.read_bytes));
+  }
+  std::vector<Contribution> contributions = change.contributions;
+  if (contributions.empty()) contributions.push_back({change.payload, {}, change.lists});
+  committed_scale_ = change.committed_scale;
+  storage_->sum_apply_read(contributions, change.scalars, outs);
+  count_update();
+}
+
 // A server that was stopped has requests that came before. Who sent them may have had its answer
-// from another by now: its memory is not written to.
-void RangeHost::read(Ticket ticket) {
-  Open& open = open_.at(ticket);
+// from another by now: its memory is not written to. True: it is to be read.
+bool RangeHost::prepare_read(Open& open) {
   open.late = !context_.lease_holds();
-  if (open.late) return;
+  if (open.late) return false;
   for (const Member& member : replica_.state().members) {
     if (member.worker == open.header.asker.worker) open.clock = member.clock;
   }
-  if (open.method == Method::kEnter) return;
+  if (open.method == Method::kEnter || open.method == Method::kSnapshot) return true;
+  open.read_bytes = storage_->read_bytes(wanted_by(open));
+  return true;
+}
+
+Contribution RangeHost::wanted_by(const Open& open) {
+  if (open.method == Method::kCommit) return {};
+  return {open.request.payload(), {}, open.header.lists};
+}
+
+void RangeHost::read(Ticket ticket) {
+  Open& open = open_.at(ticket);
+  if (!prepare_read(open) || open.method == Method::kEnter) return;
   if (open.method == Method::kSnapshot) return write_snapshot(open);
-  Contribution request;
-  if (open.method != Method::kCommit) {
-    request = {open.request.payload(), {}, open.header.lists};
-  }
-  open.read_bytes = storage_->read_bytes(request);
-  storage_->read(request, open.request.reply_space(open.read_bytes));
+  storage_->read(wanted_by(open), open.request.reply_space(open.read_bytes));
 }
 
 void RangeHost::write_snapshot(Open& open) {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -81,6 +82,8 @@ class RangeHost {
     BufferPool::Buffer memory;
     Bytes payload;           // in memory, or in a request that is still open
     std::string_view lists;  // in a request that is still open
+    // In place of a payload: what it is the sum of, in requests that are still open.
+    std::vector<Contribution> contributions;
     bool empty = true;
     UpdateScalars scalars;
     double committed_scale = -1;  // RangeReply's
@@ -89,7 +92,8 @@ class RangeHost {
   struct Sum {
     BufferPool::Buffer memory;
     Bytes payload;
-    std::string_view lists;  // in a request that is still open
+    std::string_view lists;                   // in a request that is still open
+    std::vector<Contribution> contributions;  // as Change's
     bool empty = true;
     double weight = 0;
     std::vector<double> extras;
@@ -110,6 +114,11 @@ class RangeHost {
   Sum sum_of(const std::vector<Ticket>& tickets, bool keep);
   Change change_of(const Effect& effect);
   void apply(const Change& change);
+  void apply_and_read(const Change& change, std::span<const Effect> reads);
+  std::size_t reads_after(std::span<const Effect> effects) const;
+  bool prepare_read(Open& open);
+  static Contribution wanted_by(const Open& open);
+  void count_update();
   void read(Ticket ticket);
   void answer(const Effect& effect);
   void replicate(std::int64_t position);

@@ -55,6 +55,12 @@ class RangeStorage {
   virtual std::vector<double> block_sums(Bytes update) = 0;
   // Throws ProtocolError as sum() does.
   virtual void apply(const Contribution& update, const UpdateScalars& scalars) = 0;
+  // The same as sum() and apply(), and read() into each of `outs`, bit for bit, in one pass over
+  // memory; only where one_pass(). outs: of read_bytes() each.
+  virtual bool one_pass() const { return false; }
+  virtual void sum_apply_read(std::span<const Contribution> contributions,
+                              const UpdateScalars& scalars,
+                              std::span<const std::span<std::byte>> outs);
 
   // What a request reads: bytes, and the values into out. Throws ProtocolError.
   virtual std::size_t read_bytes(const Contribution& request) const = 0;
