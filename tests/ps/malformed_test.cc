@@ -44,7 +44,7 @@ RC_GTEST_PROP(Malformed, HeadersAreErrors, ()) {
   View view{.term = 3,
             .servers = {{5, 1, "10.0.0.1", 4711}},
             .workers = {{7, 2}},
-            .ranges = {{5, 6, true, 2}},
+            .ranges = {{5, 6, 2, true, 8, 3, false}},
             .failure = {}};
   ReplicaState state{
       .initialized = true, .applied = 9, .updates = 8, .step = 4, .members = {{7, 2, 4}}};

@@ -99,7 +99,8 @@ void fields(Archive& a, M& m) {
   } else if constexpr (Is<M, ReplicaState>) {
     all(a, m.initialized, m.applied, m.updates, m.step, m.members);
   } else if constexpr (Is<M, RangeView>) {
-    all(a, m.primary, m.backup, m.backup_ready, m.since);
+    all(a, m.primary, m.backup, m.backup_since, m.backup_ready, m.successor, m.successor_since,
+        m.handover);
   } else if constexpr (Is<M, ServerView>) {
     all(a, m.id, m.index, m.address, m.port);
   } else if constexpr (Is<M, WorkerView>) {

@@ -31,7 +31,7 @@ enum class Method : std::uint32_t {
   kPeek,
   kEnter,
   kSnapshot,  // the range's state, as of the asker's step
-  // From the primary to the backup: Replication -> Replicated.
+  // From the primary to a follower: Replication -> Replicated.
   kReplicate,
   kTakeState,
   // To a server: -> ServerReport.
@@ -108,7 +108,7 @@ struct Replication {
   double learning_rate = 0;     // kReplicate
   double gradient_scale = 1;    // kReplicate: of the sum
   bool empty = false;           // kReplicate: the update has no payload
-  double committed_scale = -1;  // kReplicate: as RangeReply's
+  double committed_scale = -1;  // RangeReply's, of the update, or of the last one
   ReplicaState state;           // kTakeState
   std::uint32_t part = 0;       // kTakeState: of parts
   std::uint32_t parts = 1;
