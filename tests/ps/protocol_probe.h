@@ -116,6 +116,7 @@ struct ProtocolProbe {
     add_all(replica.bound_);
     add_all(replica.held_);
     add_all(replica.followers_);
+    add(replica.reported_);
     add_all(replica.log_);
   }
   void add(const Message& message) {

@@ -34,6 +34,7 @@ void RangeReplica::enter_view(Term term, const RangeView& range,
   const bool ready = range.backup_ready && range.backup == self_;
   if (first) installed_ = is_primary() || ready;
   workers_ = workers;
+  reported_ = false;
   if (is_primary()) return lead();
   stop_leading();
   // Who follows this primary already keeps what it has: the primary goes on from there.
@@ -413,6 +414,7 @@ void RangeReplica::check_followers() {
   const bool waits = range_.handover || range_.successor != kNobody || !range_.backup_ready;
   const std::int64_t needed = range_.handover ? state_.applied : last.answered;
   if (!waits || !last.has_state || last.position < needed) return;
+  if (std::exchange(reported_, true)) return;
   effects_.push_back({.kind = Effect::Kind::kReport});
 }
 

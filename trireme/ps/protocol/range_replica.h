@@ -246,6 +246,7 @@ class RangeReplica {
   std::vector<Ticket> held_;  // handover: requests for other changes
   std::vector<Bound> bound_;
   std::vector<Follower> followers_;        // the backup, then its successor
+  bool reported_ = false;                  // in this term
   std::deque<LoggedOp> log_;               // not acknowledged by all of them
   std::map<WorkerId, std::int64_t> read_;  // updates when the worker last read
 
