@@ -44,13 +44,14 @@ RC_GTEST_PROP(Malformed, HeadersAreErrors, ()) {
   View view{.term = 3,
             .servers = {{5, 1, "10.0.0.1", 4711}},
             .workers = {{7, 2}},
-            .ranges = {{5, 6, true, 2}},
+            .ranges = {{5, 6, 2, true, 8, 3, false}},
             .failure = {}};
   ReplicaState state{
       .initialized = true, .applied = 9, .updates = 8, .step = 4, .members = {{7, 2, 4}}};
   decode_malformed(Registration{true, 3, "10.0.0.1", 99});
   decode_malformed(Registered{4, true, 5000});
-  decode_malformed(Watch{4, 3, {{3, 1}, {3, 2}}});
+  decode_malformed(Watch{4, 3});
+  decode_malformed(Ready{4, 3, 2});
   decode_malformed(
       Announcement{.view = view, .finished = false, .layout = mixed_layout().encode()});
   decode_malformed(RangeRequest{.range = 2,

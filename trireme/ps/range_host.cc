@@ -207,12 +207,14 @@ void RangeHost::perform_effects() {
       }
       Change own = change_of(effect);
       const Change* change = &own;
-      // The backup works on it while we do.
-      if (i + 1 < effects.size() && effects[i + 1].kind == Effect::Kind::kReplicate) {
+      const auto follows = [&] {
+        return i + 1 < effects.size() && effects[i + 1].kind == Effect::Kind::kReplicate;
+      };
+      if (follows()) {
         change = &log_.insert_or_assign(effect.position, std::move(own)).first->second;
-        replicate(effect.position);
-        ++i;
       }
+      // Followers work on it while we do.
+      while (follows()) perform_one(effects[++i]);
       const std::size_t reads = reads_after(std::span(effects).subspan(i + 1));
       apply_and_read(*change, std::span(effects).subspan(i + 1, reads));
       i += reads;
@@ -233,13 +235,14 @@ void RangeHost::perform_one(const Effect& effect) {
     case Effect::Kind::kAnswer:
       return answer(effect);
     case Effect::Kind::kReplicate:
-      return replicate(effect.position);
+      return replicate(effect.to, effect.position);
     case Effect::Kind::kForget:
       log_.erase(log_.begin(), log_.upper_bound(effect.position));
       return;
     case Effect::Kind::kSendState:
-      return send_state();
+      return send_state(effect.to);
     case Effect::Kind::kTakeState:
+      committed_scale_ = cause_.header->committed_scale;
       return storage_->import_state(cause_.payload);
     case Effect::Kind::kAcknowledge:
       cause_.acknowledged = effect.position;
@@ -476,7 +479,7 @@ void RangeHost::count_wait(const std::vector<Ticket>& tickets) {
 
 // Replication
 
-void RangeHost::replicate(std::int64_t position) {
+void RangeHost::replicate(ServerId to, std::int64_t position) {
   const auto found = log_.find(position);
   TRIREME_ASSERT(found != log_.end(), "change {} of range {} is not kept", position, number_);
   const Change& change = found->second;
@@ -489,21 +492,21 @@ void RangeHost::replicate(std::int64_t position) {
                            .empty = change.empty,
                            .committed_scale = change.committed_scale,
                            .state = {}};
-  send(Method::kReplicate, header, change.payload, nullptr);
+  send(to, Method::kReplicate, header, change.payload, nullptr);
 }
 
 // keep: what the payload lies in, or null where it outlives the answer anyway.
-void RangeHost::send(Method method, const Replication& header, Bytes payload,
+void RangeHost::send(ServerId to, Method method, const Replication& header, Bytes payload,
                      std::shared_ptr<const void> keep) {
   ++sending_;
-  context_.send(replica_.range().backup, method, header, payload,
-                [this, keep = std::move(keep)](std::optional<Replicated> reply) {
-                  strand_.post([this, reply] {
+  context_.send(to, method, header, payload,
+                [this, to, keep = std::move(keep)](std::optional<Replicated> reply) {
+                  strand_.post([this, to, reply] {
                     guarded([&] {
                       --sending_;
                       // Where nothing was acknowledged the next view, or tick(), goes on.
                       if (!reply || reply->position < 0) return;
-                      replica_.acknowledge(reply->term, reply->position);
+                      replica_.acknowledge(to, reply->term, reply->position);
                       perform();
                     });
                   });
@@ -520,7 +523,7 @@ void RangeHost::tick() {
   });
 }
 
-void RangeHost::send_state() {
+void RangeHost::send_state(ServerId to) {
   auto state = std::make_shared<std::vector<std::byte>>();
   storage_->export_state(
       [&](Bytes part) { state->insert(state->end(), part.begin(), part.end()); });
@@ -531,13 +534,14 @@ void RangeHost::send_state() {
                              .term = replica_.term(),
                              .position = replica_.state().applied,
                              .op = {},
+                             .committed_scale = committed_scale_,
                              .state = replica_.state(),
                              .part = part,
                              .parts = std::max(parts, 1U)};
     const std::size_t begin = part * kStatePartBytes;
     const Bytes bytes =
         Bytes(*state).subspan(begin, std::min(kStatePartBytes, state->size() - begin));
-    send(Method::kTakeState, header, bytes, state);
+    send(to, Method::kTakeState, header, bytes, state);
   }
 }
 

@@ -121,9 +121,9 @@ class RangeHost {
   void count_update();
   void read(Ticket ticket);
   void answer(const Effect& effect);
-  void replicate(std::int64_t position);
-  void send_state();
-  void send(Method method, const Replication& header, Bytes payload,
+  void replicate(ServerId to, std::int64_t position);
+  void send_state(ServerId to);
+  void send(ServerId to, Method method, const Replication& header, Bytes payload,
             std::shared_ptr<const void> keep);
   void write_snapshot(Open& open);
   void discard();
@@ -144,7 +144,7 @@ class RangeHost {
   bool applies_nothing_ = false;  // nobody contributed to the sum: no one need commit() it
   std::vector<double> last_extras_;
   double committed_scale_ = -1;         // of the last update
-  std::map<std::int64_t, Change> log_;  // by position: what the backup may still need
+  std::map<std::int64_t, Change> log_;  // by position: what followers may still need
   struct {                              // the message of the primary under way
     const Replication* header = nullptr;
     Bytes payload;
@@ -152,7 +152,7 @@ class RangeHost {
   } cause_;
   std::vector<std::byte> incoming_;  // parts of a state
   std::uint32_t incoming_parts_ = 0;
-  int sending_ = 0;  // messages to the backup without an answer yet
+  int sending_ = 0;  // messages to followers without an answer yet
   Term incoming_term_ = 0;
 
   mutable std::mutex report_mutex_;
