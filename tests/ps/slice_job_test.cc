@@ -288,9 +288,9 @@ Rows take_turn(Driver& driver, std::size_t step, const Turn& turn) {
     const PushOptions options{.learning_rate = rate_of(step),
                               .gradient_scale = kScale,
                               .weight = weight_of(worker.rank(), step)};
-    pushed = worker.push_rows(push.rows, options,
-                              with_push ? std::span<const PullRows>(pull.rows)
-                                        : std::span<const PullRows>());
+    pushed = worker.push_rows(
+        push.rows, options,
+        with_push ? std::span<const PullRows>(pull.rows) : std::span<const PullRows>());
   }
   worker.end_step();
   if (turn.pushes) worker.wait(pushed);
@@ -333,7 +333,8 @@ std::string run(const Plan& plan, const Expected& expected) {
     const std::vector<Ids> ids = all_ids(plan);
     Call<PullRows> pull(driver, ids, false);
     worker.wait(worker.pull_rows(pull.rows));
-    note(same_bits(pull.values(), expected.last), fmt::format("rows of worker {} at the end", rank));
+    note(same_bits(pull.values(), expected.last),
+         fmt::format("rows of worker {} at the end", rank));
     const std::int64_t rows = worker.report().rows;
     note(rows == expected.num_rows, fmt::format("{} rows in place of {}", rows, expected.num_rows));
   });
