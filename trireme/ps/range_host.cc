@@ -286,6 +286,16 @@ RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) 
   return sum;
 }
 
+// Whose learning rate and scale it is: the commit's; in one phase the first worker's that
+// contributed.
+Ticket RangeHost::ticket_of_scalars(const Effect& effect) const {
+  if (layout_.two_phases) return effect.ticket;
+  for (const Ticket ticket : effect.tickets) {
+    if (!open_.at(ticket).header.empty) return ticket;
+  }
+  return effect.ticket;
+}
+
 // What a change consists of: at the backup from the message under way.
 RangeHost::Change RangeHost::change_of(const Effect& effect) {
   Change change;
@@ -322,7 +332,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   change.contributions = std::move(sum.contributions);
   change.empty = sum.empty;
   if (effect.ticket != kNoTicket) {
-    const RangeRequest& header = open_.at(effect.ticket).header;
+    const RangeRequest& header = open_.at(ticket_of_scalars(effect)).header;
     change.empty = sum.empty || header.skip;
     if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
     change.scalars = {header.learning_rate,

@@ -112,6 +112,7 @@ class RangeHost {
   void perform_effects();
   void perform_one(const Effect& effect);
   Sum sum_of(const std::vector<Ticket>& tickets, bool keep);
+  Ticket ticket_of_scalars(const Effect& effect) const;
   Change change_of(const Effect& effect);
   void apply(const Change& change);
   void apply_and_read(const Change& change, std::span<const Effect> reads);
