@@ -49,7 +49,7 @@ TEST(RangeHost, WritesToNobodysMemoryWhenItsLeaseIsOver) {
   AloneContext context;
   Strands strands(1);
   RangeHost host(context, strands, kSelf, layout, 0);
-  host.enter_view(kTerm, {.primary = kSelf, .since = kTerm}, {{.id = kWorker, .rank = 0}});
+  host.enter_view(kTerm, {.primary = kSelf}, {{.id = kWorker, .rank = 0}});
   RpcServer server({.secret = {},
                     .on_request =
                         [&](RpcRequest request) {
