@@ -101,10 +101,12 @@ TEST_P(StateOfDenseRanges, GoesOnElsewhereBitForBit) {
     };
     const auto state_of = [](const RangeStorage& storage) {
       std::vector<std::byte> state;
-      storage.export_state([&](Bytes part) { state.insert(state.end(), part.begin(), part.end()); });
+      storage.export_state(
+          [&](Bytes part) { state.insert(state.end(), part.begin(), part.end()); });
       return state;
     };
-    const auto first = make_dense_storage(layout, range), second = make_dense_storage(layout, range);
+    const auto first = make_dense_storage(layout, range),
+               second = make_dense_storage(layout, range);
     for (std::size_t i = 0; i < count; ++i) values[i] = first_weight(static_cast<std::int64_t>(i));
     first->init(bytes_of(values));
     for (int step = 0; step < 3; ++step) update(*first, step);
