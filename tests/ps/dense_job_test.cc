@@ -53,7 +53,7 @@ JobLayout whole_parameter_layout(const std::string& optimizer) {
 }
 
 class WholeParameters
-    : public testing::TestWithParam<std::tuple<const char*, std::tuple<int, int>>> {};
+    : public testing::TestWithParam<std::tuple<std::string, std::tuple<int, int>>> {};
 
 TEST_P(WholeParameters, SyncGivesTheBitsOfOneOptimizerOverASum) {
   const auto [optimizer, sizes] = GetParam();
@@ -69,7 +69,7 @@ TEST_P(WholeParameters, SyncGivesTheBitsOfOneOptimizerOverASum) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, WholeParameters,
-                         testing::Combine(testing::Values("lamb", "muon", "adafactor"),
+                         testing::Combine(testing::Values(std::string("lamb"), "muon", "adafactor"),
                                           testing::Values(std::tuple(1, 2), std::tuple(1, 3),
                                                           std::tuple(2, 2), std::tuple(2, 3))));
 

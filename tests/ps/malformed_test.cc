@@ -1,11 +1,9 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Bytes that are no messages, and messages that make no sense, to functions and to a server that
-// trains.
+// Messages that make no sense, to a server that trains.
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <string>
 #include <vector>
@@ -17,73 +15,6 @@
 
 namespace trireme::ps {
 namespace {
-
-// Bytes as they come, or those of a message in which some have changed or the end is missing.
-std::string malformed(const std::string& valid) {
-  auto bytes = *rc::gen::oneOf(rc::gen::container<std::string>(rc::gen::arbitrary<char>()),
-                               rc::gen::just(valid));
-  const auto changes = *rc::gen::inRange(0, 4);
-  for (int i = 0; i < changes && !bytes.empty(); ++i) {
-    bytes[*rc::gen::inRange<std::size_t>(0, bytes.size())] = *rc::gen::arbitrary<char>();
-  }
-  bytes.resize(*rc::gen::inRange<std::size_t>(0, bytes.size() + 1));
-  return bytes;
-}
-
-// A ProtocolError, or a message that encodes again.
-template <class Message>
-void decode_malformed(const Message& valid) {
-  const std::string bytes = malformed(encode(valid));
-  try {
-    encode(decode<Message>(bytes));
-  } catch (const ProtocolError&) {
-  }
-}
-
-RC_GTEST_PROP(Malformed, HeadersAreErrors, ()) {
-  View view{.term = 3,
-            .servers = {{5, 1, "10.0.0.1", 4711}},
-            .workers = {{7, 2}},
-            .ranges = {{5, 6, 2, true, 8, 3, false}},
-            .failure = {}};
-  ReplicaState state{
-      .initialized = true, .applied = 9, .updates = 8, .step = 4, .members = {{7, 2, 4}}};
-  decode_malformed(Registration{true, 3, "10.0.0.1", 99});
-  decode_malformed(Registered{4, true, 5000});
-  decode_malformed(Watch{4, 3});
-  decode_malformed(Ready{4, 3, 2});
-  decode_malformed(
-      Announcement{.view = view, .finished = false, .layout = mixed_layout().encode()});
-  decode_malformed(RangeRequest{.range = 2,
-                                .term = 3,
-                                .asker = {7, 4},
-                                .codec = "int8",
-
-                                .extras = {1, 2},
-                                .lists = {},
-                                .file = {},
-                                .digest = {}});
-  decode_malformed(RangeReply{.term = 3, .extras = {1}, .block_sums = {2, 3}, .text = "why"});
-  decode_malformed(
-      Replication{.range = 2, .term = 3, .op = {Op::Kind::kUpdate, {{7, 2, 5}}}, .state = state});
-  decode_malformed(Replicated{3, 9});
-  decode_malformed(
-      ServerReport{.updates = 1, .staleness = {1, 2}, .waited_for_us = {0.5}, .awaited = {1}});
-}
-
-RC_GTEST_PROP(Malformed, LayoutsAreErrors, ()) {
-  const std::string bytes = malformed(mixed_layout().encode());
-  try {
-    JobLayout::decode(bytes);
-  } catch (const ProtocolError&) {
-  }
-}
-
-TEST(Layouts, AreTheSameWhenTheyComeBack) {
-  const JobLayout layout = mixed_layout();
-  EXPECT_EQ(layout_difference(layout, JobLayout::decode(layout.encode())), "");
-  EXPECT_EQ(JobLayout::decode(layout.encode()).encode(), layout.encode());
-}
 
 // Whatever a stranger with the secret sends, the others train on.
 TEST(Malformed, RequestsDoNotDisturbAServer) {
