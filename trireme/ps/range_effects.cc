@@ -153,11 +153,15 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   }
   const bool keep = replica_.range().backup != kNobody;
   if (effect.op.kind == Op::Kind::kInit) {
-    const Open& open = open_.at(effect.ticket);
+    Open& open = open_.at(effect.ticket);
     change.empty = false;
-    change.payload = open.header.file.empty() ? open.request.payload() : Bytes(open.loaded);
-    change.memory = context_.buffers().get(change.payload.size());
-    std::copy(change.payload.begin(), change.payload.end(), change.memory.bytes().begin());
+    if (open.header.file.empty()) {
+      const Bytes values = open.request.payload();
+      change.memory = context_.buffers().get(values.size());
+      std::copy(values.begin(), values.end(), change.memory.bytes().begin());
+    } else {
+      change.memory = std::move(open.loaded);
+    }
     change.payload = change.memory.bytes();
     return change;
   }
@@ -264,13 +268,14 @@ void RangeHost::read(Ticket ticket) {
 }
 
 void RangeHost::write_snapshot(Open& open) {
-  std::vector<std::byte> state;
-  storage_->export_state([&](Bytes part) { state.insert(state.end(), part.begin(), part.end()); });
   try {
     if (!open.header.file.empty()) {
-      open.text = write_state_file(open.header.file, state);
+      open.text = write_state_file(open.header.file, *storage_);
       return;
     }
+    std::vector<std::byte> state;
+    storage_->export_state(
+        [&](Bytes part) { state.insert(state.end(), part.begin(), part.end()); });
     const std::span<std::byte> out = open.request.reply_space(state.size());
     std::copy(state.begin(), state.end(), out.begin());
     open.read_bytes = state.size();

@@ -101,11 +101,11 @@ void RangeHost::admit(Method method, RangeRequest header, RpcRequest request) {
     early_.push_back({method, std::move(header), std::move(request)});
     return;
   }
-  std::vector<std::byte> loaded;
+  BufferPool::Buffer loaded;
   try {
     check_request(method, header, request);
     if (!header.file.empty() && method == Method::kInit) {
-      loaded = read_state_file(header.file, header.digest);
+      loaded = read_state_file(header.file, header.digest, context_.buffers());
     }
   } catch (const Error& error) {
     return refuse(request, kStatusRefused, error.what());

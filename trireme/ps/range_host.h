@@ -68,7 +68,7 @@ class RangeHost {
     RangeRequest header;
     RpcRequest request;
     double arrived_us = 0;
-    std::vector<std::byte> loaded = {};  // kInit: what its file holds
+    BufferPool::Buffer loaded = {};  // kInit: what its file holds
     // For the answer.
     std::size_t read_bytes = 0;
     std::int64_t clock = 0;
