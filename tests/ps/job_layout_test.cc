@@ -66,8 +66,7 @@ TEST(JobLayouts, SayWhatDiffers) {
             "options of optimizer adamw: beta2 the method's own and 0.5");
   EXPECT_EQ(difference([](auto& l) { l.dense.optimizer.state = "8bit"; }),
             "options of optimizer adamw: state f32 and 8bit");
-  EXPECT_EQ(difference([](auto& l) { l.dense.parameters.pop_back(); }),
-            "3 and 2 dense parameters");
+  EXPECT_EQ(difference([](auto& l) { l.dense.parameters.pop_back(); }), "3 and 2 dense parameters");
   EXPECT_THAT(difference([](auto& l) { l.dense.parameters[1].entry.name = "other"; }),
               HasSubstr("dense parameter 'matrix' of 5000 elements at 8256 and 'other'"));
   EXPECT_THAT(difference([](auto& l) { l.dense.parameters[2].entry.offset += 64; }),
@@ -102,18 +101,41 @@ RC_GTEST_PROP(JobLayouts, DifferWhereTheirBytesDo, ()) {
   const auto other = *arbitrary_struct<JobLayout>();
   // One field of the other's, inner ones too.
   switch (*rc::gen::inRange(0, 12)) {
-    case 0: theirs.consistency = other.consistency; break;
-    case 1: theirs.two_phases = other.two_phases; break;
-    case 2: theirs.backups = other.backups; break;
-    case 3: theirs.range_bytes = other.range_bytes; break;
-    case 4: theirs.dense.size = other.dense.size; break;
-    case 5: theirs.dense.optimizer = other.dense.optimizer; break;
-    case 6: theirs.dense.parameters = other.dense.parameters; break;
-    case 7: theirs.sparse.tables = other.sparse.tables; break;
-    case 8: theirs.sparse.slices = other.sparse.slices; break;
-    case 9: theirs.sparse.seed = other.sparse.seed; break;
-    case 10: theirs.first_step = other.first_step; break;
-    default: theirs.settings = other.settings;
+    case 0:
+      theirs.consistency = other.consistency;
+      break;
+    case 1:
+      theirs.two_phases = other.two_phases;
+      break;
+    case 2:
+      theirs.backups = other.backups;
+      break;
+    case 3:
+      theirs.range_bytes = other.range_bytes;
+      break;
+    case 4:
+      theirs.dense.size = other.dense.size;
+      break;
+    case 5:
+      theirs.dense.optimizer = other.dense.optimizer;
+      break;
+    case 6:
+      theirs.dense.parameters = other.dense.parameters;
+      break;
+    case 7:
+      theirs.sparse.tables = other.sparse.tables;
+      break;
+    case 8:
+      theirs.sparse.slices = other.sparse.slices;
+      break;
+    case 9:
+      theirs.sparse.seed = other.sparse.seed;
+      break;
+    case 10:
+      theirs.first_step = other.first_step;
+      break;
+    default:
+      theirs.settings = other.settings;
   }
   RC_ASSERT(layout_difference(ours, theirs).empty() == (ours.encode() == theirs.encode()));
 }

@@ -37,8 +37,8 @@ struct Request {
 
 Ids arbitrary_ids() {
   const auto count = *rc::gen::inRange<std::size_t>(0, 9);
-  return *rc::gen::resize(rc::kNominalSize, rc::gen::container<Ids>(
-                                                count, rc::gen::arbitrary<std::uint64_t>()));
+  return *rc::gen::resize(rc::kNominalSize,
+                          rc::gen::container<Ids>(count, rc::gen::arbitrary<std::uint64_t>()));
 }
 
 Request arbitrary_request() {

@@ -157,7 +157,8 @@ bool same(const T& left, const T& right) {
     const auto fields = fields_of(left), others = fields_of(right);
     return [&]<std::size_t... I>(std::index_sequence<I...>) {
       return (same(std::get<I>(fields), std::get<I>(others)) && ...);
-    }(std::make_index_sequence<std::tuple_size_v<decltype(fields)>>());
+    }
+    (std::make_index_sequence<std::tuple_size_v<decltype(fields)>>());
   }
 }
 

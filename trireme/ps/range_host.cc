@@ -110,8 +110,9 @@ void RangeHost::admit(Method method, RangeRequest header, RpcRequest request) {
   std::vector<std::byte> loaded;
   try {
     check_request(method, header, request);
-    if (!header.file.empty() && method == Method::kInit) {
-      loaded = read_state_file(header.file, header.digest);
+    if (method == Method::kInit) {
+      if (!header.file.empty()) loaded = read_state_file(header.file, header.digest);
+      storage_->check_init(header.file.empty() ? request.payload() : Bytes(loaded));
     }
   } catch (const Error& error) {
     return refuse(request, kStatusRefused, error.what());
