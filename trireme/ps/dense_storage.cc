@@ -103,14 +103,13 @@ class DenseStorage final : public RangeStorage {
     if (values.size() != float_bytes(count_)) return import_state(values);
     std::memcpy(weights_.data_ptr<float>(), values.data(), values.size());
   }
+  void check_init(Bytes values) const override {
+    if (values.size() != float_bytes(count_)) check_state(values);
+  }
 
   void check(const Contribution& contribution) const override {
     if (contribution.codec.empty()) return check(contribution.payload, "contribution");
-    const std::size_t wanted = encoded_dense_bytes(contribution.codec, count_);
-    if (contribution.payload.size() != wanted) {
-      throw_error<ProtocolError>("contribution of {} bytes by codec '{}': wanted are {}",
-                                 contribution.payload.size(), contribution.codec, wanted);
-    }
+    check_dense(contribution.codec, contribution.payload, count_);
   }
 
   std::span<std::byte> sum(std::span<const Contribution> contributions,
@@ -165,13 +164,8 @@ class DenseStorage final : public RangeStorage {
   }
 
   void import_state(Bytes state) override {
+    check_state(state);
     std::vector<optim::OptimizerState> parts = optimizer_->state();
-    std::size_t wanted = sizeof(std::int64_t) + float_bytes(count_);
-    for (const optim::OptimizerState& part : parts) wanted += float_bytes(part.values.numel());
-    if (state.size() != wanted) {
-      throw_error<ProtocolError>("a state of {} bytes for a dense range whose state has {}",
-                                 state.size(), wanted);
-    }
     std::int64_t steps = 0;
     const auto next = [&state](void* to, std::size_t size) {
       std::memcpy(to, state.data(), size);
@@ -195,6 +189,15 @@ class DenseStorage final : public RangeStorage {
   }
 
  private:
+  void check_state(Bytes state) const {
+    std::size_t wanted = sizeof(std::int64_t) + float_bytes(count_);
+    for (const optim::OptimizerState& part : optimizer_->state()) {
+      wanted += float_bytes(part.values.numel());
+    }
+    if (state.size() == wanted) return;
+    throw_error<ProtocolError>("a state of {} bytes for a dense range whose state has {}",
+                               state.size(), wanted);
+  }
   void check(Bytes bytes, const char* what) const {
     if (bytes.size() == float_bytes(count_)) return;
     throw_error<ProtocolError>("{} of {} bytes for a dense range of {} elements", what,

@@ -104,8 +104,10 @@ void RangeHost::admit(Method method, RangeRequest header, RpcRequest request) {
   BufferPool::Buffer loaded;
   try {
     check_request(method, header, request);
-    if (!header.file.empty() && method == Method::kInit) {
-      loaded = read_state_file(header.file, header.digest, context_.buffers());
+    if (method == Method::kInit) {
+      const bool of_file = !header.file.empty();
+      if (of_file) loaded = read_state_file(header.file, header.digest, context_.buffers());
+      storage_->check_init(of_file ? Bytes(loaded.bytes()) : request.payload());
     }
   } catch (const Error& error) {
     return refuse(request, kStatusRefused, error.what());

@@ -41,8 +41,10 @@ class RangeStorage {
   virtual ~RangeStorage() = default;
 
   // The first values: as export_state() gives them, or (dense) the weights alone, or (slices)
-  // nothing. Throws ProtocolError.
+  // nothing. Throws ProtocolError or ShapeError.
   virtual void init(Bytes values) = 0;
+  // Throws what init() would, before anything is changed.
+  virtual void check_init(Bytes values) const = 0;
   // Throws ProtocolError for a payload that is no contribution to this range.
   virtual void check(const Contribution& contribution) const = 0;
   // The sum of contributions (in the order of ranks; at least one), in the tree of
