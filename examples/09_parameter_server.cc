@@ -22,7 +22,6 @@
 #include "examples/support/rank_share.h"
 #include "trireme/base/error.h"
 #include "trireme/optim/schedule.h"
-#include "trireme/parallel/flat_parameters.h"
 #include "trireme/train/parameter_server_job.h"
 #include "trireme/train/served_tensors.h"
 
@@ -49,18 +48,17 @@ int main(int argc, char** argv) try {
   const auto consistency = take_option(arguments, "--consistency").value_or("sync");
   const ClickData clicks = open_clicks(arguments, job.worker().rank, job.num_workers());
   Dlrm model(DlrmOptions{});
-  FlatParameters flat(*model, torch::kFloat);
 
   ps::JobLayout layout;  // what the servers hold
   layout.consistency = ps::Consistency::parse(consistency);
-  layout.dense = dense_layout(flat, {.name = "adam"});
+  layout.dense = dense_layout(make_layout(*model), {.name = "adam"});
   layout.sparse.tables = {{.name = "categories",
                            .width = DlrmOptions{}.width,
                            .init_scale = 0.1,
                            .optimizer = {.name = "sgd", .momentum = 0}}};
   layout.sparse.slices = 16;
   ps::Worker worker(job.worker(), layout);
-  lay_into(worker, flat);
+  FlatParameters flat = lay_into(worker, *model);
   if (worker.rank() == 0) worker.wait(worker.init());
   worker.wait(worker.pull());
   // Who died and was started again goes on where the others are.

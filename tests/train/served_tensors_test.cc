@@ -18,11 +18,11 @@ namespace {
 
 // A job of this process alone: a linear layer, and a table of width 3 that begins with zeros.
 struct ServedTensors : ::testing::Test {
-  ServedTensors() : model(5, 2), flat(*model, at::kFloat) {}
+  ServedTensors() : model(5, 2) {}
 
   ps::JobLayout layout() const {
     ps::JobLayout layout;
-    layout.dense = dense_layout(flat, {.name = "sgd", .momentum = 0});
+    layout.dense = dense_layout(make_layout(*model), {.name = "sgd", .momentum = 0});
     layout.sparse.tables = {
         {.name = "rows", .width = 3, .init = "zeros", .optimizer = {.name = "sgd", .momentum = 0}}};
     layout.sparse.slices = 4;
@@ -30,7 +30,6 @@ struct ServedTensors : ::testing::Test {
   }
 
   torch::nn::Linear model;
-  FlatParameters flat;
   const ServedJob job;
 };
 
@@ -38,7 +37,7 @@ TEST_F(ServedTensors, AModuleLivesInTheWorkersBuffers) {
   ps::Worker worker(job.worker(), layout());
   const at::Tensor before = model->weight.detach().clone();
   const at::Tensor bias = model->bias.detach().clone();
-  lay_into(worker, flat);
+  FlatParameters flat = lay_into(worker, *model);
   flat.check_views();
   EXPECT_TRUE(torch::equal(model->weight, before));
   worker.wait(worker.init());
@@ -81,8 +80,7 @@ TEST_F(ServedTensors, RefusesWhatDoesNotFit) {
   EXPECT_THROW(push_rows(worker, 0, ids, torch::zeros({2, 4}), {}), ShapeError);
   EXPECT_THROW(push_rows(worker, 0, ids, torch::zeros({2, 3}, torch::kDouble), {}), ShapeError);
   torch::nn::Linear other(100, 100);
-  FlatParameters larger(*other, at::kFloat);
-  EXPECT_THROW(lay_into(worker, larger), ShapeError);
+  EXPECT_THROW(lay_into(worker, *other), ShapeError);
   worker.leave();
 }
 

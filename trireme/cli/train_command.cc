@@ -154,14 +154,15 @@ int run_served(const TrainConfig& config, const TrainArguments& arguments, const
   start_compute(config, info, threads);
   TrainerOptions options{.resume = arguments.resume};
   measure_limit(config, options);
-  ServedJob served{.worker = {.coordinator_address = job.address,
-                              .coordinator_port = job.port,
-                              .secret = info.secret,
-                              .rank = info.rank,
-                              .join_timeout = to_milliseconds(config.parallel.join_timeout_seconds),
-                              .timeout = to_milliseconds(config.parallel.timeout_seconds)},
-                   .workers = job.workers,
-                   .servers = job.servers};
+  ServedWorker served{
+      .worker = {.coordinator_address = job.address,
+                 .coordinator_port = job.port,
+                 .secret = info.secret,
+                 .rank = info.rank,
+                 .join_timeout = to_milliseconds(config.parallel.join_timeout_seconds),
+                 .timeout = to_milliseconds(config.parallel.timeout_seconds)},
+      .workers = job.workers,
+      .servers = job.servers};
   Trainer trainer(config, served, options);
   trainer.run();
   return 0;

@@ -125,16 +125,6 @@ at::Tensor FlatParameters::exchange_grad(const at::Tensor& buffer) {
   return std::exchange(grad_, buffer);
 }
 
-at::Tensor FlatParameters::exchange_data(const at::Tensor& buffer) {
-  check_like(buffer, data_, "weights");
-  const at::NoGradGuard no_grad;
-  buffer.copy_(data_);
-  for (std::size_t i = 0; i < entries().size(); ++i) {
-    layout_.parameters[i].set_data(view(buffer, entries()[i]));
-  }
-  return std::exchange(data_, buffer);
-}
-
 void FlatParameters::bring_gradient_home(std::size_t entry) {
   at::Tensor& gradient = layout_.parameters[entry].mutable_grad();
   if (lies_in(gradient, grad_, entries()[entry])) return;

@@ -75,8 +75,6 @@ class FlatParameters {
   // The gradients lie in `buffer` from here on, contiguous, of the dtype and size of grad();
   // returns the tensor where they lay. Nothing is copied or cleared. Throws ShapeError.
   at::Tensor exchange_grad(const at::Tensor& buffer);
-  // The same of the weights and data(), but they are copied: the module goes on with its values.
-  at::Tensor exchange_data(const at::Tensor& buffer);
   // Where the gradient of a parameter is no longer its view of the buffer, it becomes that again: a
   // gradient that was reset (zero_grad(set_to_none)) is zeros, one that autograd laid elsewhere is
   // copied. For one entry, or for all.

@@ -111,11 +111,11 @@ void fields(Archive& a, M& m) {
     all(a, m.view, m.finished, m.layout);
   } else if constexpr (Is<M, RangeRequest>) {
     all(a, m.range, m.term, m.asker, m.then_read, m.empty, m.learning_rate, m.gradient_scale,
-        m.weight, m.skip, m.codec, m.extras, m.lists, m.file, m.digest);
+        m.weight, m.skip, m.assign, m.codec, m.extras, m.lists, m.file, m.digest);
   } else if constexpr (Is<M, RangeReply>) {
     all(a, m.term, m.clock, m.weight, m.extras, m.block_sums, m.committed_scale, m.text);
   } else if constexpr (Is<M, Replication>) {
-    all(a, m.range, m.term, m.position, m.op, m.learning_rate, m.gradient_scale, m.empty,
+    all(a, m.range, m.term, m.position, m.op, m.learning_rate, m.gradient_scale, m.empty, m.assign,
         m.committed_scale, m.state, m.part, m.parts);
   } else if constexpr (Is<M, Replicated>) {
     all(a, m.term, m.position);

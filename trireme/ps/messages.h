@@ -86,6 +86,7 @@ struct RangeRequest {
   double gradient_scale = 1;   // multiplied with the mean
   double weight = 1;           // what the contribution counts for in the mean
   bool skip = false;           // of a commit: the step is counted, its sum is not applied
+  bool assign = false;         // the update is weights, which take the place of the range's
   std::string codec;           // of a dense push's payload; empty: f32
   std::vector<double> extras;  // summed with the contributions
   std::string lists;           // of rows in place (row_request.h)
@@ -114,6 +115,7 @@ struct Replication {
   double learning_rate = 0;     // kReplicate
   double gradient_scale = 1;    // kReplicate: of the sum
   bool empty = false;           // kReplicate: the update has no payload
+  bool assign = false;          // kReplicate: as RangeRequest's
   double committed_scale = -1;  // RangeReply's, of the update, or of the last one
   ReplicaState state;           // kTakeState
   std::uint32_t part = 0;       // kTakeState: of parts

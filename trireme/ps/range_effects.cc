@@ -104,8 +104,10 @@ void RangeHost::perform_one(const Effect& effect) {
 RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) {
   Sum sum;
   std::vector<Contribution> contributions;
+  bool assign = false;
   for (const Ticket ticket : tickets) {
     const Open& open = open_.at(ticket);
+    assign = assign || open.header.assign;
     add_all(sum.extras, open.header.extras);
     if (open.header.empty) continue;
     sum.weight += open.header.weight;
@@ -119,7 +121,7 @@ RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) 
     sum.lists = contributions[0].lists;
     return sum;
   }
-  if (storage_->one_pass() && !keep) {
+  if (storage_->one_pass() && !keep && !assign) {
     sum.contributions = std::move(contributions);
     return sum;
   }
@@ -147,6 +149,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   if (cause_.header != nullptr) {
     change.payload = cause_.payload;
     change.empty = cause_.header->empty;
+    change.assign = cause_.header->assign;
     change.scalars = {cause_.header->learning_rate, cause_.header->gradient_scale};
     change.committed_scale = cause_.header->committed_scale;
     return change;
@@ -182,6 +185,7 @@ RangeHost::Change RangeHost::change_of(const Effect& effect) {
   if (effect.ticket != kNoTicket) {
     const RangeRequest& header = open_.at(ticket_of_scalars(effect)).header;
     change.empty = sum.empty || header.skip;
+    change.assign = header.assign;
     if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
     change.scalars = {header.learning_rate,
                       header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
@@ -201,6 +205,7 @@ void RangeHost::apply(const Change& change) {
   if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
   if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
   if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
+    if (change.assign) return storage_->init(change.payload);
     storage_->apply({change.payload, {}, change.lists}, change.scalars);
     count_update();
   }
@@ -224,7 +229,7 @@ std::size_t RangeHost::reads_after(std::span<const Effect> effects) const {
 
 // The change, and the reads that follow it: in one pass over the values where that is possible.
 void RangeHost::apply_and_read(const Change& change, std::span<const Effect> reads) {
-  const bool updates = change.op.kind == Op::Kind::kUpdate && !change.empty;
+  const bool updates = change.op.kind == Op::Kind::kUpdate && !change.empty && !change.assign;
   if (!updates || !storage_->one_pass()) {
     apply(change);
     for (const Effect& effect : reads) read(effect.ticket);

@@ -53,6 +53,7 @@ void RangeHost::enter_view(Term term, const RangeView& range,
     guarded([&] {
       replica_.enter_view(term, range, workers);
       sum_ = {};
+      if (!replica_.is_primary()) last_extras_.clear();  // of an update that was not its last
       perform();
       for (Open& early : std::exchange(early_, {})) {
         admit(early.method, std::move(early.header), std::move(early.request));
@@ -86,6 +87,9 @@ void RangeHost::refuse(RpcRequest& request, std::uint32_t status, const std::str
 void RangeHost::check_request(Method method, const RangeRequest& header,
                               const RpcRequest& request) const {
   if (method == Method::kCommit || method == Method::kEnter) return;
+  if (header.assign && (!header.codec.empty() || number_ >= layout_.dense_ranges().size())) {
+    throw_error<ProtocolError>("weights are assigned to dense ranges, and by no codec");
+  }
   const Contribution contribution{request.payload(), header.codec, header.lists};
   if (method == Method::kPush && !header.empty) storage_->check(contribution);
   if (method == Method::kPush && !header.then_read) return;
@@ -186,6 +190,7 @@ void RangeHost::replicate(ServerId to, std::int64_t position) {
                            .learning_rate = change.scalars.learning_rate,
                            .gradient_scale = change.scalars.gradient_scale,
                            .empty = change.empty,
+                           .assign = change.assign,
                            .committed_scale = change.committed_scale,
                            .state = {}};
   send(to, Method::kReplicate, header, change.payload, nullptr);

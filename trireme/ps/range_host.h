@@ -85,6 +85,7 @@ class RangeHost {
     // In place of a payload: what it is the sum of, in requests that are still open.
     std::vector<Contribution> contributions;
     bool empty = true;
+    bool assign = false;  // PushOptions'
     UpdateScalars scalars;
     double committed_scale = -1;  // RangeReply's
   };

@@ -160,6 +160,8 @@ class Worker::Impl {
     header.gradient_scale = options.gradient_scale;
     header.weight = options.weight;
     header.skip = options.skip;
+    header.empty = options.empty;
+    header.assign = options.assign;
     header.extras = options.extras;
   }
 
@@ -181,7 +183,9 @@ class Worker::Impl {
     fill(call->header, options);
     call->priority = options.priority;
     const std::span<float> gradient = part(gradients(), range);
-    if (encoders_.empty()) {
+    if (options.empty) {
+      call->payload = {};
+    } else if (encoders_.empty() || options.assign) {
       call->payload = std::as_bytes(gradient);
     } else {
       DenseEncoder& encoder = encoders_[range];

@@ -60,6 +60,10 @@ struct PushOptions {
   int priority = 0;        // higher ones leave first: what the next forward needs first
   // Summed over the contributions, for SumReport and last_extras(): losses, say.
   std::vector<double> extras = {};
+  bool empty = false;  // of a push: no gradient, extras alone
+  // The contribution is weights, by no codec: the sum takes the place of the range's, and the
+  // optimizer stays as it is. Of a push and of its commit; one worker's, the others' are empty.
+  bool assign = false;
 };
 
 // Two phases: the sum of a range's gradients, which is not applied yet.

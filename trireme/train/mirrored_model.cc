@@ -8,6 +8,8 @@
 
 #include <array>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
@@ -48,7 +50,11 @@ class MirroredModel : public SpreadModel {
   at::Tensor forward(const std::function<at::Tensor()>& f) override { return f(); }
   void begin_step() override { optimizer_->zero_grad(); }
   void backward(const at::Tensor& loss, double weight) override { replica_.backward(loss, weight); }
-  void finish_gradients() override { replica_.finish_gradients(); }
+  void finish_gradients(std::vector<double>& extras) override {
+    replica_.finish_gradients();
+    if (!extras.empty()) sums_.sum(extras, 1);
+  }
+  WorkerSums& sums() override { return sums_; }
   // f64 gradients as f32: block sums have the same bits on all ranks.
   double gradient_norm() override {
     return optim::global_norm(replica_.flat().grad().to(at::kFloat));
@@ -88,6 +94,7 @@ class MirroredModel : public SpreadModel {
 
   torch::nn::Module& module_;
   Group& group_;
+  GroupSums sums_{group_};
   std::int64_t num_micro_batches_;
   Replica replica_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;

@@ -1,10 +1,14 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// fit() and evaluate() are passes over the samples. A pass is a table of quantities (the loss, then
-// the metrics), a row for each micro-batch of each batch; a rank fills the rows of its own and
-// leaves zeros in the others, so the sum over ranks is the table itself, whatever the order of
-// adding. Its columns are then added from top to bottom, on every rank alike.
+// fit() and evaluate() are passes over the samples. A pass is a table of quantities (how many
+// samples, the loss, then the metrics), a row for each micro-batch of each batch; a rank fills the
+// rows of its own and leaves zeros in the others, so the sum over ranks is the table itself,
+// whatever the order of adding. Its columns are then added from top to bottom, on every rank alike.
+//
+// A row without samples that has some to count is nobody's: of a worker that was lost, or, where
+// each worker goes its own way, of any other. In training the pass goes without it; else every rank
+// that sees it missing computes it.
 
 #include "trireme/train/model.h"
 
@@ -22,45 +26,11 @@
 #include "trireme/base/error.h"
 #include "trireme/base/log.h"
 #include "trireme/base/random.h"
-#include "trireme/comm/group.h"
-#include "trireme/parallel/tensor_buffer.h"
+#include "trireme/train/batch_cut.h"
 #include "trireme/train/named_weights.h"
 
 namespace trireme {
 namespace {
-
-// Positions [begin, end) in a pass.
-struct Positions {
-  std::int64_t begin;
-  std::int64_t end;
-  std::int64_t count() const { return end - begin; }
-};
-
-// How samples are cut into batches, and these into micro-batches.
-struct Cut {
-  std::int64_t samples;
-  std::int64_t batch_size;
-  std::int64_t micro_batches;
-
-  std::int64_t batches() const { return (samples + batch_size - 1) / batch_size; }
-  Positions batch(std::int64_t b) const {
-    return {b * batch_size, std::min(samples, (b + 1) * batch_size)};
-  }
-  // Empty ones are the last.
-  Positions part(std::int64_t b, std::int64_t m) const {
-    const Positions whole = batch(b);
-    const std::int64_t shortest = whole.count() / micro_batches;
-    const std::int64_t longer = whole.count() % micro_batches;
-    const std::int64_t begin = whole.begin + m * shortest + std::min(m, longer);
-    return {begin, begin + shortest + (m < longer ? 1 : 0)};
-  }
-};
-
-Cut checked_cut(std::int64_t samples, std::int64_t batch_size, std::int64_t micro_batches) {
-  if (samples < 1) throw_error<ConfigError>("there are no samples");
-  if (batch_size < 1) throw_error<ConfigError>("batches of {} samples", batch_size);
-  return {samples, batch_size, micro_batches};
-}
 
 // The numbers of the samples at the positions. An empty micro-batch computes one sample of its
 // batch, which then counts for nothing: all ranks do the same number of things.
@@ -112,25 +82,28 @@ double value_of(const at::Tensor& mean, const std::string& name) {
   return mean.detach().item<double>();
 }
 
-Logs means_of(std::span<const double> table, const std::vector<std::string>& names,
-              std::int64_t samples) {
+// The columns of a pass.
+constexpr std::size_t kCount = 0;
+constexpr std::size_t kLoss = 1;
+constexpr std::size_t kMetrics = 2;
+
+// names: of the columns from kLoss on.
+Logs means_of(std::span<const double> table, const std::vector<std::string>& names) {
+  const std::size_t columns = kLoss + names.size();
+  std::vector<double> sums(columns);
+  for (std::size_t i = 0; i < table.size(); ++i) sums[i % columns] += table[i];
   Logs logs;
-  for (std::size_t q = 0; q < names.size(); ++q) {
-    double sum = 0;
-    for (std::size_t i = q; i < table.size(); i += names.size()) sum += table[i];
-    logs.add(names[q], sum / static_cast<double>(samples));
-  }
+  for (std::size_t q = kLoss; q < columns; ++q) logs.add(names[q - kLoss], sums[q] / sums[kCount]);
   return logs;
 }
 
-// Of the first column of a batch's rows; exact: all but one summand are zeros.
-double mean_over_ranks(std::span<const double> rows, std::int64_t micro_batches,
-                       std::int64_t samples, Group& group) {
-  const auto count = static_cast<std::size_t>(micro_batches);
-  std::vector<double> sums(count);
-  for (std::size_t m = 0; m < count; ++m) sums[m] = rows[m * (rows.size() / count)];
-  group.all_reduce(buffer_of(std::span(sums)));
-  return std::accumulate(sums.begin(), sums.end(), 0.0) / static_cast<double>(samples);
+// Counts and losses of a step's rows: what the ranks tell one another before they judge it.
+std::vector<double> counts_and_losses(std::span<const double> rows, std::size_t columns) {
+  std::vector<double> result;
+  for (const std::size_t column : {kCount, kLoss}) {
+    for (std::size_t i = column; i < rows.size(); i += columns) result.push_back(rows[i]);
+  }
+  return result;
 }
 
 // Buffers as they were: a bad batch is also in the running means.
@@ -201,6 +174,9 @@ void Model::compile(const OptimizerRecipe& optimizer, Loss loss, std::vector<Met
   steps_ = 0;
 }
 
+// Whether this rank says and reads what is needed once.
+bool Model::speaks() { return strategy_->rank() == 0 || spread().sums().alone(); }
+
 SpreadModel& Model::spread() {
   if (!spread_) throw_error<ConfigError>("compile() comes before anything else with a model");
   return *spread_;
@@ -229,21 +205,27 @@ void Model::compute(const Pass& pass, std::int64_t batch, std::int64_t micro_bat
   if (pass.dropout != nullptr) spread_->backward(loss, weight);
   if (part.count() == 0) return;
   const at::NoGradGuard no_grad;
-  sums[0] = weight * loss_value;
+  sums[kCount] = weight;
+  sums[kLoss] = weight * loss_value;
   for (std::size_t i = 0; i < metrics_.size(); ++i) {
     const Metric& metric = metrics_[i];
-    sums[i + 1] = weight * value_of(metric.mean(predictions, samples.targets), metric.name);
+    sums[kMetrics + i] = weight * value_of(metric.mean(predictions, samples.targets), metric.name);
   }
 }
 
-// On the step whose rows of the table these are. Counts and tells what is passed over.
-optim::StepVerdict Model::judge(std::span<const double> rows, std::int64_t samples) {
-  const double loss =
-      mean_over_ranks(rows, spread_->num_micro_batches(), samples, strategy_->world());
+// Of a step, by the counts and losses of all ranks. Counts and tells what is passed over.
+optim::StepVerdict Model::judge(std::span<const double> counts_and_losses) {
+  if (const auto verdict = spread_->settled()) return *verdict;
+  const auto rows = static_cast<std::ptrdiff_t>(counts_and_losses.size() / 2);
+  const auto losses = counts_and_losses.begin() + rows;
+  const double samples = std::accumulate(counts_and_losses.begin(), losses, 0.0);
+  // A worker that goes its own way may have nothing to do in a step.
+  if (samples == 0) return optim::StepVerdict::kApply;
+  const double loss = std::accumulate(losses, counts_and_losses.end(), 0.0) / samples;
   const double norm = spread_->gradient_norm();
   const std::int64_t step = steps_++;
   const optim::StepVerdict verdict = guard_->judge(step, loss, norm);
-  if (verdict != optim::StepVerdict::kApply && strategy_->rank() == 0) {
+  if (verdict != optim::StepVerdict::kApply && speaks()) {
     log_warn("{}", optim::describe_skipped(step, verdict, loss, norm, guard_->state()));
   }
   return verdict;
@@ -251,10 +233,9 @@ optim::StepVerdict Model::judge(std::span<const double> rows, std::int64_t sampl
 
 // Fills the rows of this rank's micro-batches.
 void Model::compute(const Pass& pass, std::int64_t batch, std::span<double> rows) {
-  const std::size_t quantities = 1 + metrics_.size();
   for (const std::int64_t m : spread_->micro_batches()) {
     const auto row = static_cast<std::size_t>(m);
-    compute(pass, batch, m, rows.subspan(row * quantities, quantities));
+    compute(pass, batch, m, rows.subspan(row * columns(), columns()));
   }
 }
 
@@ -267,9 +248,11 @@ bool Model::train(const Pass& pass, std::int64_t batch, std::span<double> rows) 
   };
   spread_->begin_step();
   compute(pass, batch, rows);
-  spread_->finish_gradients();
+  std::vector<double> told;
+  if (guard_) told = counts_and_losses(rows, columns());
+  spread_->finish_gradients(told);
   try {
-    if (guard_ && judge(rows, pass.cut.batch(batch).count()) != optim::StepVerdict::kApply) {
+    if (guard_ && judge(told) != optim::StepVerdict::kApply) {
       pass_over();
       return false;
     }
@@ -281,32 +264,39 @@ bool Model::train(const Pass& pass, std::int64_t batch, std::span<double> rows) 
   return true;
 }
 
+// Computes what nobody has.
+void Model::complete(const Pass& pass, std::span<double> table) {
+  for (std::int64_t b = 0; b < pass.cut.batches(); ++b) {
+    for (std::int64_t m = 0; m < pass.cut.micro_batches; ++m) {
+      const auto row = static_cast<std::size_t>(b * pass.cut.micro_batches + m);
+      const auto sums = table.subspan(row * columns(), columns());
+      if (sums[kCount] == 0 && pass.cut.part(b, m).count() > 0) compute(pass, b, m, sums);
+    }
+  }
+}
+
 Logs Model::run(const Pass& pass) {
   const bool training = pass.dropout != nullptr;
   spread_->use_average(!training);
   module_->train(training);
   const at::AutoGradMode grad_mode(training);
-  const std::size_t quantities = 1 + metrics_.size();
-  const std::size_t batch_rows = static_cast<std::size_t>(pass.cut.micro_batches) * quantities;
+  const std::size_t batch_rows = static_cast<std::size_t>(pass.cut.micro_batches) * columns();
   std::vector<double> table(static_cast<std::size_t>(pass.cut.batches()) * batch_rows);
-  std::int64_t counted = 0;  // samples
   for (std::int64_t b = 0; b < pass.cut.batches(); ++b) {
     const auto rows =
         std::span(table).subspan(static_cast<std::size_t>(b) * batch_rows, batch_rows);
-    bool counts = true;
-    if (training) {
-      counts = train(pass, b, rows);
-    } else {
+    if (!training) {
       compute(pass, b, rows);
+    } else if (!train(pass, b, rows)) {
+      std::ranges::fill(rows, 0.0);
     }
-    counted += counts ? pass.cut.batch(b).count() : 0;
-    if (!counts) std::ranges::fill(rows, 0.0);
   }
   spread_->use_average(true);
-  strategy_->world().all_reduce(buffer_of(std::span(table)));
+  spread_->sums().sum(table, columns());
+  if (!training) complete(pass, table);
   std::vector<std::string> names{"loss"};
   for (const Metric& metric : metrics_) names.push_back(metric.name);
-  return means_of(table, names, counted);
+  return means_of(table, names);
 }
 
 History Model::fit(const Dataset& data, const FitOptions& options) {
@@ -336,6 +326,9 @@ History Model::fit(const Dataset& data, const FitOptions& options) {
     for (const AnyCallback& callback : callbacks) {
       callback.get().on_epoch_end(*this, {epoch, options.epochs, logs});
     }
+    double stops = stop_ ? 1 : 0;
+    spread_->sums().sum({&stops, 1});
+    stop_ = stops > 0;
   }
   for (const AnyCallback& callback : callbacks) callback.get().on_train_end(*this);
   return history;
@@ -345,34 +338,49 @@ Logs Model::evaluate(const Dataset& data, std::int64_t batch_size) {
   return run({data, checked_cut(data.size(), batch_size, spread().num_micro_batches())});
 }
 
+// Predictions for count rows of the inputs, at least one, into what is made when its shape is
+// known.
+void Model::predict_rows(const at::Tensor& inputs, const Positions& rows, at::Tensor& predictions) {
+  const std::int64_t count = std::max<std::int64_t>(rows.count(), 1);
+  const at::Tensor found =
+      spread_->forward([&] { return forward_(inputs.narrow(0, rows.begin, count)); });
+  if (found.dim() < 1 || found.size(0) != count) {
+    throw_error<ShapeError>("the model made no row of predictions for each of {} inputs", count);
+  }
+  if (!predictions.defined()) {
+    std::vector<std::int64_t> sizes = found.sizes().vec();
+    sizes[0] = inputs.size(0);
+    predictions = at::zeros(sizes, found.options());
+  }
+  if (rows.count() > 0) predictions.narrow(0, rows.begin, count).copy_(found);
+}
+
 // Each rank writes the rows of its micro-batches between zeros; the bytes are added, which is exact
-// for any dtype.
+// for any dtype. Rows that are nobody's are then everybody's, as in a pass.
 at::Tensor Model::predict(const at::Tensor& inputs, std::int64_t batch_size) {
   const std::int64_t rows = inputs.dim() > 0 ? inputs.size(0) : 0;
   const Cut cut = checked_cut(rows, batch_size, averaged().num_micro_batches());
   const at::NoGradGuard no_grad;
   module_->eval();
   at::Tensor result;
+  std::vector<double> done(static_cast<std::size_t>(cut.batches() * cut.micro_batches));
+  const auto compute = [&](std::int64_t b, std::int64_t m) {
+    const Positions part = cut.part(b, m);
+    const std::int64_t first = cut.batch(b).begin;
+    predict_rows(inputs, part.count() > 0 ? part : Positions{first, first}, result);
+    done[static_cast<std::size_t>(b * cut.micro_batches + m)] = 1;
+  };
   for (std::int64_t b = 0; b < cut.batches(); ++b) {
-    for (const std::int64_t m : spread_->micro_batches()) {
-      const Positions part = cut.part(b, m);
-      const std::int64_t begin = part.count() > 0 ? part.begin : cut.batch(b).begin;
-      const std::int64_t count = std::max<std::int64_t>(part.count(), 1);
-      const at::Tensor found =
-          spread_->forward([&] { return forward_(inputs.narrow(0, begin, count)); });
-      if (found.dim() < 1 || found.size(0) != count) {
-        throw_error<ShapeError>("the model made no row of predictions for each of {} inputs",
-                                count);
-      }
-      if (!result.defined()) {
-        std::vector<std::int64_t> sizes = found.sizes().vec();
-        sizes[0] = rows;
-        result = at::zeros(sizes, found.options());
-      }
-      if (part.count() > 0) result.narrow(0, begin, count).copy_(found);
-    }
+    for (const std::int64_t m : spread_->micro_batches()) compute(b, m);
   }
-  strategy_->world().all_reduce(buffer_of_tensor(result.view({-1}).view(at::kByte)));
+  if (spread_->sums().sum({static_cast<std::byte*>(result.data_ptr()), result.nbytes()})) {
+    spread_->sums().sum(done);
+  }
+  for (std::size_t i = 0; i < done.size(); ++i) {
+    const auto b = static_cast<std::int64_t>(i) / cut.micro_batches;
+    const auto m = static_cast<std::int64_t>(i) % cut.micro_batches;
+    if (done[i] == 0 && cut.part(b, m).count() > 0) compute(b, m);
+  }
   return result;
 }
 
@@ -387,7 +395,7 @@ void Model::save_weights(const std::string& folder, std::int64_t step) {
 
 void Model::load_weights(const std::string& path) {
   SpreadModel::NamedTensors values;
-  if (strategy_->rank() == 0) values = load_named_weights(path);
+  if (speaks()) values = load_named_weights(path);
   set_weights(values);
 }
 

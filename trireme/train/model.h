@@ -43,6 +43,8 @@
 
 namespace trireme {
 
+struct Positions;
+
 using GuardOptions = optim::GuardConfig;
 
 struct CompileOptions {
@@ -115,7 +117,7 @@ class Model {
   // Predictions for all inputs [n, ...], in their order, on every rank. Throws as fit().
   at::Tensor predict(const at::Tensor& inputs, std::int64_t batch_size = 32);
 
-  // fit() returns after this epoch's callbacks. All ranks.
+  // fit() returns after this epoch's callbacks: on all ranks when one of them says so.
   void stop_training() { stop_ = true; }
 
   // Parameters and buffers by name; on rank 0, the others may get nothing. Collective.
@@ -135,12 +137,16 @@ class Model {
 
  private:
   struct Pass;
+  std::size_t columns() const { return 2 + metrics_.size(); }  // of a pass
   Logs run(const Pass& pass);
   bool train(const Pass& pass, std::int64_t batch, std::span<double> rows);
-  optim::StepVerdict judge(std::span<const double> rows, std::int64_t samples);
+  optim::StepVerdict judge(std::span<const double> counts_and_losses);
   void compute(const Pass& pass, std::int64_t batch, std::span<double> rows);
   void compute(const Pass& pass, std::int64_t batch, std::int64_t micro_batch,
                std::span<double> sums);
+  void complete(const Pass& pass, std::span<double> table);
+  void predict_rows(const at::Tensor& inputs, const Positions& rows, at::Tensor& predictions);
+  bool speaks();
   SpreadModel& spread();
   SpreadModel& averaged();
 

@@ -27,14 +27,6 @@ Options torch_options(const AdamOptions& options) {
       .weight_decay(options.weight_decay);
 }
 
-// As in torch::optim every parameter decays.
-OptimizerRecipe::MakeSharded sharded_maker(const optim::OptimizerConfig& config) {
-  return [config](optim::OptimizerSpace space) {
-    for (optim::OptimizerParameter& parameter : space.parameters) parameter.decays = true;
-    return optim::make_optimizer(config, space);
-  };
-}
-
 optim::OptimizerConfig config_of(const char* name, const AdamOptions& options) {
   return {.name = name,
           .beta1 = options.beta1,
@@ -45,30 +37,38 @@ optim::OptimizerConfig config_of(const char* name, const AdamOptions& options) {
 
 }  // namespace
 
+std::unique_ptr<optim::Optimizer> OptimizerRecipe::make_sharded(optim::OptimizerSpace space) const {
+  for (optim::OptimizerParameter& parameter : space.parameters) parameter.decays |= all_decay;
+  return optim::make_optimizer(config.value(), space);
+}
+
+// As in torch::optim every parameter decays.
+
 Sgd::Sgd(const SgdOptions& options) {
   make_replicated = maker<torch::optim::SGD>(
       torch::optim::SGDOptions(options.learning_rate).momentum(options.momentum));
-  make_sharded = sharded_maker({.name = "sgd", .momentum = options.momentum});
+  config = {.name = "sgd", .momentum = options.momentum};
+  all_decay = true;
   learning_rate = options.learning_rate;
 }
 
 Adam::Adam(const AdamOptions& options) {
   make_replicated = maker<torch::optim::Adam>(torch_options<torch::optim::AdamOptions>(options));
-  make_sharded = sharded_maker(config_of("adam", options));
+  config = config_of("adam", options);
+  all_decay = true;
   learning_rate = options.learning_rate;
 }
 
 AdamW::AdamW(const AdamOptions& options) {
   make_replicated = maker<torch::optim::AdamW>(torch_options<torch::optim::AdamWOptions>(options));
-  make_sharded = sharded_maker(config_of("adamw", options));
+  config = config_of("adamw", options);
+  all_decay = true;
   learning_rate = options.learning_rate;
 }
 
-ShardedOptimizer::ShardedOptimizer(const optim::OptimizerConfig& config, double rate) {
-  config.validate();
-  make_sharded = [config](const optim::OptimizerSpace& space) {
-    return optim::make_optimizer(config, space);
-  };
+ShardedOptimizer::ShardedOptimizer(const optim::OptimizerConfig& given, double rate) {
+  given.validate();
+  config = given;
   learning_rate = rate;
 }
 

@@ -11,14 +11,15 @@
 //
 //   model.compile(ShardedOptimizer({.name = "lion"}, 1e-3), ...);
 //
-// Where each rank keeps the whole model, it is torch::optim's; under ShardedStrategy that of
-// optim/optimizer.h which computes the same.
+// Where each rank keeps the whole model, it is torch::optim's; under ShardedStrategy and
+// ParameterServerStrategy that of optim/optimizer.h which computes the same.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "trireme/optim/optimizer.h"
@@ -32,12 +33,15 @@ namespace trireme {
 struct OptimizerRecipe {
   using MakeReplicated =
       std::function<std::unique_ptr<torch::optim::Optimizer>(std::vector<at::Tensor> parameters)>;
-  using MakeSharded =
-      std::function<std::unique_ptr<optim::Optimizer>(const optim::OptimizerSpace& space)>;
 
   MakeReplicated make_replicated = nullptr;  // null: there is no such optimizer of torch::optim
-  MakeSharded make_sharded = nullptr;        // null: there is no such optimizer over shards
-  double learning_rate = 0;                  // of the sharded one
+  // Of the one over shards and on servers, with its learning rate; empty: there is none.
+  std::optional<optim::OptimizerConfig> config = std::nullopt;
+  double learning_rate = 0;
+  bool all_decay = false;  // each parameter; else those that space says
+
+  // By config, which is there.
+  std::unique_ptr<optim::Optimizer> make_sharded(optim::OptimizerSpace space) const;
 };
 
 struct SgdOptions {
@@ -62,12 +66,13 @@ struct AdamW : OptimizerRecipe {
   explicit AdamW(const AdamOptions& options = {});
 };
 
-// Any method of optim/optimizer_config.h. Under ShardedStrategy only. Throws ConfigError.
+// Any method of optim/optimizer_config.h. Under ShardedStrategy and ParameterServerStrategy only.
+// Throws ConfigError.
 struct ShardedOptimizer : OptimizerRecipe {
   ShardedOptimizer(const optim::OptimizerConfig& config, double learning_rate);
 };
 
-// Any optimizer whose step() needs no closure. Not under ShardedStrategy.
+// Any optimizer whose step() needs no closure. Under strategies that mirror the model only.
 struct TorchOptimizer : OptimizerRecipe {
   explicit TorchOptimizer(MakeReplicated make);
 };

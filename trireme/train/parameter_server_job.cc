@@ -3,12 +3,8 @@
 
 #include "trireme/train/parameter_server_job.h"
 
-#include <thread>
-
 #include "trireme/base/error.h"
-#include "trireme/base/log.h"
-#include "trireme/ps/coordinator.h"
-#include "trireme/ps/server.h"
+#include "trireme/train/hosted_job.h"
 
 namespace trireme {
 
@@ -26,35 +22,10 @@ ps::WorkerOptions worker_options(const LaunchInfo& info) {
   return options;
 }
 
-class ServedJob::Own {
- public:
-  Own() : server_({.coordinator_port = coordinator_.port()}), thread_([this] { watch(); }) {}
-  ~Own() {
-    server_.stop();
-    thread_.join();
-  }
-  int port() const { return coordinator_.port(); }
-
- private:
-  // The worker hears of the server's end by its coordinator's.
-  void watch() {
-    try {
-      server_.wait();
-    } catch (const CommError& error) {
-      log_error("{}", error.what());
-      coordinator_.close();
-    }
-  }
-
-  ps::Coordinator coordinator_{{.servers = 1, .workers = 1}};
-  ps::Server server_;
-  std::thread thread_;
-};
-
 ServedJob::ServedJob() {
   const LaunchInfo info = launch_info();
   if (info.launcher == Launcher::kNone && !info.parameter_servers) {
-    own_ = std::make_unique<Own>();
+    own_ = std::make_unique<HostedJob>(HostedJobOptions{});
     worker_.coordinator_port = own_->port();
     return;
   }

@@ -14,6 +14,8 @@
 
 namespace trireme {
 
+class HostedJob;
+
 // Where and as whom a worker joins; everything else at its default. Throws ConfigError when the
 // process is of no job with parameter servers: says how to start one.
 ps::WorkerOptions worker_options(const LaunchInfo& info);
@@ -32,8 +34,7 @@ class ServedJob {
   int num_workers() const { return num_workers_; }  // that the job began with
 
  private:
-  class Own;
-  std::unique_ptr<Own> own_;
+  std::unique_ptr<HostedJob> own_;
   ps::WorkerOptions worker_;
   int num_workers_ = 1;
 };

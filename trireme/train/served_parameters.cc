@@ -4,7 +4,6 @@
 #include "trireme/train/served_parameters.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/full_like.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -23,6 +22,7 @@
 #include "trireme/ops/step_parts.h"
 #include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/train/served_tensors.h"
 
 namespace trireme {
 namespace {
@@ -31,11 +31,6 @@ using Clock = std::chrono::steady_clock;
 
 double microseconds_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
-}
-
-// A buffer of the worker's, which outlives the tensor.
-at::Tensor tensor_of(std::span<float> values) {
-  return at::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, at::kFloat);
 }
 
 std::vector<std::int64_t> own_micro_batches(const ServedOptions& options) {
@@ -86,11 +81,9 @@ void check_served_micro_batches(const ps::Consistency& consistency, std::int64_t
 ps::JobLayout served_layout(const ModuleLayout& module, const ServedOptions& options) {
   ps::JobLayout job = options.job;
   job.two_phases = job.consistency.sums;
-  job.dense.size = module.size;
-  job.dense.optimizer = options.optimizer;
-  for (std::size_t i = 0; i < module.entries.size(); ++i) {
-    const FlatEntry& entry = module.entries[i];
-    job.dense.parameters.push_back({entry, entry.shape.size() > 1, module.hidden_matrix[i]});
+  job.dense = dense_layout(module, options.optimizer);
+  for (optim::OptimizerParameter& parameter : job.dense.parameters) {
+    parameter.decays |= options.all_decay;
   }
   job.validate();
   return job;
@@ -100,11 +93,7 @@ ServedParameters::ServedParameters(torch::nn::Module& module, const ServedOption
     : micro_batches_(own_micro_batches(options)),
       worker_(std::make_unique<ps::Worker>(
           options.worker, served_layout(checked(make_layout(module, options.units)), options))),
-      sum_memory_(tensor_of(worker_->gradients())),
-      flat_(std::make_unique<FlatParameters>(
-          module, at::kFloat,
-          FlatOptions{
-              .units = options.units, .data = tensor_of(worker_->weights()), .grad = sum_memory_})),
+      flat_(std::make_unique<FlatParameters>(lay_into(*worker_, module, options.units))),
       units_(options.units),
       counted_bytes_(flat_->size() * static_cast<std::int64_t>(sizeof(float))),
       queue_(flat_->entries(), trireme::ranges_of(*worker_)),
@@ -255,7 +244,8 @@ void ServedParameters::end_backward() {
   }
   launch(queue_.finish());
   at::Tensor sum = tree_.take(flat_->grad());
-  TRIREME_ASSERT(sum.data_ptr() == sum_memory_.data_ptr(), "a sum of gradients lies elsewhere");
+  TRIREME_ASSERT(sum.data_ptr<float>() == worker_->gradients().data(),
+                 "a sum of gradients lies elsewhere");
   flat_->exchange_grad(sum);
   has_old_gradients_ = true;
 }
@@ -309,12 +299,51 @@ void ServedParameters::step(double learning_rate, double scale) {
 void ServedParameters::drop_gradients() {
   if (sums()) return update({.skip = true, .then_pull = true});
   // Nothing is pushed in this step; what others did meanwhile comes with the next.
-  worker_->end_step();
-  position_ = 0;
-  weight_ = 0;
+  end_step();
   for (std::size_t range = 0; range < under_way_.size(); ++range) {
     under_way_[range] = worker_->pull(range, priority_of(range));
   }
+}
+
+void ServedParameters::end_step() {
+  worker_->end_step();
+  position_ = 0;
+  weight_ = 0;
+}
+
+void ServedParameters::assign(bool gives) {
+  wait_all();
+  if (gives) flat_->grad().copy_(flat_->data());
+  has_old_gradients_ = true;
+  const ps::PushOptions push{
+      .then_pull = !sums(), .extras = {gives ? 1.0 : 0.0}, .empty = !gives, .assign = gives};
+  for (std::size_t range = 0; range < under_way_.size(); ++range) {
+    under_way_[range] = worker_->push(range, push);
+  }
+  wait_all();
+  if (sums()) {
+    const ps::SumReport& sum = worker_->sum(0);
+    const bool given = sum.committed_scale || (sum.extras.size() == 1 && sum.extras[0] == 1);
+    for (std::size_t range = 0; range < under_way_.size(); ++range) {
+      under_way_[range] = worker_->commit(range, {.then_pull = true, .assign = true});
+    }
+    wait_all();
+    if (!given) {
+      end_step();
+      throw_error<CommError>("the worker that was to give the weights is lost");
+    }
+  }
+  end_step();
+}
+
+bool ServedParameters::exchange(std::vector<double>& extras) {
+  wait_all();
+  worker_->wait(worker_->push(0, {.extras = extras, .empty = true}));
+  const std::vector<double>& sums = worker_->sum(0).extras;
+  const bool known = sums.size() == extras.size();
+  if (known) extras = sums;
+  end_step();
+  return known;
 }
 
 void ServedParameters::update(const ps::PushOptions& options) {
@@ -325,9 +354,7 @@ void ServedParameters::update(const ps::PushOptions& options) {
     under_way_[range] =
         sums() ? worker_->commit(range, with_priority) : worker_->push(range, with_priority);
   }
-  worker_->end_step();
-  position_ = 0;
-  weight_ = 0;
+  end_step();
   report_.communication_us = microseconds_since(sent_);
   report_.exposed_us = exposed_us_;
 }

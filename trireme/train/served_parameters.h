@@ -5,9 +5,9 @@
 // (ps/worker.h), as one worker trains it: what Replica and ShardedModel are to the ranks of a
 // group.
 //
-//   ServedParameters served(*net, {.worker = worker_options, .workers = 2, .micro_batches = 4,
-//   ...}); if (served.worker().rank() == 0) served.worker().wait(served.worker().init()); for
-//   (served.pull(); served.worker().clock() < steps;) {
+//   ServedParameters served(*net, {.worker = worker_options, .workers = 2, .micro_batches = 4});
+//   if (served.worker().rank() == 0) served.worker().wait(served.worker().init());
+//   for (served.pull(); served.worker().clock() < steps;) {
 //     for (std::int64_t m : served.micro_batches())
 //       served.backward(served.forward([&] { return loss(net, samples(m)); }));
 //     const auto sum = served.finish_gradients(losses);
@@ -53,6 +53,7 @@ struct ServedOptions {
   // Consistency, backups, range_bytes, first_step, settings; the rest is filled in.
   ps::JobLayout job;
   optim::OptimizerConfig optimizer;
+  bool all_decay = false;                            // each parameter; else matrices and embeddings
   int workers = 1;                                   // that the job begins with
   std::int64_t micro_batches = 1;                    // of a step, over all of them
   std::vector<const torch::nn::Module*> units = {};  // as ShardOptions
@@ -99,6 +100,14 @@ class ServedParameters {
   // weights are waited for where they are used.
   void step(double learning_rate, double scale);
   void drop_gradients();
+
+  // Between steps. Weights of the servers become weights(), of the one worker that gives them; what
+  // an optimizer knows stays. All workers call it in the same step, which it takes. Blocking.
+  // Throws CommError, sync: who gives them was lost.
+  void assign(bool gives);
+  // Sync: a step without gradients, whose extras, as many on all workers, become their sum. False:
+  // that is lost to this worker, who was late, and extras are as they were. Blocking.
+  bool exchange(std::vector<double>& extras);
   // communication_us and exposed_us of the last step.
   const StepReport& report() const { return report_; }
 
@@ -110,6 +119,7 @@ class ServedParameters {
   void end_backward();
   GradientSum summed(std::vector<double>& extras);
   void update(const ps::PushOptions& options);
+  void end_step();
   void wait(std::size_t range);
   void wait_all();
   int priority_of(std::size_t range) const;
@@ -118,7 +128,6 @@ class ServedParameters {
   // Constant after construction.
   std::vector<std::int64_t> micro_batches_;
   std::unique_ptr<ps::Worker> worker_;
-  at::Tensor sum_memory_;  // views worker_->gradients()
   std::unique_ptr<FlatParameters> flat_;
   std::vector<const torch::nn::Module*> units_;
   std::vector<std::vector<std::size_t>> ranges_of_;  // by unit of the layout: the rest first

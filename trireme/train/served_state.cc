@@ -18,7 +18,7 @@ namespace trireme {
 namespace {
 
 ServedOptions served_options(const TrainConfig& config, const nn::Transformer& model,
-                             const ServedJob& job, const StartPoint& start) {
+                             const ServedWorker& job, const StartPoint& start) {
   ServedOptions options;
   options.worker = job.worker;
   options.worker.codec = config.parallel.ps.codec;
@@ -37,7 +37,8 @@ ServedOptions served_options(const TrainConfig& config, const nn::Transformer& m
 
 }  // namespace
 
-ServedState::ServedState(const TrainConfig& config, const ServedJob& job, const StartPoint& start)
+ServedState::ServedState(const TrainConfig& config, const ServedWorker& job,
+                         const StartPoint& start)
     : job_(job),
       optimizer_name_(config.optimizer.name),
       consistency_(config.parallel.ps.consistency),

@@ -23,7 +23,7 @@
 namespace trireme {
 
 // Who this worker is.
-struct ServedJob {
+struct ServedWorker {
   ps::WorkerOptions worker;
   int workers = 1;
   int servers = 1;
@@ -34,7 +34,7 @@ class ServedState final : public RunState {
  public:
   // config.model resolved. Joins the job. Blocking. Throws CheckpointError as load_weights() and
   // load_optimizer() do; what ServedParameters throws.
-  ServedState(const TrainConfig& config, const ServedJob& job, const StartPoint& start);
+  ServedState(const TrainConfig& config, const ServedWorker& job, const StartPoint& start);
 
   const std::vector<std::int64_t>& micro_batches() const override {
     return parameters_.micro_batches();
@@ -64,7 +64,7 @@ class ServedState final : public RunState {
  private:
   void give_first_values(const StartPoint& start);
 
-  const ServedJob job_;
+  const ServedWorker job_;
   const std::string optimizer_name_;
   const std::string consistency_;
   nn::Transformer model_;

@@ -11,7 +11,6 @@
 #include <span>
 
 #include "trireme/base/error.h"
-#include "trireme/parallel/flat_parameters.h"
 
 namespace trireme {
 namespace {
@@ -40,25 +39,23 @@ std::span<const std::uint64_t> ids_of(const at::Tensor& ids) {
 
 }  // namespace
 
-ps::DenseLayout dense_layout(const FlatParameters& flat, const optim::OptimizerConfig& optimizer) {
+ps::DenseLayout dense_layout(const ModuleLayout& module, const optim::OptimizerConfig& optimizer) {
   ps::DenseLayout layout;
-  const std::vector<FlatEntry>& entries = flat.entries();
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    layout.parameters.push_back(
-        {entries[i], entries[i].shape.size() > 1, flat.layout().hidden_matrix[i]});
-  }
-  layout.size = flat.size();
+  layout.size = module.size;
   layout.optimizer = optimizer;
+  for (std::size_t i = 0; i < module.entries.size(); ++i) {
+    const FlatEntry& entry = module.entries[i];
+    layout.parameters.push_back({entry, entry.shape.size() > 1, module.hidden_matrix[i]});
+  }
   return layout;
 }
 
-void lay_into(ps::Worker& worker, FlatParameters& flat) {
-  if (flat.size() != worker.layout().dense.size) {
-    throw_error<ShapeError>("parameters of {} elements for a worker with {}", flat.size(),
-                            worker.layout().dense.size);
-  }
-  flat.exchange_data(tensor_of(worker.weights()));
-  flat.exchange_grad(tensor_of(worker.gradients()));
+FlatParameters lay_into(ps::Worker& worker, torch::nn::Module& module,
+                        const std::vector<const torch::nn::Module*>& units) {
+  return {module, at::kFloat,
+          FlatOptions{.units = units,
+                      .data = tensor_of(worker.weights()),
+                      .grad = tensor_of(worker.gradients())}};
 }
 
 at::Tensor pull_rows(ps::Worker& worker, std::uint64_t table, const at::Tensor& ids) {

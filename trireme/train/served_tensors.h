@@ -3,12 +3,11 @@
 
 // A plain torch module, and rows of tables, as a ps::Worker takes them.
 //
-//   FlatParameters flat(*model, at::kFloat);
 //   ps::JobLayout layout;
-//   layout.dense = dense_layout(flat, {.name = "adam"});
+//   layout.dense = dense_layout(make_layout(*model), {.name = "adam"});
 //   layout.sparse = {.tables = {{.name = "users", .width = 16}}, .slices = 16};
 //   ps::Worker worker(job.worker(), layout);
-//   lay_into(worker, flat);
+//   FlatParameters flat = lay_into(worker, *model);
 //   if (worker.rank() == 0) worker.wait(worker.init());
 //   worker.wait(worker.pull());
 //   while (const auto batch = next()) {
@@ -25,22 +24,24 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "trireme/optim/optimizer_config.h"
+#include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/module_layout.h"
 #include "trireme/ps/worker.h"
 
 namespace trireme {
 
-class FlatParameters;
+// The module's parameters where its layout has them. Matrices and embeddings decay.
+ps::DenseLayout dense_layout(const ModuleLayout& module, const optim::OptimizerConfig& optimizer);
 
-// The module's parameters where flat has them. Matrices and embeddings decay.
-ps::DenseLayout dense_layout(const FlatParameters& flat, const optim::OptimizerConfig& optimizer);
-
-// The module computes with weights that lie in worker.weights() from here on, with the values that
-// they had, and leaves its gradients in worker.gradients(): what is pulled and pushed is not copied
-// on the way. The worker outlives the module's use. Throws ShapeError: flat is not f32, or is not
-// what the worker's layout was made of.
-void lay_into(ps::Worker& worker, FlatParameters& flat);
+// The module, in f32, computes with weights that lie in worker.weights() from here on, with the
+// values that they had, and leaves its gradients in worker.gradients(): what is pulled and pushed
+// is not copied on the way. units: as make_layout()'s. The worker outlives the module's use. Throws
+// ShapeError: the module is not what the worker's layout was made of.
+FlatParameters lay_into(ps::Worker& worker, torch::nn::Module& module,
+                        const std::vector<const torch::nn::Module*>& units = {});
 
 // Rows of a table, by its number in the layout: f32 [N, width] for ids i64 [N]. An id may come more
 // than once. Blocks. Throws ShapeError for other ids or another table, and as Worker::wait() does.

@@ -53,7 +53,7 @@ Trainer::Trainer(const TrainConfig& config, Group& group, const TrainerOptions& 
                 return state;
               }) {}
 
-Trainer::Trainer(const TrainConfig& config, const ServedJob& job, const TrainerOptions& options)
+Trainer::Trainer(const TrainConfig& config, const ServedWorker& job, const TrainerOptions& options)
     : Trainer(open_resolved(config), options,
               [&job](const TrainConfig& resolved, const StartPoint& start) {
                 return std::make_unique<ServedState>(resolved, job, start);

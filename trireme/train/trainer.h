@@ -52,7 +52,7 @@ class Trainer {
   Trainer(const TrainConfig& config, Group& group, const TrainerOptions& options);
   // The same as a worker of a job with parameter servers (served_state.h), who need not wait for
   // one another. Throws what ServedState does.
-  Trainer(const TrainConfig& config, const ServedJob& job, const TrainerOptions& options);
+  Trainer(const TrainConfig& config, const ServedWorker& job, const TrainerOptions& options);
   ~Trainer();
 
   // Collective, blocking. Throws Error when training diverges or, on rank 0, the required gain is

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
@@ -22,7 +24,7 @@ namespace trireme {
 namespace {
 
 torch::nn::Module& checked(torch::nn::Module& module, const OptimizerRecipe& recipe) {
-  if (!recipe.make_sharded) {
+  if (!recipe.config) {
     throw_error<ConfigError>(
         "an optimizer of torch::optim does not work on shards: take Sgd, Adam, AdamW or "
         "ShardedOptimizer, or MirroredStrategy");
@@ -58,7 +60,11 @@ class ZeroModel : public SpreadModel {
   at::Tensor forward(const std::function<at::Tensor()>& f) override { return sharded_.forward(f); }
   void begin_step() override {}  // finish_step() leaves zeros
   void backward(const at::Tensor& loss, double weight) override { sharded_.backward(loss, weight); }
-  void finish_gradients() override { sharded_.finish_gradients(); }
+  void finish_gradients(std::vector<double>& extras) override {
+    sharded_.finish_gradients();
+    if (!extras.empty()) sums_.sum(extras, 1);
+  }
+  WorkerSums& sums() override { return sums_; }
   double gradient_norm() override { return sharded_.gradient_norm() / sharded_.report().weight; }
   void finish_step(optim::StepVerdict verdict) override {
     if (verdict != optim::StepVerdict::kApply) return sharded_.drop_gradients();
@@ -125,6 +131,7 @@ class ZeroModel : public SpreadModel {
 
   torch::nn::Module& module_;
   Group& group_;
+  GroupSums sums_{group_};
   std::int64_t num_micro_batches_;
   double learning_rate_;
   ShardedModel sharded_;

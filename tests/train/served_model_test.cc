@@ -1,0 +1,551 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Model under ParameterServerStrategy. The workers of a job are threads of the test, as are its
+// servers.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/optim/optimizer.h>
+#include <torch/types.h>
+
+#include <atomic>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "tests/ps/job.h"
+#include "tests/support/error_text.h"
+#include "tests/support/fitted_models.h"
+#include "tests/support/ranks.h"
+#include "tests/support/temporary_folder.h"
+#include "trireme/base/error.h"
+#include "trireme/train/model.h"
+
+namespace trireme {
+namespace {
+
+using ::testing::AllOf;
+using testing::dataset;
+using testing::failure_of;
+using testing::formula;
+using ::testing::HasSubstr;
+using testing::kBatch;
+using testing::kFeatures;
+using testing::kSamples;
+using testing::make_net;
+using testing::quiet;
+using testing::run_rank_threads;
+using testing::run_threads;
+using testing::samples;
+
+// The net's ranges are as small as can be: three of them.
+constexpr std::int64_t kHidden = 1200;
+
+torch::nn::Sequential wide_net(double phase) {
+  torch::nn::Sequential net(torch::nn::Linear(kFeatures, kHidden), torch::nn::Tanh(),
+                            torch::nn::Linear(kHidden, 1), torch::nn::Sigmoid());
+  const at::NoGradGuard no_grad;
+  for (at::Tensor& parameter : net->parameters()) {
+    parameter.copy_(formula(parameter.sizes(), phase += 1) / 20);
+  }
+  return net;
+}
+
+ParameterServerOptions served(int workers, const std::string& consistency = "sync") {
+  return {.workers = workers, .consistency = consistency, .range_bytes = 4 * kShardBlock};
+}
+
+// Calls body on a thread for each worker of the job. Strategies are left open: body may close its.
+void run_workers(const ps::Job& job, const ParameterServerOptions& options,
+                 const std::function<void(ParameterServerStrategy&)>& body) {
+  run_rank_threads(options.workers, [&](int rank) {
+    ParameterServerStrategy strategy(job.worker_options(rank), options);
+    body(strategy);
+  });
+}
+
+void run_job(int servers, const ParameterServerOptions& options,
+             const std::function<void(ParameterServerStrategy&)>& body) {
+  const ps::Job job({.servers = servers, .workers = options.workers});
+  run_workers(job, options, [&](ParameterServerStrategy& strategy) {
+    body(strategy);
+    strategy.close();
+    strategy.close();
+  });
+}
+
+struct Trained {
+  History history;
+  Logs evaluation;
+  at::Tensor predictions;
+};
+
+void expect_same(const Trained& found, const Trained& expected, const std::string& where) {
+  ASSERT_EQ(found.history.epochs.size(), expected.history.epochs.size()) << where;
+  for (std::size_t i = 0; i < expected.history.epochs.size(); ++i) {
+    for (const auto& [name, value] : expected.history.epochs[i].values()) {
+      EXPECT_EQ(found.history.epochs[i].at(name), value) << where << ", epoch " << i << " " << name;
+    }
+  }
+  EXPECT_TRUE(found.evaluation == expected.evaluation) << where;
+  EXPECT_TRUE(found.predictions.equal(expected.predictions)) << where;
+}
+
+FitOptions with_validation(std::int64_t epochs) {
+  FitOptions options = quiet(epochs);
+  options.validation = dataset(17, 5);
+  return options;
+}
+
+Trained train(Strategy& strategy, const torch::nn::Sequential& net,
+              const OptimizerRecipe& optimizer, const CompileOptions& compile = {},
+              const Dataset& data = dataset(kSamples, 1), FitOptions options = with_validation(3)) {
+  const auto scope = strategy.scope();
+  Model model(scope, net);
+  model.compile(optimizer, MeanSquaredError(), {BinaryAccuracy(), MeanAbsoluteError()}, compile);
+  Trained result;
+  result.history = model.fit(data, options);
+  result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
+  result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
+  return result;
+}
+
+std::string place(const Strategy& strategy, int servers) {
+  return fmt::format("rank {} of {}, {} servers", strategy.rank(), strategy.size(), servers);
+}
+
+using Train = std::function<Trained(Strategy&)>;
+
+// Of a world of one without servers, whose optimizer is the servers'.
+Trained alone(const Train& body, std::int64_t micro_batches = 0) {
+  Trained result;
+  run_threads(1, [&](Group& group) {
+    ShardedStrategy strategy(group, {.stage = 0, .micro_batches = micro_batches});
+    result = body(strategy);
+  });
+  return result;
+}
+
+void expect_same_with_servers(const Trained& expected, const Train& body) {
+  for (const auto& [servers, workers] : std::map<int, int>{{1, 1}, {2, 2}, {3, 4}}) {
+    run_job(servers, served(workers), [&](ParameterServerStrategy& strategy) {
+      expect_same(body(strategy), expected, place(strategy, servers));
+    });
+  }
+}
+
+TEST(ServedModel, TrainsTheSameAsWithoutServers) {
+  for (const OptimizerRecipe& optimizer :
+       {OptimizerRecipe(Adam({.learning_rate = 0.01})),
+        OptimizerRecipe(AdamW({.learning_rate = 0.01, .weight_decay = 0.3})),
+        OptimizerRecipe(Sgd({.learning_rate = 0.1, .momentum = 0.9})),
+        OptimizerRecipe(ShardedOptimizer({.name = "lamb"}, 0.01))}) {
+    const Train body = [&](Strategy& strategy) {
+      return train(strategy, wide_net(strategy.rank()), optimizer);  // rank 0's counts
+    };
+    const Trained expected = alone(body);
+    EXPECT_LT(expected.history.epochs.back().at("loss"), expected.history.epochs[0].at("loss"));
+    expect_same_with_servers(expected, body);
+  }
+}
+
+// Whose optimizers are LibTorch's, which round elsewhere.
+TEST(ServedModel, TrainsNearlyTheSameAsMirrored) {
+  const Train body = [](Strategy& strategy) {
+    return train(strategy, wide_net(strategy.rank()), Adam({.learning_rate = 0.01}));
+  };
+  Trained expected;
+  run_threads(2, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const Trained found = body(strategy);
+    if (group.rank() == 0) expected = found;
+  });
+  run_job(2, served(2), [&](ParameterServerStrategy& strategy) {
+    const Trained found = body(strategy);
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (const auto& [name, value] : expected.history.epochs[i].values()) {
+        EXPECT_NEAR(found.history.epochs[i].at(name), value, 1e-5) << name;
+      }
+    }
+    EXPECT_TRUE(found.predictions.allclose(expected.predictions, 1e-4, 1e-6));
+  });
+}
+
+TEST(ServedModel, ThreeWorkersHaveTwoMicroBatchesEach) {
+  const Train body = [](Strategy& strategy) {
+    return train(strategy, make_net(strategy.rank()), Adam({.learning_rate = 0.05}));
+  };
+  const Trained expected = alone(body, 6);
+  run_job(2, served(3), [&](ParameterServerStrategy& strategy) {
+    expect_same(body(strategy), expected, place(strategy, 2));
+  });
+}
+
+// A NaN in the third batch, in the part of the last rank; a target far off in the fourth.
+Dataset with_bad_batches() {
+  Samples all = samples(kSamples, 1);
+  all.inputs[3 * kBatch - 1][2] = std::numeric_limits<double>::quiet_NaN();
+  all.targets[3 * kBatch + 4] = 1e4;
+  return {all.inputs, all.targets};
+}
+
+TEST(ServedModel, PassesOverBadStepsAndAveragesAsOthersDo) {
+  const CompileOptions compile{
+      .average_decay = 0.6,
+      .guard = GuardOptions{.max_consecutive = 2, .spike_factor = 50, .spike_window = 2}};
+  FitOptions in_order = with_validation(3);
+  in_order.shuffle = false;
+  const Train body = [&](Strategy& strategy) {
+    return train(strategy, make_net(strategy.rank()), Adam({.learning_rate = 0.05}), compile,
+                 with_bad_batches(), in_order);
+  };
+  const Trained expected = alone(body);
+  EXPECT_EQ(expected.history.non_finite, 3);
+  EXPECT_EQ(expected.history.spikes, 3);
+  expect_same_with_servers(expected, [&](Strategy& strategy) {
+    const Trained found = body(strategy);
+    EXPECT_EQ(found.history.non_finite, 3);
+    EXPECT_EQ(found.history.spikes, 3);
+    return found;
+  });
+}
+
+// Whole batches: a mean needs two samples.
+TEST(ServedModel, RunningMeansAndWhatIsNotTrainedAreThoseOfRank0) {
+  const Dataset data = dataset(5 * kBatch, 1);
+  const auto net = [](double phase) {
+    torch::nn::Sequential result = make_net(phase);
+    result->push_back(torch::nn::BatchNorm1d(1));
+    result[0]->as<torch::nn::Linear>()->bias.requires_grad_(false);
+    return result;
+  };
+  const auto body = [&](Strategy& strategy, const torch::nn::Sequential& module) {
+    const auto scope = strategy.scope();
+    Model model(scope, module);
+    model.compile(Sgd({.learning_rate = 0.1}), MeanSquaredError());
+    model.fit(data, quiet(2));
+    return model.predict(samples(kSamples, 2).inputs, 7);
+  };
+  at::Tensor expected;
+  run_threads(2, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const at::Tensor found = body(strategy, net(group.rank()));
+    if (group.rank() == 0) expected = found;
+  });
+  run_job(2, served(2), [&](ParameterServerStrategy& strategy) {
+    EXPECT_TRUE(body(strategy, net(strategy.rank())).equal(expected)) << strategy.rank();
+  });
+}
+
+TEST(ServedModel, SavesWhatOthersLoadAndLoadsWhatOthersSave) {
+  const testing::TemporaryFolder folder;
+  const std::string mirrored = folder.path() / "mirrored";
+  const std::string by_servers = folder.path() / "served";
+  const at::Tensor inputs = samples(kSamples, 2).inputs;
+  at::Tensor first, second;
+  run_threads(2, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Model model(scope, wide_net(1));
+    model.compile(Sgd({.learning_rate = 0.1}), MeanSquaredError());
+    model.fit(dataset(kSamples, 1), quiet(1));
+    model.save_weights(mirrored);
+    const at::Tensor found = model.predict(inputs);
+    if (group.rank() == 0) first = found;
+  });
+  // Through a codec that does not keep weights.
+  ParameterServerOptions options = served(2);
+  options.codec = "int8";
+  run_job(2, options, [&](ParameterServerStrategy& strategy) {
+    const auto scope = strategy.scope();
+    Model model(scope, wide_net(strategy.rank() + 5));
+    model.compile(Adam({.learning_rate = 0.01}), MeanSquaredError());
+    model.fit(dataset(kSamples, 1), quiet(1));
+    EXPECT_FALSE(model.predict(inputs).equal(first));
+    model.load_weights(mirrored);
+    EXPECT_TRUE(model.predict(inputs).equal(first)) << strategy.rank();
+    model.fit(dataset(kSamples, 3), {.batch_size = kBatch,
+                                     .callbacks = {ModelCheckpoint({.folder = by_servers})},
+                                     .progress = false});
+    const at::Tensor found = model.predict(inputs);
+    EXPECT_FALSE(found.equal(first));
+    if (strategy.rank() == 0) second = found;
+  });
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Model model(scope, wide_net(9));
+    model.compile(Sgd(), MeanSquaredError());
+    model.load_weights(by_servers);
+    EXPECT_TRUE(model.predict(inputs).equal(second));
+  });
+}
+
+// The optimizer's moments stay, as without servers.
+TEST(ServedModel, CallbacksStopAndBringBackTheBestWeights) {
+  const Train body = [](Strategy& strategy) {
+    FitOptions options = with_validation(40);
+    options.callbacks = {EarlyStopping({.patience = 1, .restore_best_weights = true})};
+    return train(strategy, wide_net(strategy.rank()), Sgd({.learning_rate = 3, .momentum = 0.9}),
+                 {}, dataset(kSamples, 1), options);
+  };
+  const Trained expected = alone(body);
+  EXPECT_LT(expected.history.epochs.size(), 40);
+  expect_same_with_servers(expected, body);
+}
+
+TEST(ServedModel, OneWorkerStopsAll) {
+  run_job(1, served(2), [](ParameterServerStrategy& strategy) {
+    const auto scope = strategy.scope();
+    Model model(scope, make_net(1));
+    model.compile(Sgd(), MeanSquaredError());
+    FitOptions options = quiet(9);
+    options.callbacks = {LambdaCallback([&](Model& fitted, const EpochEnd& end) {
+      if (end.epoch == 4 && strategy.rank() == 1) fitted.stop_training();
+    })};
+    EXPECT_EQ(model.fit(dataset(kSamples, 1), options).epochs.size(), 4);
+  });
+}
+
+TEST(ServedModel, EachGoesItsOwnWayWithoutSync) {
+  for (const std::string consistency : {"bounded(2)", "async"}) {
+    std::mutex mutex;
+    std::map<int, Logs> first_epochs;
+    run_job(2, served(3, consistency), [&](ParameterServerStrategy& strategy) {
+      const auto scope = strategy.scope();
+      Model model(scope, wide_net(strategy.rank()));
+      model.compile(Adam({.learning_rate = 0.003}), MeanSquaredError(), {MeanAbsoluteError()},
+                    {.guard = GuardOptions{}});
+      const Logs before = model.evaluate(dataset(kSamples, 1), 7);
+      const History history = model.fit(dataset(kSamples, 1), quiet(12));
+      EXPECT_EQ(history.non_finite, 0) << "a batch without a sample of this worker";
+      const Logs after = model.evaluate(dataset(kSamples, 1), 7);
+      EXPECT_LT(after.at("loss"), before.at("loss")) << consistency;
+      // Whole: of all samples, not of a part alone.
+      const auto [x, y] = samples(kSamples, 1);
+      const double loss = torch::mse_loss(model.predict(x, 7), y).item<double>();
+      EXPECT_GT(loss, 0) << consistency;
+      const std::lock_guard lock(mutex);
+      first_epochs.emplace(strategy.rank(), history.epochs[0]);
+    });
+    EXPECT_FALSE(first_epochs.at(0) == first_epochs.at(1)) << consistency;
+  }
+}
+
+// Alone in its job a worker of any consistency trains what a world of one does.
+TEST(ServedModel, AloneItIsAWorldOfOne) {
+  const Train body = [](Strategy& strategy) {
+    return train(strategy, wide_net(1), Adam({.learning_rate = 0.01}),
+                 {.average_decay = 0.7, .guard = GuardOptions{}});
+  };
+  const Trained expected = alone(body);
+  for (const std::string consistency : {"sync", "bounded(0)", "async"}) {
+    run_job(2, served(1, consistency), [&](ParameterServerStrategy& strategy) {
+      expect_same(body(strategy), expected, consistency);
+    });
+  }
+}
+
+// In async rank 0 gives the weights, and what the servers do not keep each worker reads itself.
+TEST(ServedModel, LoadsWithoutSync) {
+  const testing::TemporaryFolder folder;
+  const auto frozen_net = [](double phase) {
+    torch::nn::Sequential net = make_net(phase);
+    net[0]->as<torch::nn::Linear>()->weight.requires_grad_(false);
+    return net;
+  };
+  const at::Tensor inputs = samples(kSamples, 2).inputs;
+  at::Tensor expected;
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    const auto scope = strategy.scope();
+    Model model(scope, frozen_net(1));
+    model.compile(Sgd(), MeanSquaredError());
+    model.save_weights(folder.path());
+    expected = model.predict(inputs);
+  });
+  std::atomic<bool> loaded = false;
+  run_job(2, served(2, "async"), [&](ParameterServerStrategy& strategy) {
+    const auto scope = strategy.scope();
+    Model model(scope, frozen_net(strategy.rank() + 3));
+    model.compile(Sgd(), MeanSquaredError());
+    if (strategy.rank() == 0) {
+      model.load_weights(folder.path());
+      loaded = true;
+      loaded.notify_all();
+    } else {
+      loaded.wait(false);
+      model.load_weights(folder.path());
+    }
+    EXPECT_TRUE(model.predict(inputs).equal(expected)) << strategy.rank();
+  });
+}
+
+// At the end of the second epoch of rank 0.
+TEST(ServedModel, ALostServerChangesNothing) {
+  const auto body = [](Strategy& strategy, const std::function<void()>& in_between) {
+    FitOptions options = with_validation(5);
+    options.callbacks = {LambdaCallback([&](Model&, const EpochEnd& end) {
+      if (end.epoch == 2 && strategy.rank() == 0) in_between();
+    })};
+    return train(strategy, wide_net(strategy.rank()), Adam({.learning_rate = 0.01}),
+                 {.average_decay = 0.5}, dataset(kSamples, 1), options);
+  };
+  const Trained expected = alone([&](Strategy& strategy) { return body(strategy, [] {}); });
+  for (const int lost : {0, 1}) {
+    ps::Job job({.servers = 2, .workers = 2});
+    run_workers(job, served(2), [&](ParameterServerStrategy& strategy) {
+      const Trained found = body(strategy, [&] {
+        EXPECT_TRUE(job.await_backups());
+        job.end_server(lost);
+      });
+      expect_same(found, expected,
+                  fmt::format("rank {}, server {} is lost", strategy.rank(), lost));
+      strategy.close();
+    });
+  }
+}
+
+// In the second epoch; what it had to do of an evaluation the others do.
+TEST(ServedModel, TheOthersGoOnWithoutALostWorker) {
+  const ps::Job job({.servers = 2, .workers = 4});
+  std::mutex mutex;
+  std::map<int, Trained> found;
+  run_workers(job, served(4), [&](ParameterServerStrategy& strategy) {
+    const auto scope = strategy.scope();
+    Model model(scope, wide_net(strategy.rank()));
+    int losses = 0;
+    const Loss loss{[&](const at::Tensor& predictions, const at::Tensor& targets) {
+      if (strategy.rank() == 2 && ++losses == 8) throw Error("this worker is lost");
+      return torch::mse_loss(predictions, targets);
+    }};
+    model.compile(Adam({.learning_rate = 0.01}), loss, {MeanAbsoluteError()});
+    Trained result;
+    try {
+      result.history = model.fit(dataset(kSamples, 1), with_validation(4));
+    } catch (const Error& error) {
+      EXPECT_EQ(strategy.rank(), 2) << error.what();
+      return;
+    }
+    EXPECT_NE(strategy.rank(), 2);
+    result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
+    result.predictions = model.predict(samples(kSamples, 1).inputs, 7);
+    // By all samples, those of the lost worker's micro-batches as well.
+    const at::Tensor targets = samples(kSamples, 1).targets;
+    EXPECT_NEAR(result.evaluation.at("loss"),
+                torch::mse_loss(result.predictions, targets).item<double>(), 1e-6);
+    strategy.close();
+    const std::lock_guard lock(mutex);
+    found.emplace(strategy.rank(), result);
+  });
+  ASSERT_EQ(found.size(), 3);
+  expect_same(found.at(1), found.at(0), "rank 1");
+  expect_same(found.at(3), found.at(0), "rank 3");
+  EXPECT_LT(found.at(0).history.epochs.back().at("loss"),
+            found.at(0).history.epochs.front().at("loss"));
+}
+
+// Nothing around it: servers on threads of this process.
+TEST(ParameterServerStrategy, HoldsItsServersItself) {
+  const Train body = [](Strategy& strategy) {
+    return train(strategy, wide_net(1), Adam({.learning_rate = 0.01}));
+  };
+  ParameterServerStrategy strategy({.servers = 2, .range_bytes = 4 * kShardBlock});
+  EXPECT_EQ(strategy.rank(), 0);
+  EXPECT_EQ(strategy.size(), 1);
+  expect_same(body(strategy), alone(body), "servers of its own");
+  strategy.close();
+  strategy.close();
+}
+
+TEST(ParameterServerStrategy, CompiledAgainItsModelGoesOnFromItsWeights) {
+  ParameterServerStrategy strategy;
+  const auto scope = strategy.scope();
+  Model model(scope, make_net(1));
+  model.compile(Sgd({.learning_rate = 0.5}), BinaryCrossEntropy());
+  model.fit(dataset(kSamples, 1), quiet(2));
+  const Logs before = model.evaluate(dataset(kSamples, 1), 7);
+  model.compile(AdamW({.learning_rate = 0.05}), BinaryCrossEntropy());
+  EXPECT_TRUE(model.evaluate(dataset(kSamples, 1), 7) == before);
+  const History history = model.fit(dataset(kSamples, 1), quiet(2));
+  EXPECT_LT(history.epochs[1].at("loss"), before.at("loss"));
+  strategy.close();
+}
+
+TEST(ParameterServerStrategy, RefusesNumbersAndWordsOutOfRange) {
+  const auto refused = [](const ParameterServerOptions& options) {
+    return failure_of([&] { ParameterServerStrategy strategy(options); });
+  };
+  EXPECT_THAT(refused({.servers = 0}), HasSubstr("servers 0"));
+  EXPECT_THAT(refused({.workers = -1}), HasSubstr("workers -1"));
+  EXPECT_THAT(refused({.consistency = "often"}), HasSubstr("often"));
+  EXPECT_THAT(refused({.codec = "int7"}), HasSubstr("int7"));
+  EXPECT_THAT(refused({.range_bytes = 5}), HasSubstr("range_bytes 5"));
+  const ps::WorkerOptions nowhere{.coordinator_port = 1};
+  EXPECT_THAT(failure_of([&] {
+                ParameterServerStrategy strategy(nowhere, {.workers = 2, .micro_batches = 6});
+              }),
+              AllOf(HasSubstr("6 micro-batches"), HasSubstr("power of two")));
+}
+
+TEST(ParameterServerStrategy, RefusesModelsThatServersCannotKeep) {
+  ParameterServerStrategy strategy;
+  const auto scope = strategy.scope();
+  Model f64(scope, make_net(1, at::kDouble));
+  EXPECT_THAT(failure_of([&] { f64.compile(Sgd(), MeanSquaredError()); }), HasSubstr("keep f32"));
+  Model model(scope, make_net(1));
+  EXPECT_THAT(failure_of([&] {
+                model.compile(TorchOptimizer([](std::vector<at::Tensor>) {
+                                return std::unique_ptr<torch::optim::Optimizer>();
+                              }),
+                              MeanSquaredError());
+              }),
+              HasSubstr("does not run on parameter servers"));
+}
+
+TEST(ParameterServerStrategy, RefusesWorkersThatDisagreeOrComeTwice) {
+  const ps::Job job({.servers = 1, .workers = 2});
+  run_workers(job, served(2), [](ParameterServerStrategy& strategy) {
+    const auto scope = strategy.scope();
+    Model model(scope, make_net(1));
+    model.compile(Sgd({.learning_rate = 0.5}), MeanSquaredError());
+    EXPECT_THAT(failure_of([&] { model.compile(Sgd(), MeanSquaredError()); }),
+                HasSubstr("keep one model, compiled once"));
+    strategy.close();
+  });
+}
+
+TEST(ParameterServerStrategy, RefusesWhoComesWhenTheOthersTrain) {
+  const ps::Job job({.servers = 1, .workers = 2});
+  std::atomic<bool> tried = false;
+  const auto compiled = [](Strategy& strategy) {
+    Model model(strategy.scope(), make_net(1));
+    model.compile(Sgd(), MeanSquaredError());
+    return model;
+  };
+  run_rank_threads(2, [&](int rank) {
+    {
+      ParameterServerStrategy strategy(job.worker_options(rank), served(2));
+      Model model = compiled(strategy);
+      if (rank == 0) {
+        tried.wait(false);
+        model.fit(dataset(kSamples, 1), quiet(1));
+        return strategy.close();
+      }
+    }  // lost
+    ParameterServerStrategy again(job.worker_options(1), served(2));
+    EXPECT_THAT(failure_of([&] { compiled(again); }),
+                HasSubstr("worker 1 was started while the job goes on"));
+    tried = true;
+    tried.notify_all();
+  });
+}
+
+}  // namespace
+}  // namespace trireme
