@@ -6,8 +6,7 @@
 //   served_model [workers N] [servers N] [consistency WORD] [kill RANK] [fail RANK]
 //
 // Each worker says what it got, with all digits, and whether it is far below the 0.25 of a guess.
-// RANK is killed after the second epoch, or fails
-// before its model is compiled.
+// RANK is killed after the second epoch, or fails before its model is compiled.
 
 #include <torch/nn.h>
 

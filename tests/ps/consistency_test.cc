@@ -261,6 +261,55 @@ TEST(Consistency, ExtrasAreSummed) {
   }
 }
 
+// Whoever leaves a range out in a step, the first of them too, the others' step is a whole one.
+TEST(Consistency, WhoPushesNothingTakesNothingAway) {
+  for (const int silent : {0, 1, 2}) {
+    Job job({.servers = 2, .workers = 3});
+    auto workers = job.join(plain_layout(Consistency::sync()));
+    init(workers);
+    std::vector<Timestamp> pushed;
+    for (auto& worker : workers) {
+      if (worker->rank() != silent) {
+        for (float& gradient : worker->gradients()) gradient = 4;
+        pushed.push_back(worker->push({.learning_rate = 0.5, .gradient_scale = 3}));
+      }
+      worker->end_step();
+    }
+    workers[0]->wait(workers[0]->pull());
+    EXPECT_EQ(workers[0]->weights()[0], -6) << "without worker " << silent;
+    EXPECT_EQ(workers[0]->weights()[kDenseSize - 1], -6) << "without worker " << silent;
+  }
+}
+
+// A worker that pushes rows counts in the mean of all rows, in whatever slices its own are.
+TEST(Consistency, TheMeanOfARowDoesNotDependOnSlices) {
+  JobLayout layout;
+  layout.sparse.tables = {
+      {.name = "rows", .width = 3, .init = "zeros", .optimizer = {.name = "sgd", .momentum = 0.0}}};
+  for (const int slices : {1, 7}) {
+    layout.sparse.slices = slices;
+    Job job({.servers = 2, .workers = 2});
+    auto workers = job.join(layout);
+    init(workers);
+    const std::vector<float> gradient = {2, 4, 6};
+    std::vector<std::vector<std::uint64_t>> ids;
+    for (std::uint64_t id = 0; id < 20; ++id) {
+      for (auto& worker : workers) {
+        ids.push_back({100 * id + static_cast<std::uint64_t>(worker->rank())});
+        const PushRows rows{.table = 0, .ids = ids.back(), .gradients = gradient.data()};
+        worker->push_rows({&rows, 1}, kPlain);
+        worker->end_step();
+      }
+    }
+    for (const auto& id : ids) {
+      std::vector<float> row(3);
+      const PullRows wanted{.table = 0, .ids = id, .rows = row.data()};
+      workers[0]->wait(workers[0]->pull_rows({&wanted, 1}));
+      EXPECT_THAT(row, ElementsAre(-1, -2, -3)) << "id " << id[0] << ", " << slices << " slices";
+    }
+  }
+}
+
 // The mean counts contributions by their weight.
 TEST(Consistency, ContributionsCountByTheirWeight) {
   Job job({.servers = 1, .workers = 2});

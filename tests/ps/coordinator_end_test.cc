@@ -44,7 +44,7 @@ TEST(CoordinatorEnd, AServerThatAsksLateHearsThatTheJobIsOver) {
     Worker worker({.coordinator_port = coordinator.port()}, small_layout());
     worker.leave();
   }
-  const RpcReply reply = call(Method::kWatch, encode(Watch{.id = registered.id, .ready = {}}));
+  const RpcReply reply = call(Method::kWatch, encode(Watch{.id = registered.id}));
   ASSERT_EQ(reply.status, kStatusOk);
   EXPECT_TRUE(decode<Announcement>(reply.header).finished);
 }

@@ -8,7 +8,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -94,6 +96,13 @@ const Values& unbroken(const Kind& kind, int workers) {
 // For the tests' names.
 void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 
+// All ranges are on two servers, and stay where they are.
+bool settled(const View& view) {
+  return std::all_of(view.ranges.begin(), view.ranges.end(), [](const RangeView& range) {
+    return range.backup_ready && range.successor == kNobody && !range.handover;
+  });
+}
+
 class LostServer : public testing::TestWithParam<Kind> {};
 
 // At many moments, each of the three.
@@ -149,6 +158,43 @@ TEST_P(LostServer, MayBeFollowedByOthersWhenTheBackupsAreReady) {
       }
     }
   });
+}
+
+// A server comes back and is given ranges, while training goes on. Whichever is lost then, so many
+// views and events later: each range has another holder.
+TEST_P(LostServer, MayBeAnyWhileRangesMove) {
+  const Kind kind = GetParam();
+  constexpr int kWorkers = 2;
+  std::mt19937 random(1147);
+  for (int round = 0; round < 15; ++round) {
+    const int lost = static_cast<int>(random() % 3);
+    const Term views = static_cast<Term>(random() % 8);
+    const int events = static_cast<int>(random() % 20);
+    const std::string how = fmt::format("{}: server {} lost {} views and {} events after a return",
+                                        kind.name, lost, views, events);
+    Job job({.servers = 3, .workers = kWorkers});
+    AtEvent at_event(events + 1, [&] { job.end_server(lost); });
+    std::promise<void> moment;
+    const std::shared_future<void> moment_comes = moment.get_future().share();
+    job.run(layout_of(kind), [&](Worker& worker) {
+      begin(worker);
+      train(worker, {.style = kind.style, .steps = 2});
+      if (worker.rank() == 0) {
+        job.end_server(2);
+        EXPECT_TRUE(job.await_backups(2)) << how;
+        const Term before = job.coordinator().view().term;
+        job.start_server(2);
+        EXPECT_TRUE(job.await([&](const View& view) {
+          return view.servers.size() == 3 && (view.term >= before + views || settled(view));
+        })) << how;
+        moment.set_value();
+      }
+      ASSERT_EQ(moment_comes.wait_for(std::chrono::seconds(60)), std::future_status::ready) << how;
+      const Values values =
+          train(worker, {.style = kind.style, .steps = kSteps, .event = [&] { at_event.event(); }});
+      EXPECT_TRUE(values == unbroken(kind, kWorkers)) << how << ", rank " << worker.rank();
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, LostServer,

@@ -41,8 +41,9 @@ std::string System::fingerprint() const {
   probe.add(-1);
   probe.add_all(network_);
   for (const auto& [worker, clock] : acknowledged_) probe.add(worker * 64 + clock);
-  for (const int budget : {options_.server_crashes, options_.suspicions, options_.worker_crashes,
-                           options_.server_returns, options_.worker_returns}) {
+  for (const int budget :
+       {options_.server_crashes, options_.suspicions, options_.worker_crashes,
+        options_.server_returns, options_.worker_returns, options_.moves, options_.handovers}) {
     probe.add(budget);
   }
   return probe.bytes;

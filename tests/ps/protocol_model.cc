@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "tests/ps/protocol_probe.h"
@@ -65,7 +66,12 @@ System::System(const ModelOptions& options)
 }
 
 void System::publish() {
-  if (membership_.publish()) views_.push_back(membership_.view());
+  if (membership_.publish()) take_view();
+}
+
+void System::take_view() {
+  if (!views_.empty()) check_redundancy(views_.back(), membership_.view());
+  views_.push_back(membership_.view());
 }
 
 const View* System::view_of(Term term) const {
@@ -117,16 +123,19 @@ bool System::useless(const Message& message) const {
 // A message between replicas whose acknowledgment is there, or on its way.
 bool System::acknowledged(const Message& m) const {
   const std::int64_t position = m.kind == Kind::kState ? m.state.applied : m.position;
-  const auto answered = [&](ServerId primary) {
+  const ServerId follower = m.kind == Kind::kAcknowledge ? m.from : m.to;
+  const auto knows = [&](ServerId primary) {
     const auto found = servers_.find(primary);
-    return found != servers_.end() && ProtocolProbe::has(found->second.replica, m.term, position);
+    return found != servers_.end() &&
+           ProtocolProbe::knows(found->second.replica, follower, m.term, position);
   };
-  if (m.kind == Kind::kAcknowledge) return answered(m.to);
-  const RangeReplica& backup = servers_.at(m.to).replica;
-  if (backup.term() != m.term) return false;
-  if (answered(backup.range().primary)) return true;
+  if (m.kind == Kind::kAcknowledge) return knows(m.to);
+  const RangeReplica& replica = servers_.at(follower).replica;
+  if (replica.term() != m.term) return false;
+  if (knows(replica.range().primary)) return true;
   return std::any_of(network_.begin(), network_.end(), [&](const Message& other) {
-    return other.kind == Kind::kAcknowledge && other.term == m.term && other.position >= position;
+    return other.kind == Kind::kAcknowledge && other.from == follower && other.term == m.term &&
+           other.position >= position;
   });
 }
 
@@ -152,7 +161,7 @@ void System::deliver(const Message& message) {
   } else if (message.kind == Kind::kState) {
     replica.take_state(message.term, message.state);
   } else {
-    replica.acknowledge(message.term, message.position);
+    replica.acknowledge(message.from, message.term, message.position);
   }
   perform(message.to, &message);
 }
@@ -234,7 +243,7 @@ void System::perform(ServerId id, const Message* cause) {
 void System::perform_one(ServerId id, const Effect& effect, const Message* cause) {
   ModelServer& server = servers_.at(id);
   const RangeView& range = server.replica.range();
-  Message message{.kind = Kind::kReplicate, .to = range.backup, .term = server.replica.term()};
+  Message message{.kind = Kind::kReplicate, .to = effect.to, .term = server.replica.term()};
   switch (effect.kind) {
     case Effect::Kind::kApply:
       if (effect.op.kind != Op::Kind::kUpdate) return;
@@ -278,6 +287,7 @@ void System::perform_one(ServerId id, const Effect& effect, const Message* cause
     case Effect::Kind::kAcknowledge:
       message.kind = Kind::kAcknowledge;
       message.to = range.primary;
+      message.from = id;
       message.position = effect.position;
       return send(message);
     case Effect::Kind::kReport:
@@ -352,10 +362,46 @@ void System::check_holders() {
   }
 }
 
+// Who is held by two that live is so in the next view, too: what is moved for balance is never left
+// on one server.
+void System::check_redundancy(const View& before, const View& after) {
+  const auto lives = [&](ServerId id) {
+    return std::any_of(after.servers.begin(), after.servers.end(),
+                       [id](const ServerView& server) { return server.id == id; });
+  };
+  const auto held_twice = [&](const RangeView& range) {
+    return range.backup_ready && lives(range.primary) && lives(range.backup);
+  };
+  if (held_twice(before.ranges[0]) && !held_twice(after.ranges[0])) {
+    fault_ = fmt::format("view {} leaves the range on one server", after.term);
+  }
+}
+
+// What the coordinator may do for balance.
+void System::add_decisions(const Add& add) const {
+  if (!ProtocolProbe::settled(membership_)) return;
+  const View& view = membership_.view();
+  const RangeView& range = view.ranges[0];
+  for (const ServerView& server : view.servers) {
+    if (options_.moves == 0 || server.id == range.primary || server.id == range.backup) continue;
+    add(fmt::format("server {} is to become backup", server.id), [&](System& next) {
+      --next.options_.moves;
+      ProtocolProbe::move_backup(next.membership_, server.id);
+      next.take_view();
+    });
+  }
+  if (options_.handovers == 0) return;
+  add("primary and backup are to change places", [](System& next) {
+    --next.options_.handovers;
+    ProtocolProbe::hand_over(next.membership_);
+    next.take_view();
+  });
+}
+
 std::vector<System::Move> System::moves(bool with_words) const {
   std::vector<Move> moves;
   if (failed() || done() || !fault_.empty()) return moves;
-  const auto add = [&](const std::string& what, const auto& act) {
+  const Add add = [&](const std::string& what, const std::function<void(System&)>& act) {
     Move move{with_words ? what : std::string(), *this};
     act(move.next);
     move.next.forget_useless();
@@ -371,6 +417,7 @@ std::vector<System::Move> System::moves(bool with_words) const {
                    : "",
         [&](System& next) { next.deliver(message); });
   }
+  add_decisions(add);
   for (const auto& [id, server] : servers_) {
     if (!server.runs) continue;
     for (const View& view : views_) {
@@ -464,9 +511,11 @@ std::string System::text() const {
                         worker.clock, worker.seen);
   }
   for (const View& view : views_) {
-    text += fmt::format("view {}: primary {} backup {} ready {} {}\n", view.term,
-                        view.ranges[0].primary, view.ranges[0].backup, view.ranges[0].backup_ready,
-                        view.failure);
+    const RangeView& range = view.ranges[0];
+    text += fmt::format(
+        "view {}: primary {} backup {} since {} ready {} successor {} since {}{} {}\n", view.term,
+        range.primary, range.backup, range.backup_since, range.backup_ready, range.successor,
+        range.successor_since, range.handover ? " handover" : "", view.failure);
   }
   return text;
 }

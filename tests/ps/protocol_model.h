@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -38,6 +39,8 @@ struct ModelOptions {
   int worker_crashes = 0;
   int server_returns = 0;
   int worker_returns = 0;
+  int moves = 0;      // another server is to become backup in place of a ready one
+  int handovers = 0;  // primary and ready backup are to change places
 };
 
 // What a message is about. One struct for all kinds: a set of them is the network.
@@ -45,7 +48,8 @@ struct Message {
   enum class Kind : std::uint8_t { kRequest, kAnswer, kReplicate, kState, kAcknowledge, kReport };
   enum class Request : std::uint8_t { kNone, kInit, kPull, kPush, kCommit, kEnter };
   Kind kind = Kind::kRequest;
-  std::int64_t to = 0;  // server or worker
+  std::int64_t to = 0;      // server or worker
+  ServerId from = kNobody;  // kAcknowledge
   Term term = 0;
   Request request = Request::kNone;
   WorkerId worker = kNobody;
@@ -100,6 +104,8 @@ class System {
   std::string text() const;
 
  private:
+  using Add = std::function<void(const std::string& what, const std::function<void(System&)>& act)>;
+
   void deliver(const Message& message);
   void deliver_request(const Message& message);
   void deliver_answer(const Message& message);
@@ -109,7 +115,10 @@ class System {
   void check_update(const ModelServer& server, const Effect& effect);
   void check_read(const ModelServer& server, Ticket ticket);
   void check_holders();
+  void check_redundancy(const View& before, const View& after);
+  void add_decisions(const Add& add) const;
   void publish();
+  void take_view();
   void ask(WorkerId id);
   void send(Message message);
   void forget_useless();

@@ -4,6 +4,7 @@
 // ProtocolProbe: sees all of the protocol's objects, and writes what makes two of them different.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -15,10 +16,32 @@ namespace trireme::ps {
 struct ProtocolProbe {
   std::string bytes;
 
-  // The primary knows that its backup has everything up to the position.
-  static bool has(const RangeReplica& primary, Term term, std::int64_t position) {
-    return primary.term_ == term && primary.acked_ >= position &&
-           (primary.range_.backup_ready || primary.state_taken_);
+  // The primary knows that its follower has everything up to the position.
+  static bool knows(const RangeReplica& primary, ServerId follower, Term term,
+                    std::int64_t position) {
+    return primary.term_ == term &&
+           std::any_of(primary.followers_.begin(), primary.followers_.end(),
+                       [&](const RangeReplica::Follower& known) {
+                         return known.id == follower && known.has_state &&
+                                known.position >= position;
+                       });
+  }
+
+  // The coordinator decides to move the range, for whatever balance it sees.
+  static bool settled(const Membership& membership) {
+    return membership.view_.term > 0 && !membership.changed_ && membership.settled();
+  }
+  static void move_backup(Membership& membership, ServerId server) {
+    next_view(membership);
+    membership.give_successor(membership.view_.ranges[0], server);
+  }
+  static void hand_over(Membership& membership) {
+    next_view(membership);
+    membership.view_.ranges[0].handover = true;
+  }
+  static void next_view(Membership& membership) {
+    membership.changed_ = true;
+    membership.publish();
   }
 
   void add(std::int64_t value) {
@@ -53,8 +76,18 @@ struct ProtocolProbe {
   void add(const RangeView& range) {
     add(range.primary);
     add(range.backup);
+    add(range.backup_since);
     add(range.backup_ready);
-    add(range.since);
+    add(range.successor);
+    add(range.successor_since);
+    add(range.handover);
+  }
+  void add(const RangeReplica::Follower& follower) {
+    add(follower.id);
+    add(follower.since);
+    add(follower.has_state);
+    add(follower.position);
+    add(follower.answered);
   }
   void add(const RangeReplica::Waiting& waiting) {
     add(waiting.ticket);
@@ -81,16 +114,15 @@ struct ProtocolProbe {
     add(replica.summed_);
     add_all(replica.pulls_);
     add_all(replica.bound_);
+    add_all(replica.held_);
+    add_all(replica.followers_);
+    add(replica.reported_);
     add_all(replica.log_);
-    add(replica.acked_);
-    add(replica.waits_);
-    add(replica.state_sent_);
-    add(replica.state_taken_);
-    add(replica.answered_);
   }
   void add(const Message& message) {
     add(static_cast<std::int64_t>(message.kind));
     add(message.to);
+    add(message.from);
     add(message.term);
     add(static_cast<std::int64_t>(message.request));
     add(message.worker);

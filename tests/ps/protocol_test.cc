@@ -201,6 +201,19 @@ TEST(Protocol, AServerThatReturnsTakesItsShareAgain) {
   explore({.servers = 2, .workers = 1, .steps = 2, .server_crashes = 1, .server_returns = 1});
 }
 
+TEST(Protocol, ARangeMovesForBalance) {
+  explore({.servers = 3, .workers = 1, .steps = 2, .moves = 1});
+  explore({.servers = 2, .workers = 2, .steps = 2, .handovers = 1});
+}
+
+TEST(Protocol, AnyServerIsLostWhileABackupIsReplaced) {
+  explore({.servers = 3, .workers = 1, .steps = 2, .server_crashes = 1, .moves = 1});
+}
+
+TEST(Protocol, AnyServerIsLostInAHandover) {
+  explore({.servers = 2, .workers = 2, .steps = 1, .server_crashes = 1, .handovers = 1});
+}
+
 TEST(Protocol, AServerThatIsTakenForDead) {
   explore({.servers = 3, .workers = 2, .steps = 1, .suspicions = 1});
   explore({.servers = 2, .workers = 2, .steps = 2, .suspicions = 1});

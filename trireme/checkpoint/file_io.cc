@@ -175,6 +175,12 @@ std::size_t read_some(const InputFile& input, const std::string& path, std::uint
 
 }  // namespace
 
+void read_file(const InputFile& input, const std::string& path, std::span<std::byte> out) {
+  for (std::size_t filled = 0; filled < out.size();) {
+    filled += read_some(input, path, filled, out.subspan(filled));
+  }
+}
+
 std::string read_file(const std::string& path, std::uint64_t limit_bytes) {
   const InputFile input = open_input(path);
   if (input.size > limit_bytes) {
@@ -182,10 +188,7 @@ std::string read_file(const std::string& path, std::uint64_t limit_bytes) {
                                  input.size, limit_bytes);
   }
   std::string content(input.size, '\0');
-  const auto out = std::as_writable_bytes(std::span(content.data(), content.size()));
-  for (std::size_t filled = 0; filled < out.size();) {
-    filled += read_some(input, path, filled, out.subspan(filled));
-  }
+  read_file(input, path, std::as_writable_bytes(std::span(content.data(), content.size())));
   return content;
 }
 

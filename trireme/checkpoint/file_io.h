@@ -74,6 +74,8 @@ struct InputFile {
 };
 InputFile open_input(const std::string& path);
 
+// The whole file into as many bytes.
+void read_file(const InputFile& input, const std::string& path, std::span<std::byte> out);
 // The whole file; refused when it is larger than limit_bytes.
 std::string read_file(const std::string& path, std::uint64_t limit_bytes);
 

@@ -74,6 +74,11 @@ void add_bench_ps(CLI::App& bench, Action& action) {
   command->add_option("--batch", sparse->batch, "ids drawn for a call")->capture_default_str();
   command->add_option("--slices", sparse->slices, "that the table is cut into")
       ->capture_default_str();
+  command
+      ->add_option("--in-flight", sparse->in_flight,
+                   "calls begun before the first of them is waited for")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   command->add_option("--optimizer", sparse->optimizer, "the servers'")->capture_default_str();
   command->add_option("--consistency", sparse->consistency, "sync, bounded(k) or async")
       ->capture_default_str();

@@ -73,6 +73,7 @@ class ElementwiseOptimizer final : public ShardOptimizer {
                        const OptimizerSpace& space);
 
   std::vector<OptimizerState> state() override;
+  bool works_by_parts() const override { return shard().device().is_cpu(); }
 
  protected:
   void update(const OptimizerUpdate& update, const StepScalars& scalars) override;
@@ -164,7 +165,10 @@ void ElementwiseOptimizer::update_range(const OptimizerUpdate& update,
                                         const ElementwiseKernel& kernel, const ShardRange& range) {
   const PieceUpdate& piece = update.pieces[range.piece];
   float* weights = piece.weights.data_ptr<float>() + range.in_piece;
-  float* gradients = piece.gradients.data_ptr<float>() + range.in_piece;
+  const std::int64_t end_in_piece = range.in_piece + range.count();
+  float* gradients = update.parts == nullptr
+                         ? piece.gradients.data_ptr<float>() + range.in_piece
+                         : update.parts->gradients(range.piece, range.in_piece, end_in_piece);
   const detail::UpdateExtras all =
       extras_of(piece, range.begin, range.in_piece, update.clear_gradients);
   float* scratch = nullptr;
@@ -195,6 +199,7 @@ void ElementwiseOptimizer::update_range(const OptimizerUpdate& update,
                        .random_key = all.random_key + static_cast<std::uint32_t>(m + 1),
                        .first_element = static_cast<std::uint64_t>(range.begin)});
   }
+  if (update.parts != nullptr) update.parts->done(range.piece, range.in_piece, end_in_piece);
 }
 
 void ElementwiseOptimizer::update_on_cuda([[maybe_unused]] const OptimizerUpdate& update,

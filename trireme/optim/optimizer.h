@@ -19,6 +19,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -59,6 +60,18 @@ struct PieceUpdate {
   at::Tensor working_copy = {};  // undefined, or bf16 [count]: receives the rounded weights
 };
 
+// What is done around the update of each part of the pieces, while it lies in a core's caches: for
+// who would pass over memory before and after step() otherwise. Called on the pool's threads, once
+// for each part; begin and end count in the piece.
+class PartWork {
+ public:
+  virtual ~PartWork() = default;
+  // The part's gradients, f32 [end - begin], until done(). PieceUpdate's are not looked at.
+  virtual float* gradients(std::size_t piece, std::int64_t begin, std::int64_t end) = 0;
+  // Its weights are updated.
+  virtual void done(std::size_t piece, std::int64_t begin, std::int64_t end) = 0;
+};
+
 struct OptimizerUpdate {
   std::span<const PieceUpdate> pieces;  // in the order of the segments; all have a copy, or none
   double learning_rate = 0;
@@ -67,6 +80,8 @@ struct OptimizerUpdate {
   // Undefined, or one f32 on the device of the space: multiplies gradient_scale. What clips by a
   // norm that is not on the host (gradient_norm.h).
   at::Tensor gradient_factor = {};
+  // Null, or where works_by_parts().
+  PartWork* parts = nullptr;
 };
 
 // A part of the state, as checkpoints keep it.
@@ -87,6 +102,8 @@ class Optimizer {
   // One update. Counts the step. Collective over the group for lamb, adafactor and muon. Blocks on
   // the CPU; on a CUDA device the work is queued. Throws ShapeError.
   virtual void step(const OptimizerUpdate& update) = 0;
+  // An elementwise method on the CPU: step() takes a PartWork.
+  virtual bool works_by_parts() const { return false; }
   // The working copies of weights as the last step wrote them: after loading a checkpoint.
   // Gradients are not looked at. Throws ShapeError.
   virtual void round(std::span<const PieceUpdate> pieces) const = 0;

@@ -5,6 +5,7 @@
 
 #include <c10/util/BFloat16.h>
 
+#include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/cuda/device_scope.h"
 #include "trireme/ops/tensor_view.h"
@@ -27,7 +28,9 @@ ShardOptimizer::ShardOptimizer(const OptimizerConfig& config, const OptimizerSpa
     : config_(config), shard_(space) {}
 
 void ShardOptimizer::step(const OptimizerUpdate& given) {
-  shard_.check(given.pieces, /*with_gradients=*/true);
+  shard_.check(given.pieces, /*with_gradients=*/given.parts == nullptr);
+  TRIREME_ASSERT(given.parts == nullptr || works_by_parts(), "{} does not work by parts",
+                 config_.name);
   const at::Tensor& factor = given.gradient_factor;
   check_factor(factor, shard_.device());
   ++steps_;

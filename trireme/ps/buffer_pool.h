@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // BufferPool: memory for updates, from the process's arena, so that a backup on the same host reads
-// it in place. Kept and given out again: new pages cost more than what is written to them.
+// it in place. Kept and given out again: new pages cost more than what is written to them. Very
+// large ones, whole states that are read once, are not kept.
 #pragma once
 
 #include <bit>
@@ -52,6 +53,7 @@ class BufferPool {
 
   // What was there before is still there. Throws CommError when memory is used up.
   Buffer get(std::size_t bytes) {
+    if (bytes > kMostKept) return {*this, arena_.allocate(bytes), bytes};
     const std::size_t size = std::bit_ceil(std::max<std::size_t>(bytes, kSmallest));
     {
       const std::lock_guard lock(mutex_);
@@ -67,8 +69,10 @@ class BufferPool {
 
  private:
   static constexpr std::size_t kSmallest = std::size_t{64} << 10;
+  static constexpr std::size_t kMostKept = std::size_t{64} << 20;
 
   void take_back(SharedBuffer memory) {
+    if (memory.bytes() > kMostKept) return;
     const std::lock_guard lock(mutex_);
     const std::size_t size = memory.bytes();
     free_[size].push_back(std::move(memory));

@@ -102,6 +102,8 @@ class Coordinator::Impl {
           return declare(std::move(request));
         case Method::kWatch:
           return watch(std::move(request));
+        case Method::kReady:
+          return ready(std::move(request));
         case Method::kLeave:
           return leave(std::move(request));
         default:
@@ -170,8 +172,14 @@ class Coordinator::Impl {
     participant.known = message.known;
     participant.watch = std::move(request);
     participant.watch_since = Clock::now();
-    for (const auto& [term, range] : message.ready) membership_.ready(term, range);
     answer_if_news(participant);
+  }
+
+  void ready(RpcRequest request) {
+    const auto message = decode<Ready>(request.header());
+    if (!participants_.contains(message.id)) return request.reply(kStatusUnknown);
+    membership_.ready(message.term, message.range);
+    request.reply(kStatusOk);
   }
 
   void leave(RpcRequest request) {

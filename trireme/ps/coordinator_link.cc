@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <condition_variable>
+#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -69,8 +70,11 @@ std::string CoordinatorLink::declare(const std::string& layout) {
 }
 
 void CoordinatorLink::report_ready(Term term, std::uint32_t range) {
-  const std::lock_guard lock(mutex_);
-  ready_.emplace(term, range);
+  client_.call({.method = number(Method::kReady),
+                .header = encode(Ready{registered_.id, term, range}),
+                .payload = {},
+                .reply_space = {}},
+               [](const RpcReply&) {});
 }
 
 bool CoordinatorLink::lease_holds() const { return now_us() < lease_until_us_; }
@@ -96,16 +100,10 @@ void CoordinatorLink::watch() {
   LinkEnd why = LinkEnd::kLost;
   std::string text;
   while (!closing_) {
-    Watch message{.id = registered_.id, .known = known, .ready = {}};
-    {
-      const std::lock_guard lock(mutex_);
-      while (!ready_.empty() && ready_.begin()->first < known) ready_.erase(ready_.begin());
-      message.ready.assign(ready_.begin(), ready_.end());
-    }
     const std::int64_t sent_us = now_us();
     try {
       const RpcReply reply = client_.call({.method = number(Method::kWatch),
-                                           .header = encode(message),
+                                           .header = encode(Watch{registered_.id, known}),
                                            .payload = {},
                                            .reply_space = {},
                                            .timeout = std::chrono::seconds(20)});

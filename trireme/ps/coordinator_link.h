@@ -10,8 +10,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 
@@ -59,7 +57,8 @@ class CoordinatorLink {
   bool begun() const { return registered_.begun; }
   // A worker's declaration; returns the job's layout. Blocks. Throws ConfigError, PeerLostError.
   std::string declare(const std::string& layout);
-  // The backup of a range is ready, said again until the next term.
+  // What the view waits for at a range has come (Membership::ready). Does not block: the
+  // coordinator hears of it at once, unless the link ends.
   void report_ready(Term term, std::uint32_t range);
   // The coordinator cannot have taken this process for gone yet. A process that was stopped asks
   // this before it acts on what it had been sent.
@@ -79,8 +78,6 @@ class CoordinatorLink {
   OnEnd on_end_;
   std::atomic<std::int64_t> lease_until_us_{0};
   std::atomic<bool> closing_{false};
-  std::mutex mutex_;
-  std::set<std::pair<Term, std::uint32_t>> ready_;  // guarded by mutex_
   std::thread thread_;
 };
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::string_view kTopK = "topk(";
 
-std::unique_ptr<Codec> make_top_k(std::string_view name) {
+std::unique_ptr<TopKCodec> make_top_k(std::string_view name) {
   double fraction = 0;
   const char* const end = name.data() + name.size() - 1;
   const auto result = std::from_chars(name.data() + kTopK.size(), end, fraction);
@@ -58,6 +58,21 @@ std::size_t encoded_dense_bytes(std::string_view codec, std::int64_t count) {
     return make_dense_codec(codec)->encoded_bytes(count);
   } catch (const ConfigError& error) {
     throw ProtocolError(error.what());
+  }
+}
+
+void check_dense(std::string_view codec, std::span<const std::byte> encoded, std::int64_t count) {
+  const std::size_t wanted = encoded_dense_bytes(codec, count);
+  if (encoded.size() != wanted) {
+    throw_error<ProtocolError>("a contribution of {} bytes by codec '{}': wanted are {}",
+                               encoded.size(), codec, wanted);
+  }
+  // Any bytes are values; indices must be of elements that there are.
+  if (!codec.starts_with(kTopK)) return;
+  try {
+    make_top_k(codec)->decode_sparse(encoded, count);
+  } catch (const CommError& error) {
+    throw_error<ProtocolError>("a contribution by codec '{}': {}", codec, error.what());
   }
 }
 

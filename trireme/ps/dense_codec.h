@@ -3,9 +3,9 @@
 
 // Dense gradients of workers, encoded for the wire by the codecs of comm/codec.
 //
-//   DenseEncoder encoder("int8");                        // one for each range: it owes what it
-//   lost encoder.encode(gradient, wire);                      // the worker decode_dense("int8",
-//   wire, gradient);                // the server
+//   DenseEncoder encoder("int8");          // one for each range: it owes what it lost
+//   encoder.encode(gradient, wire);        // the worker
+//   decode_dense("int8", wire, gradient);  // the server
 #pragma once
 
 #include <cstddef>
@@ -40,6 +40,8 @@ class DenseEncoder {
 // Throws ProtocolError for an unknown name.
 std::size_t encoded_dense_bytes(std::string_view codec, std::int64_t count);
 // Throws ProtocolError for an unknown name or bytes that are no encoding of so many values.
+void check_dense(std::string_view codec, std::span<const std::byte> encoded, std::int64_t count);
+// Throws the same.
 void decode_dense(std::string_view codec, std::span<const std::byte> encoded,
                   std::span<float> values);
 

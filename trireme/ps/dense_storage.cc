@@ -39,6 +39,59 @@ Bytes bytes_of(const at::Tensor& values) {
           float_bytes(values.numel())};
 }
 
+// Contributions as f32.
+class Decoded {
+ public:
+  Decoded(std::span<const Contribution> contributions, std::int64_t count) {
+    for (const Contribution& contribution : contributions) {
+      if (contribution.codec.empty()) {
+        inputs_.push_back(reinterpret_cast<const float*>(contribution.payload.data()));
+        continue;
+      }
+      decoded_.push_back(at::zeros({count}, at::kFloat));
+      float* const values = decoded_.back().data_ptr<float>();
+      decode_dense(contribution.codec, contribution.payload,
+                   {values, static_cast<std::size_t>(count)});
+      inputs_.push_back(values);
+    }
+  }
+  // The sum of elements [begin, end).
+  void sum(std::int64_t begin, std::int64_t end, float* out) const {
+    std::vector<const void*> inputs;
+    for (const float* input : inputs_) inputs.push_back(input + begin);
+    reduce_tree(inputs, out, end - begin, DType::kF32, ReduceOp::kSum);
+  }
+
+ private:
+  std::vector<at::Tensor> decoded_;
+  std::vector<const float*> inputs_;
+};
+
+// A part is summed before it is updated, and written to who wants it afterwards.
+class SumAndRead final : public optim::PartWork {
+ public:
+  SumAndRead(const Decoded& contributions, const float* weights,
+             std::span<const std::span<std::byte>> outs)
+      : contributions_(contributions), weights_(weights), outs_(outs) {}
+
+  float* gradients(std::size_t, std::int64_t begin, std::int64_t end) override {
+    thread_local std::vector<float> sum;
+    sum.resize(std::max(sum.size(), static_cast<std::size_t>(end - begin)));
+    contributions_.sum(begin, end, sum.data());
+    return sum.data();
+  }
+  void done(std::size_t, std::int64_t begin, std::int64_t end) override {
+    for (const std::span<std::byte> out : outs_) {
+      stream_bytes(out.data() + float_bytes(begin), weights_ + begin, float_bytes(end - begin));
+    }
+  }
+
+ private:
+  const Decoded& contributions_;
+  const float* weights_;
+  std::span<const std::span<std::byte>> outs_;
+};
+
 class DenseStorage final : public RangeStorage {
  public:
   DenseStorage(const optim::OptimizerConfig& optimizer, const optim::OptimizerSpace& space)
@@ -50,34 +103,21 @@ class DenseStorage final : public RangeStorage {
     if (values.size() != float_bytes(count_)) return import_state(values);
     std::memcpy(weights_.data_ptr<float>(), values.data(), values.size());
   }
+  void check_init(Bytes values) const override {
+    if (values.size() != float_bytes(count_)) check_state(values);
+  }
 
   void check(const Contribution& contribution) const override {
     if (contribution.codec.empty()) return check(contribution.payload, "contribution");
-    const std::size_t wanted = encoded_dense_bytes(contribution.codec, count_);
-    if (contribution.payload.size() != wanted) {
-      throw_error<ProtocolError>("contribution of {} bytes by codec '{}': wanted are {}",
-                                 contribution.payload.size(), contribution.codec, wanted);
-    }
+    check_dense(contribution.codec, contribution.payload, count_);
   }
 
   std::span<std::byte> sum(std::span<const Contribution> contributions,
                            const std::function<std::span<std::byte>(std::size_t)>& make) override {
-    std::vector<at::Tensor> decoded;
-    std::vector<const void*> inputs;
-    for (const Contribution& contribution : contributions) {
-      if (contribution.codec.empty()) {
-        check(contribution.payload, "contribution");
-        inputs.push_back(contribution.payload.data());
-        continue;
-      }
-      decoded.push_back(at::zeros({count_}, at::kFloat));
-      float* const values = decoded.back().data_ptr<float>();
-      decode_dense(contribution.codec, contribution.payload,
-                   {values, static_cast<std::size_t>(count_)});
-      inputs.push_back(values);
-    }
+    for (const Contribution& contribution : contributions) check(contribution);
+    const Decoded decoded(contributions, count_);
     const std::span<std::byte> out = make(float_bytes(count_));
-    reduce_tree(inputs, out.data(), count_, DType::kF32, ReduceOp::kSum);
+    decoded.sum(0, count_, reinterpret_cast<float*>(out.data()));
     return out;
   }
 
@@ -97,6 +137,19 @@ class DenseStorage final : public RangeStorage {
                       .gradient_scale = scalars.gradient_scale});
   }
 
+  bool one_pass() const override { return optimizer_->works_by_parts(); }
+  void sum_apply_read(std::span<const Contribution> contributions, const UpdateScalars& scalars,
+                      std::span<const std::span<std::byte>> outs) override {
+    for (const Contribution& contribution : contributions) check(contribution);
+    const Decoded decoded(contributions, count_);
+    SumAndRead parts(decoded, weights_.data_ptr<float>(), outs);
+    const std::array pieces = {optim::PieceUpdate{.weights = weights_}};
+    optimizer_->step({.pieces = pieces,
+                      .learning_rate = scalars.learning_rate,
+                      .gradient_scale = scalars.gradient_scale,
+                      .parts = &parts});
+  }
+
   std::size_t read_bytes(const Contribution&) const override { return float_bytes(count_); }
   void read(const Contribution&, std::span<std::byte> out) const override {
     // Past the caches: the worker reads it when all its ranges are there.
@@ -111,13 +164,8 @@ class DenseStorage final : public RangeStorage {
   }
 
   void import_state(Bytes state) override {
+    check_state(state);
     std::vector<optim::OptimizerState> parts = optimizer_->state();
-    std::size_t wanted = sizeof(std::int64_t) + float_bytes(count_);
-    for (const optim::OptimizerState& part : parts) wanted += float_bytes(part.values.numel());
-    if (state.size() != wanted) {
-      throw_error<ProtocolError>("a state of {} bytes for a dense range whose state has {}",
-                                 state.size(), wanted);
-    }
     std::int64_t steps = 0;
     const auto next = [&state](void* to, std::size_t size) {
       std::memcpy(to, state.data(), size);
@@ -141,6 +189,15 @@ class DenseStorage final : public RangeStorage {
   }
 
  private:
+  void check_state(Bytes state) const {
+    std::size_t wanted = sizeof(std::int64_t) + float_bytes(count_);
+    for (const optim::OptimizerState& part : optimizer_->state()) {
+      wanted += float_bytes(part.values.numel());
+    }
+    if (state.size() == wanted) return;
+    throw_error<ProtocolError>("a state of {} bytes for a dense range whose state has {}",
+                               state.size(), wanted);
+  }
   void check(Bytes bytes, const char* what) const {
     if (bytes.size() == float_bytes(count_)) return;
     throw_error<ProtocolError>("{} of {} bytes for a dense range of {} elements", what,
@@ -153,6 +210,11 @@ class DenseStorage final : public RangeStorage {
 };
 
 }  // namespace
+
+void RangeStorage::sum_apply_read(std::span<const Contribution>, const UpdateScalars&,
+                                  std::span<const std::span<std::byte>>) {
+  throw_error<InternalError>("this storage takes several passes");
+}
 
 std::unique_ptr<RangeStorage> make_dense_storage(const JobLayout& layout, std::size_t range) {
   return std::make_unique<DenseStorage>(layout.dense.optimizer, layout.dense_space(range));

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <initializer_list>
 #include <optional>
 #include <string>
 
@@ -93,6 +94,80 @@ SparseTableConfig read_table(FieldReader& in) {
   table.init_scale = read_double(in);
   table.optimizer = read_optimizer(in);
   return table;
+}
+
+// Differences: the first one, or nothing.
+
+template <class T>
+std::string two(const char* what, const T& ours, const T& theirs) {
+  return ours == theirs ? "" : fmt::format("{} {} and {}", what, ours, theirs);
+}
+
+std::string two(const char* what, const std::optional<double>& ours,
+                const std::optional<double>& theirs) {
+  const auto text = [](const std::optional<double>& value) {
+    return value ? fmt::format("{}", *value) : "the method's own";
+  };
+  return ours == theirs ? "" : fmt::format("{} {} and {}", what, text(ours), text(theirs));
+}
+
+std::string first_of(std::initializer_list<std::string> differences) {
+  for (const std::string& difference : differences) {
+    if (!difference.empty()) return difference;
+  }
+  return "";
+}
+
+std::string difference_of(const std::string& what, const OptimizerConfig& ours,
+                          const OptimizerConfig& theirs) {
+  if (ours.name != theirs.name) return two(what.c_str(), ours.name, theirs.name);
+  const std::string option =
+      first_of({two("beta1", ours.beta1, theirs.beta1), two("beta2", ours.beta2, theirs.beta2),
+                two("momentum", ours.momentum, theirs.momentum),
+                two("epsilon", ours.epsilon, theirs.epsilon),
+                two("weight_decay", ours.weight_decay, theirs.weight_decay),
+                two("state", ours.state, theirs.state),
+                two("stochastic_rounding", ours.stochastic_rounding, theirs.stochastic_rounding)});
+  return option.empty() ? "" : fmt::format("options of {} {}: {}", what, ours.name, option);
+}
+
+std::string difference_of(const OptimizerParameter& ours, const OptimizerParameter& theirs) {
+  const FlatEntry &left = ours.entry, &right = theirs.entry;
+  if (left.name != right.name || left.shape != right.shape || left.offset != right.offset ||
+      left.count != right.count) {
+    return fmt::format("dense parameter '{}' of {} elements at {} and '{}' of {} at {}", left.name,
+                       left.count, left.offset, right.name, right.count, right.offset);
+  }
+  const std::string flag =
+      first_of({two("decays:", ours.decays, theirs.decays),
+                two("is a hidden matrix:", ours.hidden_matrix, theirs.hidden_matrix)});
+  return flag.empty() ? "" : fmt::format("whether dense parameter '{}' {}", left.name, flag);
+}
+
+std::string difference_of(const SparseTableConfig& ours, const SparseTableConfig& theirs) {
+  if (ours.name != theirs.name || ours.width != theirs.width) {
+    return fmt::format("sparse table '{}' of width {} and '{}' of width {}", ours.name, ours.width,
+                       theirs.name, theirs.width);
+  }
+  if (ours.init != theirs.init || ours.init_scale != theirs.init_scale) {
+    return fmt::format("first values of sparse table '{}': {} by {} and {} by {}", ours.name,
+                       ours.init, ours.init_scale, theirs.init, theirs.init_scale);
+  }
+  return difference_of(fmt::format("optimizer of sparse table '{}'", ours.name), ours.optimizer,
+                       theirs.optimizer);
+}
+
+template <class One>
+std::string difference_of(const char* what, const std::vector<One>& ours,
+                          const std::vector<One>& theirs) {
+  if (ours.size() != theirs.size()) {
+    return fmt::format("{} and {} {}", ours.size(), theirs.size(), what);
+  }
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    const std::string difference = difference_of(ours[i], theirs[i]);
+    if (!difference.empty()) return difference;
+  }
+  return "";
 }
 
 }  // namespace
@@ -232,46 +307,27 @@ std::string layout_difference(const JobLayout& ours, const JobLayout& theirs) {
   if (ours.dense.size != theirs.dense.size) {
     return fmt::format("{} and {} dense elements", ours.dense.size, theirs.dense.size);
   }
-  if (ours.dense.optimizer.name != theirs.dense.optimizer.name) {
-    return fmt::format("optimizer {} and {}", ours.dense.optimizer.name,
-                       theirs.dense.optimizer.name);
-  }
-  if (ours.dense.parameters.size() != theirs.dense.parameters.size()) {
-    return fmt::format("{} and {} dense parameters", ours.dense.parameters.size(),
-                       theirs.dense.parameters.size());
-  }
-  for (std::size_t i = 0; i < ours.dense.parameters.size(); ++i) {
-    const FlatEntry &left = ours.dense.parameters[i].entry,
-                    &right = theirs.dense.parameters[i].entry;
-    if (left.name != right.name || left.shape != right.shape || left.offset != right.offset) {
-      return fmt::format("dense parameter '{}' of {} elements at {} and '{}' of {} at {}",
-                         left.name, left.count, left.offset, right.name, right.count, right.offset);
-    }
-  }
-  if (ours.sparse.tables.size() != theirs.sparse.tables.size()) {
-    return fmt::format("{} and {} sparse tables", ours.sparse.tables.size(),
-                       theirs.sparse.tables.size());
-  }
-  for (std::size_t i = 0; i < ours.sparse.tables.size(); ++i) {
-    const SparseTableConfig &left = ours.sparse.tables[i], &right = theirs.sparse.tables[i];
-    if (left.name != right.name || left.width != right.width) {
-      return fmt::format("sparse table '{}' of width {} and '{}' of width {}", left.name,
-                         left.width, right.name, right.width);
-    }
-  }
   if (ours.range_bytes != theirs.range_bytes) {
     return fmt::format("ranges of {} and {} bytes", ours.range_bytes, theirs.range_bytes);
+  }
+  if (ours.two_phases != theirs.two_phases) {
+    const auto phases = [](bool two_phases) { return two_phases ? "two phases" : "one phase"; };
+    return fmt::format("updates in {} and in {}", phases(ours.two_phases),
+                       phases(theirs.two_phases));
   }
   if (ours.sparse.slices != theirs.sparse.slices) {
     return fmt::format("tables in {} and {} slices", ours.sparse.slices, theirs.sparse.slices);
   }
-  if (ours.first_step != theirs.first_step) {
-    return fmt::format("first step {} and {}", ours.first_step, theirs.first_step);
-  }
   if (ours.settings != theirs.settings) {
     return fmt::format("settings '{}' and '{}'", ours.settings, theirs.settings);
   }
-  return ours.encode() == theirs.encode() ? "" : "options of optimizers or tables";
+  return first_of(
+      {difference_of("optimizer", ours.dense.optimizer, theirs.dense.optimizer),
+       difference_of("dense parameters", ours.dense.parameters, theirs.dense.parameters),
+       difference_of("sparse tables", ours.sparse.tables, theirs.sparse.tables),
+       two("seed of tables", ours.sparse.seed, theirs.sparse.seed),
+       two("backups", ours.backups, theirs.backups),
+       two("first step", ours.first_step, theirs.first_step)});
 }
 
 }  // namespace trireme::ps

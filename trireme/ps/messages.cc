@@ -31,11 +31,6 @@ class Writer {
   template <class One>
   requires std::is_class_v<One>
   void operator()(const One& value) { fields(*this, value); }
-  template <class First, class Second>
-  void operator()(const std::pair<First, Second>& value) {
-    (*this)(value.first);
-    (*this)(value.second);
-  }
   void operator()(Op::Kind kind) { out_.u8(static_cast<std::uint8_t>(kind)); }
   const std::string& bytes() const { return out_.bytes(); }
 
@@ -63,11 +58,6 @@ class Reader {
   template <class One>
   requires std::is_class_v<One>
   void operator()(One& value) { fields(*this, value); }
-  template <class First, class Second>
-  void operator()(std::pair<First, Second>& value) {
-    (*this)(value.first);
-    (*this)(value.second);
-  }
   void operator()(Op::Kind& kind) {
     const std::uint8_t number = in_.u8();
     if (number > static_cast<std::uint8_t>(Op::Kind::kLeave)) {
@@ -99,7 +89,8 @@ void fields(Archive& a, M& m) {
   } else if constexpr (Is<M, ReplicaState>) {
     all(a, m.initialized, m.applied, m.updates, m.step, m.members);
   } else if constexpr (Is<M, RangeView>) {
-    all(a, m.primary, m.backup, m.backup_ready, m.since);
+    all(a, m.primary, m.backup, m.backup_since, m.backup_ready, m.successor, m.successor_since,
+        m.handover);
   } else if constexpr (Is<M, ServerView>) {
     all(a, m.id, m.index, m.address, m.port);
   } else if constexpr (Is<M, WorkerView>) {
@@ -113,7 +104,9 @@ void fields(Archive& a, M& m) {
   } else if constexpr (Is<M, Registered>) {
     all(a, m.id, m.begun, m.heartbeat_ms);
   } else if constexpr (Is<M, Watch>) {
-    all(a, m.id, m.known, m.ready);
+    all(a, m.id, m.known);
+  } else if constexpr (Is<M, Ready>) {
+    all(a, m.id, m.term, m.range);
   } else if constexpr (Is<M, Announcement>) {
     all(a, m.view, m.finished, m.layout);
   } else if constexpr (Is<M, RangeRequest>) {
@@ -144,6 +137,7 @@ std::string encode_message(const Message& message) {
 std::string encode(const Registration& message) { return encode_message(message); }
 std::string encode(const Registered& message) { return encode_message(message); }
 std::string encode(const Watch& message) { return encode_message(message); }
+std::string encode(const Ready& message) { return encode_message(message); }
 std::string encode(const Announcement& message) { return encode_message(message); }
 std::string encode(const RangeRequest& message) { return encode_message(message); }
 std::string encode(const RangeReply& message) { return encode_message(message); }
@@ -163,6 +157,7 @@ Message decode(std::string_view bytes) {
 template Registration decode<Registration>(std::string_view);
 template Registered decode<Registered>(std::string_view);
 template Watch decode<Watch>(std::string_view);
+template Ready decode<Ready>(std::string_view);
 template Announcement decode<Announcement>(std::string_view);
 template RangeRequest decode<RangeRequest>(std::string_view);
 template RangeReply decode<RangeReply>(std::string_view);

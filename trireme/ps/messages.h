@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "trireme/ps/protocol/range_replica.h"
@@ -21,7 +20,8 @@ enum class Method : std::uint32_t {
   // To the coordinator.
   kRegister = 1,  // Registration -> Registered
   kDeclare,       // a JobLayout -> the job's JobLayout
-  kWatch,         // Watch -> View, when there is a newer one or after a while
+  kWatch,         // Watch -> Announcement, when there is a newer view or after a while
+  kReady,         // Ready: of a primary
   kLeave,         // id: a worker has done its work, or a server goes
   // To a server, about a range: RangeRequest -> RangeReply.
   kInit,
@@ -31,7 +31,7 @@ enum class Method : std::uint32_t {
   kPeek,
   kEnter,
   kSnapshot,  // the range's state, as of the asker's step
-  // From the primary to the backup: Replication -> Replicated.
+  // From the primary to a follower: Replication -> Replicated.
   kReplicate,
   kTakeState,
   // To a server: -> ServerReport.
@@ -59,7 +59,13 @@ struct Registered {
 struct Watch {
   std::int64_t id = 0;
   Term known = 0;
-  std::vector<std::pair<Term, std::uint32_t>> ready;  // ranges whose backup is (Membership::ready)
+};
+
+// What the view waits for at a range has come (Membership::ready).
+struct Ready {
+  std::int64_t id = 0;
+  Term term = 0;
+  std::uint32_t range = 0;
 };
 
 // What a view comes with.
@@ -110,7 +116,7 @@ struct Replication {
   double gradient_scale = 1;    // kReplicate: of the sum
   bool empty = false;           // kReplicate: the update has no payload
   bool assign = false;          // kReplicate: as RangeRequest's
-  double committed_scale = -1;  // kReplicate: as RangeReply's
+  double committed_scale = -1;  // RangeReply's, of the update, or of the last one
   ReplicaState state;           // kTakeState
   std::uint32_t part = 0;       // kTakeState: of parts
   std::uint32_t parts = 1;
@@ -135,6 +141,7 @@ struct ServerReport {
 std::string encode(const Registration& message);
 std::string encode(const Registered& message);
 std::string encode(const Watch& message);
+std::string encode(const Ready& message);
 std::string encode(const Announcement& message);
 std::string encode(const RangeRequest& message);
 std::string encode(const RangeReply& message);

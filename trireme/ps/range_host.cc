@@ -1,6 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
+// What arrives at a range, and what goes to its followers.
+
 #include "trireme/ps/range_host.h"
 
 #include <fmt/format.h>
@@ -10,7 +12,6 @@
 #include <utility>
 
 #include "trireme/base/check.h"
-#include "trireme/base/log.h"
 #include "trireme/comm/meeting/frame.h"
 #include "trireme/ps/state_file.h"
 
@@ -18,17 +19,10 @@ namespace trireme::ps {
 namespace {
 
 constexpr std::size_t kStatePartBytes = std::size_t{64} << 20;
-constexpr std::size_t kMostStaleness = 256;
-constexpr Ticket kNoTicket = 0;  // of what the range does by itself
 
 double now_us() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration<double, std::micro>(now).count();
-}
-
-void add_all(std::vector<double>& to, const std::vector<double>& from) {
-  to.resize(std::max(to.size(), from.size()));
-  for (std::size_t i = 0; i < from.size(); ++i) to[i] += from[i];
 }
 
 }  // namespace
@@ -93,6 +87,9 @@ void RangeHost::refuse(RpcRequest& request, std::uint32_t status, const std::str
 void RangeHost::check_request(Method method, const RangeRequest& header,
                               const RpcRequest& request) const {
   if (method == Method::kCommit || method == Method::kEnter) return;
+  if (header.assign && (!header.codec.empty() || number_ >= layout_.dense_ranges().size())) {
+    throw_error<ProtocolError>("weights are assigned to dense ranges, and by no codec");
+  }
   const Contribution contribution{request.payload(), header.codec, header.lists};
   if (method == Method::kPush && !header.empty) storage_->check(contribution);
   if (method == Method::kPush && !header.then_read) return;
@@ -108,11 +105,13 @@ void RangeHost::admit(Method method, RangeRequest header, RpcRequest request) {
     early_.push_back({method, std::move(header), std::move(request)});
     return;
   }
-  std::vector<std::byte> loaded;
+  BufferPool::Buffer loaded;
   try {
     check_request(method, header, request);
-    if (!header.file.empty() && method == Method::kInit) {
-      loaded = read_state_file(header.file, header.digest);
+    if (method == Method::kInit) {
+      const bool of_file = !header.file.empty();
+      if (of_file) loaded = read_state_file(header.file, header.digest, context_.buffers());
+      storage_->check_init(of_file ? Bytes(loaded.bytes()) : request.payload());
     }
   } catch (const Error& error) {
     return refuse(request, kStatusRefused, error.what());
@@ -178,257 +177,9 @@ bool RangeHost::collect_state(const Replication& header, Bytes part) {
   return ++incoming_parts_ == header.parts;
 }
 
-// Effects
-
-void RangeHost::perform() {
-  perform_effects();
-  while (std::exchange(applies_nothing_, false)) {
-    const std::int64_t step = replica_.slowest_clock();
-    for (const Member& member : std::vector<Member>(replica_.state().members)) {
-      if (member.clock == step)
-        replica_.commit(kNoTicket, {member.worker, step}, false, replica_.term());
-    }
-    perform_effects();
-  }
-  if (layout_.consistency.bound == Consistency::kUnbounded) return;
-  std::vector<int> awaited;
-  if (!open_.empty()) awaited = replica_.awaited_ranks();
-  const std::lock_guard lock(report_mutex_);
-  report_.awaited.assign(awaited.begin(), awaited.end());
-}
-
-void RangeHost::perform_effects() {
-  for (std::vector<Effect> effects = replica_.take_effects(); !effects.empty();
-       effects = replica_.take_effects()) {
-    for (std::size_t i = 0; i < effects.size(); ++i) {
-      const Effect& effect = effects[i];
-      if (effect.kind != Effect::Kind::kApply) {
-        perform_one(effect);
-        continue;
-      }
-      Change change = change_of(effect);
-      // The backup works on it while we do.
-      if (i + 1 < effects.size() && effects[i + 1].kind == Effect::Kind::kReplicate) {
-        const std::int64_t position = effect.position;
-        const auto [logged, is_new] = log_.insert_or_assign(position, std::move(change));
-        replicate(position);
-        apply(logged->second);
-        ++i;
-      } else {
-        apply(change);
-      }
-    }
-  }
-}
-
-void RangeHost::perform_one(const Effect& effect) {
-  switch (effect.kind) {
-    case Effect::Kind::kSum:
-      count_wait(effect.tickets);
-      sum_ = sum_of(effect.tickets, true);
-      applies_nothing_ = sum_.empty;
-      if (!sum_.empty) sum_.block_sums = storage_->block_sums(sum_.payload);
-      return;
-    case Effect::Kind::kRead:
-      return read(effect.ticket);
-    case Effect::Kind::kAnswer:
-      return answer(effect);
-    case Effect::Kind::kReplicate:
-      return replicate(effect.position);
-    case Effect::Kind::kForget:
-      log_.erase(log_.begin(), log_.upper_bound(effect.position));
-      return;
-    case Effect::Kind::kSendState:
-      return send_state();
-    case Effect::Kind::kTakeState:
-      return storage_->import_state(cause_.payload);
-    case Effect::Kind::kAcknowledge:
-      cause_.acknowledged = effect.position;
-      return;
-    case Effect::Kind::kReport:
-      return context_.report_ready(replica_.term(), number_);
-    case Effect::Kind::kDiscard:
-      return discard();
-    case Effect::Kind::kApply:
-      return;
-  }
-}
-
-// keep: in memory that outlives the requests.
-RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) {
-  Sum sum;
-  std::vector<Contribution> contributions;
-  for (const Ticket ticket : tickets) {
-    const Open& open = open_.at(ticket);
-    add_all(sum.extras, open.header.extras);
-    if (open.header.empty) continue;
-    sum.weight += open.header.weight;
-    contributions.push_back({open.request.payload(), open.header.codec, open.header.lists});
-  }
-  sum.empty = contributions.empty();
-  if (sum.empty) return sum;
-  const bool as_it_is = contributions.size() == 1 && contributions[0].codec.empty();
-  if (as_it_is && !keep) {
-    sum.payload = contributions[0].payload;
-    sum.lists = contributions[0].lists;
-    return sum;
-  }
-  sum.payload = storage_->sum(contributions, [&](std::size_t bytes) {
-    sum.memory = context_.buffers().get(bytes);
-    return sum.memory.bytes();
-  });
-  return sum;
-}
-
-// What a change consists of: at the backup from the message under way.
-RangeHost::Change RangeHost::change_of(const Effect& effect) {
-  Change change;
-  change.op = effect.op;
-  if (cause_.header != nullptr) {
-    change.payload = cause_.payload;
-    change.empty = cause_.header->empty;
-    change.assign = cause_.header->assign;
-    change.scalars = {cause_.header->learning_rate, cause_.header->gradient_scale};
-    change.committed_scale = cause_.header->committed_scale;
-    return change;
-  }
-  const bool keep = replica_.range().backup != kNobody;
-  if (effect.op.kind == Op::Kind::kInit) {
-    const Open& open = open_.at(effect.ticket);
-    change.empty = false;
-    change.payload = open.header.file.empty() ? open.request.payload() : Bytes(open.loaded);
-    change.memory = context_.buffers().get(change.payload.size());
-    std::copy(change.payload.begin(), change.payload.end(), change.memory.bytes().begin());
-    change.payload = change.memory.bytes();
-    return change;
-  }
-  if (effect.op.kind != Op::Kind::kUpdate) return change;
-  Sum sum;
-  if (layout_.two_phases) {
-    sum = std::move(sum_);
-    sum_ = {};
-  } else {
-    if (layout_.consistency.sums) count_wait(effect.tickets);
-    sum = sum_of(effect.tickets, keep);
-  }
-  change.memory = std::move(sum.memory);
-  change.payload = sum.payload;
-  change.lists = sum.lists;
-  change.empty = sum.empty;
-  if (effect.ticket != kNoTicket) {
-    const RangeRequest& header = open_.at(effect.ticket).header;
-    change.empty = sum.empty || header.skip;
-    change.assign = header.assign;
-    if (layout_.two_phases) change.committed_scale = header.skip ? 0 : header.gradient_scale;
-    change.scalars = {header.learning_rate,
-                      header.gradient_scale / (sum.weight > 0 ? sum.weight : 1)};
-  }
-  last_extras_ = std::move(sum.extras);
-  const std::lock_guard lock(report_mutex_);
-  ++report_.updates;
-  if (!layout_.consistency.sums && effect.staleness >= 0) {
-    const auto late = std::min(static_cast<std::size_t>(effect.staleness), kMostStaleness);
-    report_.staleness.resize(std::max(report_.staleness.size(), late + 1));
-    ++report_.staleness[late];
-  }
-  return change;
-}
-
-void RangeHost::apply(const Change& change) {
-  if (change.op.kind == Op::Kind::kInit) return storage_->init(change.payload);
-  if (change.op.kind == Op::Kind::kUpdate) committed_scale_ = change.committed_scale;
-  if (change.op.kind == Op::Kind::kUpdate && change.assign && !change.empty) {
-    return storage_->init(change.payload);
-  }
-  if (change.op.kind == Op::Kind::kUpdate && !change.empty) {
-    storage_->apply({change.payload, {}, change.lists}, change.scalars);
-    const std::lock_guard lock(report_mutex_);
-    report_.rows = replica_.is_primary() ? storage_->rows() : 0;
-    report_.memory_bytes = storage_->memory_bytes();
-  }
-}
-
-void RangeHost::read(Ticket ticket) {
-  Open& open = open_.at(ticket);
-  for (const Member& member : replica_.state().members) {
-    if (member.worker == open.header.asker.worker) open.clock = member.clock;
-  }
-  if (open.method == Method::kEnter) return;
-  if (open.method == Method::kSnapshot) return write_snapshot(open);
-  Contribution request;
-  if (open.method != Method::kCommit) {
-    request = {open.request.payload(), {}, open.header.lists};
-  }
-  open.read_bytes = storage_->read_bytes(request);
-  storage_->read(request, open.request.reply_space(open.read_bytes));
-}
-
-void RangeHost::write_snapshot(Open& open) {
-  std::vector<std::byte> state;
-  storage_->export_state([&](Bytes part) { state.insert(state.end(), part.begin(), part.end()); });
-  try {
-    if (!open.header.file.empty()) {
-      open.text = write_state_file(open.header.file, state);
-      return;
-    }
-    const std::span<std::byte> out = open.request.reply_space(state.size());
-    std::copy(state.begin(), state.end(), out.begin());
-    open.read_bytes = state.size();
-  } catch (const Error& error) {
-    open.text = error.what();
-    open.failed = true;
-  }
-}
-
-void RangeHost::answer(const Effect& effect) {
-  const auto found = open_.find(effect.ticket);
-  if (found == open_.end()) return;  // two phases: a push that was answered kSummed
-  Open& open = found->second;
-  RangeReply reply{.term = replica_.term(),
-                   .clock = open.clock,
-                   .extras = {},
-                   .block_sums = {},
-                   .text = open.text};
-  if (effect.answer == Answer::kSummed) {
-    reply.weight = sum_.weight;
-    reply.extras = sum_.extras;
-    reply.block_sums = sum_.block_sums;
-  } else if (effect.answer == Answer::kDone) {
-    reply.extras = last_extras_;
-    reply.committed_scale = committed_scale_;
-  }
-  const bool done = effect.answer == Answer::kDone && !open.failed;
-  const auto status = open.failed ? kStatusRefused : static_cast<std::uint32_t>(effect.answer);
-  open.request.reply(status, encode(reply), done ? open.read_bytes : 0);
-  open_.erase(found);
-}
-
-// For how long the last push of a step was waited for by the others.
-void RangeHost::count_wait(const std::vector<Ticket>& tickets) {
-  if (tickets.size() < 2) return;
-  const Open* last = nullptr;
-  double before_us = 0;
-  for (const Ticket ticket : tickets) {
-    const Open& open = open_.at(ticket);
-    if (last == nullptr || open.arrived_us > last->arrived_us) {
-      if (last != nullptr) before_us = std::max(before_us, last->arrived_us);
-      last = &open;
-    } else {
-      before_us = std::max(before_us, open.arrived_us);
-    }
-  }
-  for (const Member& member : replica_.state().members) {
-    if (member.worker != last->header.asker.worker) continue;
-    const auto rank = static_cast<std::size_t>(member.rank);
-    const std::lock_guard lock(report_mutex_);
-    report_.waited_for_us.resize(std::max(report_.waited_for_us.size(), rank + 1));
-    report_.waited_for_us[rank] += last->arrived_us - before_us;
-  }
-}
-
 // Replication
 
-void RangeHost::replicate(std::int64_t position) {
+void RangeHost::replicate(ServerId to, std::int64_t position) {
   const auto found = log_.find(position);
   TRIREME_ASSERT(found != log_.end(), "change {} of range {} is not kept", position, number_);
   const Change& change = found->second;
@@ -442,21 +193,21 @@ void RangeHost::replicate(std::int64_t position) {
                            .assign = change.assign,
                            .committed_scale = change.committed_scale,
                            .state = {}};
-  send(Method::kReplicate, header, change.payload, nullptr);
+  send(to, Method::kReplicate, header, change.payload, nullptr);
 }
 
 // keep: what the payload lies in, or null where it outlives the answer anyway.
-void RangeHost::send(Method method, const Replication& header, Bytes payload,
+void RangeHost::send(ServerId to, Method method, const Replication& header, Bytes payload,
                      std::shared_ptr<const void> keep) {
   ++sending_;
-  context_.send(replica_.range().backup, method, header, payload,
-                [this, keep = std::move(keep)](std::optional<Replicated> reply) {
-                  strand_.post([this, reply] {
+  context_.send(to, method, header, payload,
+                [this, to, keep = std::move(keep)](std::optional<Replicated> reply) {
+                  strand_.post([this, to, reply] {
                     guarded([&] {
                       --sending_;
                       // Where nothing was acknowledged the next view, or tick(), goes on.
                       if (!reply || reply->position < 0) return;
-                      replica_.acknowledge(reply->term, reply->position);
+                      replica_.acknowledge(to, reply->term, reply->position);
                       perform();
                     });
                   });
@@ -473,7 +224,7 @@ void RangeHost::tick() {
   });
 }
 
-void RangeHost::send_state() {
+void RangeHost::send_state(ServerId to) {
   auto state = std::make_shared<std::vector<std::byte>>();
   storage_->export_state(
       [&](Bytes part) { state->insert(state->end(), part.begin(), part.end()); });
@@ -484,13 +235,14 @@ void RangeHost::send_state() {
                              .term = replica_.term(),
                              .position = replica_.state().applied,
                              .op = {},
+                             .committed_scale = committed_scale_,
                              .state = replica_.state(),
                              .part = part,
                              .parts = std::max(parts, 1U)};
     const std::size_t begin = part * kStatePartBytes;
     const Bytes bytes =
         Bytes(*state).subspan(begin, std::min(kStatePartBytes, state->size() - begin));
-    send(Method::kTakeState, header, bytes, state);
+    send(to, Method::kTakeState, header, bytes, state);
   }
 }
 

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,8 @@ class RangeContext {
   virtual void send(ServerId to, Method method, const Replication& header, Bytes payload,
                     std::function<void(std::optional<Replicated>)> done) = 0;
   virtual void report_ready(Term term, std::uint32_t range) = 0;
+  // False: this server may have been taken for gone, and others hold its ranges.
+  virtual bool lease_holds() const = 0;
   // The server cannot go on.
   virtual void fail(const std::string& why) = 0;
 };
@@ -65,12 +68,13 @@ class RangeHost {
     RangeRequest header;
     RpcRequest request;
     double arrived_us = 0;
-    std::vector<std::byte> loaded = {};  // kInit: what its file holds
+    BufferPool::Buffer loaded = {};  // kInit: what its file holds
     // For the answer.
     std::size_t read_bytes = 0;
     std::int64_t clock = 0;
     std::string text = {};
     bool failed = false;  // kSnapshot: the file could not be written, and text says why
+    bool late = false;    // the lease was over: nothing was read
   };
   // An update, or another change, as the backup gets it.
   struct Change {
@@ -78,6 +82,8 @@ class RangeHost {
     BufferPool::Buffer memory;
     Bytes payload;           // in memory, or in a request that is still open
     std::string_view lists;  // in a request that is still open
+    // In place of a payload: what it is the sum of, in requests that are still open.
+    std::vector<Contribution> contributions;
     bool empty = true;
     bool assign = false;  // PushOptions'
     UpdateScalars scalars;
@@ -87,7 +93,8 @@ class RangeHost {
   struct Sum {
     BufferPool::Buffer memory;
     Bytes payload;
-    std::string_view lists;  // in a request that is still open
+    std::string_view lists;                   // in a request that is still open
+    std::vector<Contribution> contributions;  // as Change's
     bool empty = true;
     double weight = 0;
     std::vector<double> extras;
@@ -106,13 +113,19 @@ class RangeHost {
   void perform_effects();
   void perform_one(const Effect& effect);
   Sum sum_of(const std::vector<Ticket>& tickets, bool keep);
+  Ticket ticket_of_scalars(const Effect& effect) const;
   Change change_of(const Effect& effect);
   void apply(const Change& change);
+  void apply_and_read(const Change& change, std::span<const Effect> reads);
+  std::size_t reads_after(std::span<const Effect> effects) const;
+  bool prepare_read(Open& open);
+  static Contribution wanted_by(const Open& open);
+  void count_update();
   void read(Ticket ticket);
   void answer(const Effect& effect);
-  void replicate(std::int64_t position);
-  void send_state();
-  void send(Method method, const Replication& header, Bytes payload,
+  void replicate(ServerId to, std::int64_t position);
+  void send_state(ServerId to);
+  void send(ServerId to, Method method, const Replication& header, Bytes payload,
             std::shared_ptr<const void> keep);
   void write_snapshot(Open& open);
   void discard();
@@ -133,7 +146,7 @@ class RangeHost {
   bool applies_nothing_ = false;  // nobody contributed to the sum: no one need commit() it
   std::vector<double> last_extras_;
   double committed_scale_ = -1;         // of the last update
-  std::map<std::int64_t, Change> log_;  // by position: what the backup may still need
+  std::map<std::int64_t, Change> log_;  // by position: what followers may still need
   struct {                              // the message of the primary under way
     const Replication* header = nullptr;
     Bytes payload;
@@ -141,7 +154,7 @@ class RangeHost {
   } cause_;
   std::vector<std::byte> incoming_;  // parts of a state
   std::uint32_t incoming_parts_ = 0;
-  int sending_ = 0;  // messages to the backup without an answer yet
+  int sending_ = 0;  // messages to followers without an answer yet
   Term incoming_term_ = 0;
 
   mutable std::mutex report_mutex_;

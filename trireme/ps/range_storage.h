@@ -41,8 +41,10 @@ class RangeStorage {
   virtual ~RangeStorage() = default;
 
   // The first values: as export_state() gives them, or (dense) the weights alone, or (slices)
-  // nothing. Throws ProtocolError.
+  // nothing. Throws ProtocolError or ShapeError.
   virtual void init(Bytes values) = 0;
+  // Throws what init() would, before anything is changed.
+  virtual void check_init(Bytes values) const = 0;
   // Throws ProtocolError for a payload that is no contribution to this range.
   virtual void check(const Contribution& contribution) const = 0;
   // The sum of contributions (in the order of ranks; at least one), in the tree of
@@ -55,6 +57,12 @@ class RangeStorage {
   virtual std::vector<double> block_sums(Bytes update) = 0;
   // Throws ProtocolError as sum() does.
   virtual void apply(const Contribution& update, const UpdateScalars& scalars) = 0;
+  // The same as sum() and apply(), and read() into each of `outs`, bit for bit, in one pass over
+  // memory; only where one_pass(). outs: of read_bytes() each.
+  virtual bool one_pass() const { return false; }
+  virtual void sum_apply_read(std::span<const Contribution> contributions,
+                              const UpdateScalars& scalars,
+                              std::span<const std::span<std::byte>> outs);
 
   // What a request reads: bytes, and the values into out. Throws ProtocolError.
   virtual std::size_t read_bytes(const Contribution& request) const = 0;

@@ -110,11 +110,6 @@ std::size_t RowRouter::reply_bytes(std::uint32_t slice) const {
   return bytes;
 }
 
-bool RowRouter::pushes(std::uint32_t slice) const {
-  return std::any_of(parts_[slice].begin(), parts_[slice].end(),
-                     [](const Part& part) { return !part.pushed.empty(); });
-}
-
 bool RowRouter::pulls(std::uint32_t slice) const {
   return std::any_of(parts_[slice].begin(), parts_[slice].end(),
                      [](const Part& part) { return !part.pulled.empty(); });

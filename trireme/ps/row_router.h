@@ -27,7 +27,6 @@ class RowRouter {
 
   std::size_t request_bytes(std::uint32_t slice) const;
   std::size_t reply_bytes(std::uint32_t slice) const;
-  bool pushes(std::uint32_t slice) const;
   bool pulls(std::uint32_t slice) const;
   // The slice's lists, for rows in place: gradients in `from` and wanted rows in `to`.
   std::string lists(std::uint32_t slice, std::span<const std::byte> from,

@@ -125,6 +125,7 @@ class Server::Impl final : public RangeContext {
     });
   }
   void report_ready(Term term, std::uint32_t range) override { link_.report_ready(term, range); }
+  bool lease_holds() const override { return link_.lease_holds(); }
   void fail(const std::string& why) override { end_with(LinkEnd::kFailed, why); }
 
  private:

@@ -130,28 +130,17 @@ class SliceStorage final : public RangeStorage {
     }
   }
 
+  void check_init(Bytes values) const override {
+    read_blocks(values, [this](std::size_t table, const SparseTable::Block& block) {
+      tables_[table].check(block);
+    });
+  }
+
   void import_state(Bytes state) override {
     for (SparseTable& table : tables_) table.clear();
-    while (!state.empty()) {
-      const auto* const front = cut<std::uint64_t>(state, 2);
-      const std::uint64_t table = front[0], rows = front[1];
-      if (table >= tables_.size() || rows > state.size()) {
-        throw_error<ProtocolError>("a state with {} rows of table {}", rows, table);
-      }
-      SparseTable& to = tables_[table];
-      const auto floats = [&](std::int64_t width) {
-        const std::size_t count = rows * static_cast<std::size_t>(width);
-        const auto* const values = cut<float>(state, count);
-        if (count % 2 != 0) cut<float>(state, 1);
-        return std::span(values, count);
-      };
-      SparseTable::Block block;
-      block.ids = {cut<std::uint64_t>(state, rows), rows};
-      block.steps = {cut<std::int64_t>(state, rows), rows};
-      block.weights = floats(widths_[table]);
-      block.state = floats(to.state_width());
-      to.import(block);
-    }
+    read_blocks(state, [this](std::size_t table, const SparseTable::Block& block) {
+      tables_[table].import(block);
+    });
   }
 
   std::int64_t rows() const override {
@@ -179,6 +168,31 @@ class SliceStorage final : public RangeStorage {
     constexpr float kGap = 0;
     take(std::as_bytes(values));
     if (values.size() % 2 != 0) take(std::as_bytes(std::span(&kGap, 1)));
+  }
+
+  // f(table, block), for each block of a state.
+  template <class F>
+  void read_blocks(Bytes state, const F& f) const {
+    while (!state.empty()) {
+      const auto* const front = cut<std::uint64_t>(state, 2);
+      const std::uint64_t table = front[0], rows = front[1];
+      if (table >= tables_.size() || rows > state.size()) {
+        throw_error<ProtocolError>("a state with {} rows of table {}", rows, table);
+      }
+      const SparseTable& of = tables_[table];
+      const auto floats = [&](std::int64_t width) {
+        const std::size_t count = rows * static_cast<std::size_t>(width);
+        const auto* const values = cut<float>(state, count);
+        if (count % 2 != 0) cut<float>(state, 1);
+        return std::span(values, count);
+      };
+      SparseTable::Block block;
+      block.ids = {cut<std::uint64_t>(state, rows), rows};
+      block.steps = {cut<std::int64_t>(state, rows), rows};
+      block.weights = floats(widths_[table]);
+      block.state = floats(of.state_width());
+      f(table, block);
+    }
   }
 
   template <class T>

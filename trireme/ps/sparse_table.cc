@@ -268,8 +268,8 @@ void SparseTable::for_each_block(std::int64_t most_rows,
   }
 }
 
-void SparseTable::import(const Block& block) {
-  Impl& table = *impl_;
+void SparseTable::check(const Block& block) const {
+  const Impl& table = *impl_;
   const std::size_t count = block.ids.size();
   if (block.weights.size() != count * static_cast<std::size_t>(table.width) ||
       block.state.size() != count * static_cast<std::size_t>(table.state_width) ||
@@ -286,6 +286,11 @@ void SparseTable::import(const Block& block) {
                               table.config.name, block.ids[i], block.steps[i], kMaxSteps);
     }
   }
+}
+
+void SparseTable::import(const Block& block) {
+  check(block);
+  Impl& table = *impl_;
   const auto find = [&](std::size_t i) {
     RowIndex::Slot* slot = table.index.find(block.ids[i]);
     if (slot == nullptr) slot = table.add(block.ids[i]);

@@ -93,6 +93,8 @@ class SparseTable {
   // table of the same config and seed. Throws ShapeError: spans that do not fit each other, steps
   // out of range; Error as update() does.
   void import(const Block& block);
+  // Throws ShapeError as import() does.
+  void check(const Block& block) const;
   // No rows, and their memory given back.
   void clear();
 

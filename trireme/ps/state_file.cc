@@ -8,21 +8,23 @@
 
 namespace trireme::ps {
 
-std::string write_state_file(const std::string& path, std::span<const std::byte> state) {
+std::string write_state_file(const std::string& path, const RangeStorage& storage) {
   detail::OutputFile file(path, detail::OutputFile::Existing::kRefuse);
-  file.write(state);
+  storage.export_state([&](Bytes part) { file.write(part); });
   return file.finish();
 }
 
-std::vector<std::byte> read_state_file(const std::string& path, const std::string& digest) {
-  const std::string content = detail::read_file(path, detail::open_input(path).size);
-  const std::span<const std::byte> bytes = detail::as_bytes(content);
-  const std::string found = detail::digest_of(bytes);
+BufferPool::Buffer read_state_file(const std::string& path, const std::string& digest,
+                                   BufferPool& buffers) {
+  const detail::InputFile input = detail::open_input(path);
+  BufferPool::Buffer state = buffers.get(input.size);
+  detail::read_file(input, path, state.bytes());
+  const std::string found = detail::digest_of(state.bytes());
   if (found != digest) {
     throw_error<CheckpointError>(
         "'{}' is damaged: its digest is {}, the snapshot's manifest says {}", path, found, digest);
   }
-  return {bytes.begin(), bytes.end()};
+  return state;
 }
 
 }  // namespace trireme::ps

@@ -260,7 +260,6 @@ class Worker::Impl {
         check_push(range);
         fill(call->header, *options);
         call->header.then_read = router->pulls(slice);
-        call->header.empty = !router->pushes(slice);
         call->priority = options->priority;
         follow_last_push(range, call);
       }

@@ -141,7 +141,8 @@ class Worker {
   // Of the last update of the range, when a push (or commit) with then_pull is done.
   const std::vector<double>& last_extras(std::size_t range) const;
 
-  // Rows of sparse tables. push_rows(): once in a step, and with pull the rows wanted for the next.
+  // Rows of sparse tables. push_rows(): once in a step; its worker counts in the mean of all rows,
+  // whatever it has of them. With pull the rows wanted for the next step come with the answer.
   Timestamp push_rows(std::span<const PushRows> push, const PushOptions& options,
                       std::span<const PullRows> pull = {});
   Timestamp pull_rows(std::span<const PullRows> pull);

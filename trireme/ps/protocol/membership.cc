@@ -40,10 +40,10 @@ void Membership::declare(std::vector<std::int64_t> range_bytes, bool backups) {
 
 void Membership::ready(Term term, std::size_t range) {
   if (term != view_.term || range >= view_.ranges.size()) return;
-  RangeView& view = view_.ranges[range];
-  if (view.backup == kNobody || view.backup_ready) return;
-  view.backup_ready = true;
-  changed_ = true;
+  const RangeView& view = view_.ranges[range];
+  const bool waits =
+      view.backup != kNobody && (!view.backup_ready || view.successor != kNobody || view.handover);
+  if (waits && reported_.insert(range).second) changed_ = true;
 }
 
 bool Membership::publish() {
@@ -62,10 +62,11 @@ bool Membership::publish() {
   std::sort(view_.workers.begin(), view_.workers.end(),
             [](const WorkerView& left, const WorkerView& right) { return left.rank < right.rank; });
   if (begins) begin();
+  take_reports();
   replace_lost();
   if (!view_.failure.empty()) return true;
   assign_backups();
-  if (all_ready()) {
+  if (settled()) {
     move_backups();
     move_primaries();
   }
@@ -83,6 +84,7 @@ std::map<ServerId, Membership::Load> Membership::loads() const {
       loads[range.primary].all_bytes += bytes_[i];
     }
     if (lives(range.backup)) loads[range.backup].all_bytes += bytes_[i];
+    if (lives(range.successor)) loads[range.successor].all_bytes += bytes_[i];
   }
   return loads;
 }
@@ -99,7 +101,7 @@ void Membership::begin() {
   std::map<ServerId, Load> loads = this->loads();
   for (const std::size_t i : order) {
     RangeView& range = view_.ranges[i];
-    range.since = view_.term;
+    range.backup_since = view_.term;
     range.primary = std::min_element(loads.begin(), loads.end(), [](const auto& l, const auto& r) {
                       return l.second.primary_bytes < r.second.primary_bytes;
                     })->first;
@@ -117,9 +119,35 @@ void Membership::begin() {
   }
 }
 
+// What the primaries were waiting for in the term before.
+void Membership::take_reports() {
+  for (const std::size_t i : std::exchange(reported_, {})) {
+    RangeView& range = view_.ranges[i];
+    if (range.handover) {
+      range = {.primary = range.backup,
+               .backup = range.primary,
+               .backup_since = view_.term,
+               .backup_ready = true};
+    } else if (range.backup_ready) {
+      range = {.primary = range.primary,
+               .backup = range.successor,
+               .backup_since = range.successor_since,
+               .backup_ready = true};
+    } else {
+      range.backup_ready = true;
+    }
+  }
+}
+
+// A successor is not ready, so a lost primary's place is its ready backup's. Under a new primary it
+// has nothing; in a lost backup's place it keeps what it was sent.
 void Membership::replace_lost() {
   for (std::size_t i = 0; i < view_.ranges.size(); ++i) {
     RangeView& range = view_.ranges[i];
+    if (!lives(range.successor)) {
+      range.successor = kNobody;
+      range.successor_since = 0;
+    }
     if (!lives(range.primary)) {
       if (!lives(range.backup) || !range.backup_ready) {
         view_.failure = fmt::format(
@@ -128,11 +156,12 @@ void Membership::replace_lost() {
             lives(range.backup) ? "its backup had not received all of it yet" : "it had no backup");
         return;
       }
-      range = {.primary = range.backup, .since = view_.term};
+      range = {.primary = range.backup, .backup = range.successor, .backup_since = view_.term};
     }
     if (range.backup != kNobody && !lives(range.backup)) {
-      range.backup = kNobody;
-      range.backup_ready = false;
+      range = {.primary = range.primary,
+               .backup = range.successor,
+               .backup_since = range.successor_since};
     }
   }
 }
@@ -149,20 +178,22 @@ void Membership::assign_backups() {
         range.backup = id;
       }
     }
+    range.backup_since = view_.term;
     range.backup_ready = false;
     loads[range.backup].all_bytes += bytes_[i];
   }
 }
 
-// Nothing is moved for balance while anything is held only once.
-bool Membership::all_ready() const {
+// Nothing is moved for balance while anything is held only once, or is being moved.
+bool Membership::settled() const {
   return backups_ && servers_.size() >= 2 &&
-         std::all_of(view_.ranges.begin(), view_.ranges.end(),
-                     [](const RangeView& range) { return range.backup_ready; });
+         std::all_of(view_.ranges.begin(), view_.ranges.end(), [](const RangeView& range) {
+           return range.backup_ready && range.successor == kNobody && !range.handover;
+         });
 }
 
-// A server that came later backs up what the fullest did, until it holds half of what is fair: a
-// range is held once while its new backup is sent the state, so no more is moved than is needed.
+// A server that holds less than half of what is fair backs up what others did until it has its
+// share. Smaller differences are not worth the states that would be sent.
 void Membership::move_backups() {
   std::map<ServerId, Load> loads = this->loads();
   std::int64_t all = 0;
@@ -177,25 +208,28 @@ void Membership::move_backups() {
       if (giver.all_bytes - bytes_[i] < fair) continue;
       giver.all_bytes -= bytes_[i];
       load.all_bytes += bytes_[i];
-      range.backup = id;
-      range.backup_ready = false;
+      give_successor(range, id);
     }
   }
 }
 
-// Primary and ready backup change places where that brings their shares closer. The former primary
-// is sent the state again: what it had applied alone may never have been answered.
+void Membership::give_successor(RangeView& range, ServerId server) {
+  range.successor = server;
+  range.successor_since = view_.term;
+}
+
+// Primary and ready backup change places where that brings their shares closer.
 void Membership::move_primaries() {
   std::map<ServerId, Load> loads = this->loads();
   for (std::size_t i = 0; i < view_.ranges.size(); ++i) {
     RangeView& range = view_.ranges[i];
-    if (!range.backup_ready) continue;
+    if (range.successor != kNobody) continue;
     Load& from = loads[range.primary];
     Load& to = loads[range.backup];
     if (from.primary_bytes - to.primary_bytes <= bytes_[i]) continue;
     from.primary_bytes -= bytes_[i];
     to.primary_bytes += bytes_[i];
-    range = {.primary = range.backup, .backup = range.primary, .since = view_.term};
+    range.handover = true;
   }
 }
 

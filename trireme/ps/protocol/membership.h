@@ -12,11 +12,16 @@
 // there is none, another server becomes backup and is sent the state; a server that has little to
 // do is given ranges to back up, and becomes primary of some of them when it has them. A range
 // whose primary is lost while no backup is ready is lost: view().failure says so.
+//
+// Nothing that is moved for balance is held by one server alone meanwhile. A backup is replaced by
+// a successor, which takes its place when it has everything. Primary and backup change places by a
+// handover: a term without changes, at whose end both hold the same.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "trireme/ps/protocol/view.h"
@@ -45,7 +50,9 @@ class Membership {
   // server.
   void declare(std::vector<std::int64_t> range_bytes, bool backups = true);
   bool declared() const { return !bytes_.empty(); }
-  // The primary of the range has a backup that may take its place. Of another term: ignored.
+  // What the primary of the range was waiting for in this term has come: its backup, or the
+  // successor of that, has everything, or may take the primary's place (handover). Of another term:
+  // ignored.
   void ready(Term term, std::size_t range);
 
   // Makes the next view if anything has changed. True: view() is a new one.
@@ -64,17 +71,20 @@ class Membership {
   bool lives(ServerId server) const { return servers_.contains(server); }
   std::map<ServerId, Load> loads() const;
   void begin();
+  void take_reports();
   void replace_lost();
   void assign_backups();
-  bool all_ready() const;
+  bool settled() const;
   void move_backups();
   void move_primaries();
+  void give_successor(RangeView& range, ServerId server);
 
   MembershipOptions options_;
   std::vector<std::int64_t> bytes_;  // of ranges
   bool backups_ = true;
   std::map<ServerId, ServerView> servers_;
   std::map<WorkerId, WorkerView> workers_;
+  std::set<std::size_t> reported_;  // ranges, in this term
   bool changed_ = false;
   View view_;
 };

@@ -13,6 +13,12 @@ namespace {
 
 bool by_rank(const Member& left, const Member& right) { return left.rank < right.rank; }
 
+// In which the server was given the range to follow; 0: it does not follow.
+Term followed_since(const RangeView& range, ServerId server) {
+  if (range.backup == server) return range.backup_since;
+  return range.successor == server ? range.successor_since : 0;
+}
+
 }  // namespace
 
 // Views
@@ -25,37 +31,35 @@ void RangeReplica::enter_view(Term term, const RangeView& range,
   const bool first = std::exchange(term_, term) == 0;
   // Who is primary or ready in the first view that it sees has missed nothing: without it nothing
   // was answered.
-  if (first) installed_ = is_primary() || (is_backup() && range.backup_ready);
+  const bool ready = range.backup_ready && range.backup == self_;
+  if (first) installed_ = is_primary() || ready;
   workers_ = workers;
-  if (is_primary()) {
-    lead(before);
-  } else if (is_backup()) {
-    follow(before);
-  } else if (std::exchange(installed_, false)) {
+  reported_ = false;
+  if (is_primary()) return lead();
+  stop_leading();
+  // Who follows this primary already keeps what it has: the primary goes on from there.
+  const Term since = followed_since(range_, self_);
+  const bool keeps = ready || (since > 0 && since == followed_since(before, self_));
+  if (!keeps && std::exchange(installed_, false)) {
     state_ = {};
     effects_.push_back({.kind = Effect::Kind::kDiscard});
   }
+  TRIREME_ASSERT(installed_ || !ready, "a ready backup does not hold its range");
 }
 
-void RangeReplica::lead(const RangeView& before) {
+void RangeReplica::lead() {
   TRIREME_ASSERT(installed_, "a server became primary of a range that it does not hold");
-  const bool led = before.primary == self_ && before.since == range_.since;
-  const bool same_backup = led && before.backup == range_.backup;
-  if (!same_backup) {
-    log_.clear();
-    effects_.push_back({.kind = Effect::Kind::kForget, .position = state_.applied});
-    acked_ = range_.backup_ready ? 0 : state_.applied;
-    state_sent_ = -1;
-    state_taken_ = false;
-  }
-  if (range_.backup == kNobody) {
-    waits_ = false;
-  } else if (range_.backup_ready) {
-    waits_ = true;
-  } else {
-    waits_ = same_backup && state_taken_;
-    answered_ = state_.applied;
-  }
+  const std::vector<Follower> before = std::exchange(followers_, {});
+  // A ready backup that is new to this primary has changed places with it (handover), or nothing
+  // has happened yet: both hold the same.
+  add_follower(before, {.id = range_.backup,
+                        .since = range_.backup_since,
+                        .has_state = range_.backup_ready,
+                        .position = state_.applied});
+  add_follower(
+      before,
+      {.id = range_.successor, .since = range_.successor_since, .position = state_.applied});
+  forget();
   resend();
   for (const Member& member : std::vector<Member>(state_.members)) {
     const bool lives = std::any_of(workers_.begin(), workers_.end(), [&](const WorkerView& worker) {
@@ -63,20 +67,23 @@ void RangeReplica::lead(const RangeView& before) {
     });
     if (!lives) apply({.kind = Op::Kind::kLeave, .members = {member}}, {}, 0, 0);
   }
-  check_backup();
+  check_followers();
   progress();
 }
 
-void RangeReplica::follow(const RangeView& before) {
-  log_.clear();
+// What is known of one that follows already stays.
+void RangeReplica::add_follower(const std::vector<Follower>& before, const Follower& follower) {
+  if (follower.id == kNobody) return;
+  const auto known = std::find_if(before.begin(), before.end(), [&](const Follower& other) {
+    return other.id == follower.id && other.since == follower.since;
+  });
+  followers_.push_back(known == before.end() ? follower : *known);
+}
+
+void RangeReplica::stop_leading() {
+  followers_.clear();
   read_.clear();
-  const bool followed = before.backup == self_ && before.since == range_.since;
-  if (range_.backup_ready) {
-    TRIREME_ASSERT(installed_, "a server is the ready backup of a range that it does not hold");
-  } else if (!followed && std::exchange(installed_, false)) {
-    state_ = {};
-    effects_.push_back({.kind = Effect::Kind::kDiscard});
-  }
+  forget();
 }
 
 void RangeReplica::retry_all() {
@@ -84,9 +91,11 @@ void RangeReplica::retry_all() {
     if (!summed_) answer(push.ticket, Answer::kRetry);
   }
   for (const Waiting& pull : pulls_) answer(pull.ticket, Answer::kRetry);
+  for (const Ticket ticket : held_) answer(ticket, Answer::kRetry);
   for (const Bound& bound : bound_) answer(bound.ticket, Answer::kRetry);
   pushes_.clear();
   pulls_.clear();
+  held_.clear();
   bound_.clear();
   summed_ = false;
 }
@@ -116,6 +125,7 @@ bool RangeReplica::refuses_asker(Ticket ticket, const Asker& asker) {
 void RangeReplica::init(Ticket ticket, Term term) {
   if (refuses(ticket, term, true)) return;
   if (!state_.initialized) {
+    if (range_.handover) return held_.push_back(ticket);
     Op op{.kind = Op::Kind::kInit, .members = {}};
     for (const WorkerView& worker : workers_) op.members.push_back({worker.id, worker.rank, 0});
     apply(std::move(op), {ticket}, ticket, 0);
@@ -169,6 +179,7 @@ void RangeReplica::enter(Ticket ticket, WorkerId worker, Term term) {
                                  [&](const WorkerView& w) { return w.id == worker; });
   if (view == workers_.end()) return answer(ticket, Answer::kNotMember);
   if (find_member(worker) == nullptr) {
+    if (range_.handover) return held_.push_back(ticket);
     const std::int64_t clock = state_.step + (summed_ ? 1 : 0);
     apply({.kind = Op::Kind::kEnter, .members = {{worker, view->rank, clock}}}, {}, 0, 0);
   }
@@ -179,9 +190,9 @@ void RangeReplica::enter(Ticket ticket, WorkerId worker, Term term) {
 // Progress
 
 // Everything whose time has come. A push lets steps be applied and these let reads go, whose
-// answers wait for the backup.
+// answers wait for the followers.
 void RangeReplica::progress() {
-  if (state_.initialized) {
+  if (state_.initialized && !range_.handover) {
     while (options_.consistency.sums ? try_sum() : try_single_pushes()) {
     }
   }
@@ -296,12 +307,13 @@ void RangeReplica::apply(Op op, std::vector<Ticket> tickets, Ticket ticket,
   effect.tickets = std::move(tickets);
   effect.staleness = staleness;
   effects_.push_back(std::move(effect));
-  if (range_.backup == kNobody) return;
-  // Before the backup was sent the state, changes are part of that.
-  const bool follows = range_.backup_ready || state_sent_ >= 0;
-  if (!follows) return;
-  effects_.push_back({.kind = Effect::Kind::kReplicate, .position = state_.applied, .op = op});
-  log_.push_back({state_.applied, std::move(op)});
+  for (const Follower& follower : followers_) {
+    effects_.push_back({.kind = Effect::Kind::kReplicate,
+                        .to = follower.id,
+                        .position = state_.applied,
+                        .op = op});
+  }
+  if (!followers_.empty()) log_.push_back({state_.applied, std::move(op)});
 }
 
 void RangeReplica::change(const Op& op) {
@@ -331,24 +343,40 @@ void RangeReplica::change(const Op& op) {
 // Replication
 
 void RangeReplica::resend() {
-  if (!is_primary() || range_.backup == kNobody) return;
-  if (!range_.backup_ready && !state_taken_) return send_state();
-  for (const LoggedOp& logged : log_) {
-    effects_.push_back(
-        {.kind = Effect::Kind::kReplicate, .position = logged.position, .op = logged.op});
+  for (Follower& follower : followers_) {
+    if (!follower.has_state) {
+      send_state(follower);
+      continue;
+    }
+    for (const LoggedOp& logged : log_) {
+      if (logged.position <= follower.position) continue;
+      effects_.push_back({.kind = Effect::Kind::kReplicate,
+                          .to = follower.id,
+                          .position = logged.position,
+                          .op = logged.op});
+    }
   }
 }
 
-// The state as it is now, so what was logged before is part of it.
-void RangeReplica::send_state() {
-  log_.clear();
-  effects_.push_back({.kind = Effect::Kind::kForget, .position = state_.applied});
-  state_sent_ = state_.applied;
-  effects_.push_back({.kind = Effect::Kind::kSendState, .position = state_.applied});
+// As it is now, so that changes until now are part of it.
+void RangeReplica::send_state(Follower& follower) {
+  follower.position = state_.applied;
+  forget();
+  effects_.push_back(
+      {.kind = Effect::Kind::kSendState, .to = follower.id, .position = state_.applied});
+}
+
+// Changes that all followers have.
+void RangeReplica::forget() {
+  std::int64_t position = state_.applied;
+  for (const Follower& follower : followers_) position = std::min(position, follower.position);
+  if (log_.empty() || log_.front().position > position) return;
+  while (!log_.empty() && log_.front().position <= position) log_.pop_front();
+  effects_.push_back({.kind = Effect::Kind::kForget, .position = position});
 }
 
 void RangeReplica::replicate(Term term, std::int64_t position, const Op& op) {
-  if (term != term_ || !is_backup() || !installed_ || position > state_.applied + 1) return;
+  if (term != term_ || !is_follower() || !installed_) return;
   if (position == state_.applied + 1) {
     change(op);
     effects_.push_back({.kind = Effect::Kind::kApply, .position = position, .op = op});
@@ -357,7 +385,7 @@ void RangeReplica::replicate(Term term, std::int64_t position, const Op& op) {
 }
 
 void RangeReplica::take_state(Term term, const ReplicaState& state) {
-  if (term != term_ || !is_backup() || range_.backup_ready) return;
+  if (term != term_ || !is_follower()) return;
   if (!installed_ || state.applied > state_.applied) {
     state_ = state;
     installed_ = true;
@@ -366,24 +394,27 @@ void RangeReplica::take_state(Term term, const ReplicaState& state) {
   effects_.push_back({.kind = Effect::Kind::kAcknowledge, .position = state_.applied});
 }
 
-void RangeReplica::acknowledge(Term term, std::int64_t position) {
-  if (term != term_ || !is_primary() || range_.backup == kNobody) return;
-  if (!range_.backup_ready && (state_sent_ < 0 || position < state_sent_)) return;
-  state_taken_ = true;
-  acked_ = std::max(acked_, position);
-  while (!log_.empty() && log_.front().position <= acked_) log_.pop_front();
-  effects_.push_back({.kind = Effect::Kind::kForget, .position = acked_});
-  if (!waits_) {
-    waits_ = true;
-    answered_ = state_.applied;
-  }
-  check_backup();
+void RangeReplica::acknowledge(ServerId from, Term term, std::int64_t position) {
+  if (term != term_) return;
+  const auto follower = std::find_if(followers_.begin(), followers_.end(),
+                                     [from](const Follower& other) { return other.id == from; });
+  if (follower == followers_.end() || position < follower->position) return;
+  follower->position = position;
+  if (!std::exchange(follower->has_state, true)) follower->answered = state_.applied;
+  forget();
+  check_followers();
   flush_bound();
 }
 
-// Reports a backup that has all that was ever answered, now that answers wait for it.
-void RangeReplica::check_backup() {
-  if (range_.backup == kNobody || range_.backup_ready || !waits_ || acked_ < answered_) return;
+// Reports a follower that has all that was ever answered, now that answers wait for it; in a
+// handover, a backup that has all.
+void RangeReplica::check_followers() {
+  if (followers_.empty()) return;
+  const Follower& last = followers_.back();
+  const bool waits = range_.handover || range_.successor != kNobody || !range_.backup_ready;
+  const std::int64_t needed = range_.handover ? state_.applied : last.answered;
+  if (!waits || !last.has_state || last.position < needed) return;
+  if (std::exchange(reported_, true)) return;
   effects_.push_back({.kind = Effect::Kind::kReport});
 }
 
@@ -395,6 +426,14 @@ void RangeReplica::answer(Ticket ticket, Answer answer) {
 
 void RangeReplica::answer_when_committed(Ticket ticket) {
   bound_.push_back({state_.applied, ticket});
+}
+
+std::int64_t RangeReplica::committed() const {
+  std::int64_t committed = state_.applied;
+  for (const Follower& follower : followers_) {
+    if (follower.has_state) committed = std::min(committed, follower.position);
+  }
+  return committed;
 }
 
 void RangeReplica::flush_bound() {

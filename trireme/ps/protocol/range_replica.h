@@ -18,13 +18,17 @@
 // its worker is too far ahead. Where the sum is asked for first (two phases) the step is applied by
 // the first commit() of any of its members.
 //
-// Replication. The primary numbers all changes (Op), applies them and sends them to the backup,
-// which applies them in the same order. An answer tells of changes up to a position, and is given
-// when the backup has them all: what anyone has seen is never undone by the loss of one server. A
-// new backup gets the state and then the changes after it; answers wait for it from the moment that
-// it has the state, and when it has all that was answered before, the primary reports it ready.
-// Only a ready backup becomes primary. Messages of another term are ignored, so that a server that
-// was taken for dead cannot answer any more: its backup has gone on to another term.
+// Replication. The primary numbers all changes (Op), applies them and sends them to its followers,
+// the backup and its successor, which apply them in the same order. An answer tells of changes up
+// to a position, and is given when the followers have them all: what anyone has seen is never
+// undone by the loss of one server. A new follower gets the state and then the changes after it;
+// answers wait for it from the moment that it has the state, and when it has all that was answered
+// before, the primary reports it ready. Only a ready backup becomes primary. Messages of another
+// term are ignored, so that a server that was taken for dead cannot answer any more: its backup has
+// gone on to another term.
+//
+// In a term of handover the primary applies nothing, and reports when its backup has all that it
+// has itself. Requests for changes wait for the next view, in which the two have changed places.
 //
 // With each new view pending requests are answered kRetry. Their senders repeat them in the new
 // term; what was applied already is recognised by its clock.
@@ -85,20 +89,21 @@ struct ReplicaState {
 struct Effect {
   enum class Kind : std::uint8_t {
     kSum,          // of the payloads of tickets, in their order; each is then answered kSummed
-    kApply,        // op: of the sum, of tickets' payload, or (backup) of the message under way
+    kApply,        // op: of the sum, of tickets' payload, or (follower) of the message under way
     kRead,         // what the ticket asked for, as it is now
     kAnswer,       // ticket
-    kReplicate,    // op, as change `position`, to the backup; its payload until kForget
+    kReplicate,    // op, as change `position`, to server `to`; its payload until kForget
     kForget,       // payloads of changes up to `position` are needed no more
-    kSendState,    // values and state() as they are now to the backup
-    kTakeState,    // (backup) the values of the message under way become this replica's
+    kSendState,    // values and state() as they are now to server `to`
+    kTakeState,    // (follower) the values of the message under way become this replica's
     kAcknowledge,  // `position` to the primary
-    kReport,       // the backup is ready, to the coordinator
+    kReport,       // what the view waits for has come (Membership::ready), to the coordinator
     kDiscard,      // the values are of no more use
   };
   Kind kind = Kind::kAnswer;
   Ticket ticket = 0;
   Answer answer = Answer::kDone;
+  ServerId to = kNobody;
   std::int64_t position = 0;
   Op op = {};
   std::vector<Ticket> tickets = {};  // kSum, kApply at the primary: of op.members, in order
@@ -149,8 +154,8 @@ class RangeReplica {
   // Messages between the replicas.
   void replicate(Term term, std::int64_t position, const Op& op);
   void take_state(Term term, const ReplicaState& state);
-  void acknowledge(Term term, std::int64_t position);
-  // What the backup has not acknowledged is sent again: after a connection was lost.
+  void acknowledge(ServerId from, Term term, std::int64_t position);
+  // What followers have not acknowledged is sent again: after a connection was lost.
   void resend();
 
   // What to do, in this order, since the last call.
@@ -160,13 +165,15 @@ class RangeReplica {
   Term term() const { return term_; }
   const RangeView& range() const { return range_; }
   bool is_primary() const { return term_ > 0 && range_.primary == self_; }
-  bool is_backup() const { return term_ > 0 && range_.backup == self_; }
+  bool is_follower() const {
+    return term_ > 0 && (range_.backup == self_ || range_.successor == self_);
+  }
   // Clock of the slowest member; kUnbounded without members.
   std::int64_t slowest_clock() const;
   // Members whose push the others wait for; ranks.
   std::vector<int> awaited_ranks() const;
   // Position up to which answers may be given.
-  std::int64_t committed() const { return waits_ ? acked_ : state_.applied; }
+  std::int64_t committed() const;
 
   auto operator<=>(const RangeReplica&) const = default;
 
@@ -178,7 +185,7 @@ class RangeReplica {
     bool then_read = false;
     auto operator<=>(const Waiting&) const = default;
   };
-  struct Bound {  // an answer that waits for the backup
+  struct Bound {  // an answer that waits for the followers
     std::int64_t position = 0;
     Ticket ticket = 0;
     auto operator<=>(const Bound&) const = default;
@@ -188,6 +195,14 @@ class RangeReplica {
     Op op;
     auto operator<=>(const LoggedOp&) const = default;
   };
+  struct Follower {  // the backup, or its successor
+    ServerId id = kNobody;
+    Term since = 0;
+    bool has_state = false;     // answers wait for it
+    std::int64_t position = 0;  // up to which it has all; before has_state: of what it was sent
+    std::int64_t answered = 0;  // what it must have to be ready
+    auto operator<=>(const Follower&) const = default;
+  };
 
   bool refuses(Ticket ticket, Term term, bool before_init = false);
   bool refuses_asker(Ticket ticket, const Asker& asker);
@@ -195,10 +210,12 @@ class RangeReplica {
   void answer(Ticket ticket, Answer answer);
   void answer_when_committed(Ticket ticket);
   void retry_all();
-  void lead(const RangeView& before);
-  void follow(const RangeView& before);
-  void send_state();
-  void check_backup();
+  void lead();
+  void stop_leading();
+  void add_follower(const std::vector<Follower>& before, const Follower& follower);
+  void send_state(Follower& follower);
+  void forget();
+  void check_followers();
 
   void after_push(const Waiting& request);
   void progress();
@@ -226,13 +243,11 @@ class RangeReplica {
   std::map<WorkerId, Waiting> pushes_;  // not applied
   bool summed_ = false;                 // two phases: the sum of pushes_ is made
   std::vector<Waiting> pulls_;
+  std::vector<Ticket> held_;  // handover: requests for other changes
   std::vector<Bound> bound_;
-  std::deque<LoggedOp> log_;  // not acknowledged
-  std::int64_t acked_ = 0;
-  bool waits_ = false;                     // answers wait for the backup
-  std::int64_t state_sent_ = -1;           // position of the state that a new backup was sent
-  bool state_taken_ = false;               // and it has it
-  std::int64_t answered_ = 0;              // what the backup must have to be ready
+  std::vector<Follower> followers_;        // the backup, then its successor
+  bool reported_ = false;                  // in this term
+  std::deque<LoggedOp> log_;               // not acknowledged by all of them
   std::map<WorkerId, std::int64_t> read_;  // updates when the worker last read
 
   std::vector<Effect> effects_;

@@ -46,9 +46,16 @@ struct Consistency {
 struct RangeView {
   ServerId primary = kNobody;
   ServerId backup = kNobody;
+  // In which the backup was given the range by this primary, as one who has nothing unless it is
+  // ready. Another one that it had before counts for nothing.
+  Term backup_since = 0;
   // The backup has all that the primary ever acknowledged, and takes its place when it is lost.
   bool backup_ready = false;
-  Term since = 0;  // in which the primary became primary
+  // Becomes the backup when it has everything. Until then the ready backup stays.
+  ServerId successor = kNobody;
+  Term successor_since = 0;
+  // The primary changes nothing in this term: it and its ready backup are to change places.
+  bool handover = false;
 
   auto operator<=>(const RangeView&) const = default;
 };

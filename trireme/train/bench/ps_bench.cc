@@ -263,29 +263,44 @@ Fields bench_ps_sparse(const PsSparseBenchOptions& options) {
     most = std::max(most, batches.back().size());
   }
   const std::size_t floats = most * static_cast<std::size_t>(options.width);
-  const SharedBuffer memory_of_gradients = worker.allocate(floats * sizeof(float));
-  const SharedBuffer memory_of_rows = worker.allocate(floats * sizeof(float));
-  auto* const gradients = static_cast<float*>(memory_of_gradients.data());
-  auto* const rows = static_cast<float*>(memory_of_rows.data());
-  std::fill_n(gradients, floats, 1e-3F);
-
+  // What a call in flight uses.
+  struct Memory {
+    SharedBuffer gradients, rows;
+    ps::Timestamp call = 0;
+    std::int64_t pushed = 0;
+  };
+  std::vector<Memory> memories;
+  for (int i = 0; i < options.in_flight; ++i) {
+    memories.push_back(
+        {worker.allocate(floats * sizeof(float)), worker.allocate(floats * sizeof(float))});
+    std::fill_n(static_cast<float*>(memories.back().gradients.data()), floats, 1e-3F);
+  }
   std::int64_t moved = 0;
+  const auto finish = [&](Memory& memory) {
+    worker.wait(memory.call);
+    moved += std::exchange(memory.pushed, 0);
+  };
   const auto push_pull = [&](int i) {
+    Memory& memory = memories[static_cast<std::size_t>(i) % memories.size()];
+    finish(memory);
     const auto& pushed = batches[static_cast<std::size_t>(i) % kBatches];
-    const auto& wanted = batches[static_cast<std::size_t>(i + 1) % kBatches];
-    const ps::PushRows push{.ids = pushed, .gradients = gradients};
-    const ps::PullRows pull{.ids = wanted, .rows = rows};
-    worker.wait(worker.push_rows({&push, 1}, {.learning_rate = 0.1}, {&pull, 1}));
+    const auto& wanted = batches[static_cast<std::size_t>(i + options.in_flight) % kBatches];
+    const ps::PushRows push{.ids = pushed,
+                            .gradients = static_cast<const float*>(memory.gradients.data())};
+    const ps::PullRows pull{.ids = wanted, .rows = static_cast<float*>(memory.rows.data())};
+    memory.call = worker.push_rows({&push, 1}, {.learning_rate = 0.1}, {&pull, 1});
+    memory.pushed = static_cast<std::int64_t>(pushed.size());
     worker.end_step();
-    moved += static_cast<std::int64_t>(pushed.size());
   };
   // All rows of all batches are made; what they hold is the same in each.
   for (int i = 0; i < kBatches; ++i) push_pull(i);
+  for (Memory& memory : memories) finish(memory);
   world->barrier();
   moved = 0;
   const auto start = Clock::now();
   int calls = 0;
   while (ms_since(start) < options.seconds * 1e3) push_pull(calls++);
+  for (Memory& memory : memories) finish(memory);
   double rows_per_s = static_cast<double>(moved) / (ms_since(start) / 1e3);
   world->all_reduce(buffer_of(std::span(&rows_per_s, 1)));
 
@@ -301,6 +316,7 @@ Fields bench_ps_sparse(const PsSparseBenchOptions& options) {
                    {"width", options.width},
                    {"zipf", options.zipf},
                    {"batch", options.batch},
+                   {"in_flight", std::int64_t{options.in_flight}},
                    {"rows_in_tables", report.rows},
                    {"calls", std::int64_t{calls}},
                    {"rows_per_s", rows_per_s},

@@ -34,13 +34,15 @@ struct PsSparseBenchOptions {
   double zipf = 1.05;              // exponent of their frequencies; 0: uniform
   std::int64_t batch = 65'536;     // ids drawn for a call; equal ones are one row
   int slices = 8;
+  int in_flight = 2;  // calls begun before the first of them is waited for
   std::string optimizer = "sgd";
   std::string consistency = "async";
   bool backups = true;
   double seconds = 5;
 };
 
-// push_pull: rows of one batch are pushed and those of the next are pulled.
+// push_pull: rows of one batch are pushed and those of a later one are pulled, as by a trainer that
+// has the rows of its next batches fetched while it computes.
 Fields bench_ps_sparse(const PsSparseBenchOptions& options);
 
 struct PsSlowBenchOptions {
