@@ -189,10 +189,16 @@ void RangeHost::perform() {
     }
     perform_effects();
   }
-  if (layout_.consistency.bound == Consistency::kUnbounded) return;
+  const bool without_values = !open_.empty() && !replica_.state().initialized;
+  if (layout_.consistency.bound == Consistency::kUnbounded && !without_values &&
+      !reported_without_values_) {
+    return;
+  }
+  reported_without_values_ = without_values;
   std::vector<int> awaited;
   if (!open_.empty()) awaited = replica_.awaited_ranks();
   const std::lock_guard lock(report_mutex_);
+  report_.ranges_without_values = without_values ? 1 : 0;
   report_.awaited.assign(awaited.begin(), awaited.end());
 }
 
@@ -507,6 +513,7 @@ void RangeHost::add_to(ServerReport& report) const {
   add(report.waited_for_us, report_.waited_for_us);
   report.rows += report_.rows;
   report.memory_bytes += report_.memory_bytes;
+  report.ranges_without_values += report_.ranges_without_values;
   for (const std::int32_t rank : report_.awaited) {
     if (std::find(report.awaited.begin(), report.awaited.end(), rank) == report.awaited.end()) {
       report.awaited.push_back(rank);
