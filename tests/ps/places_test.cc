@@ -54,9 +54,7 @@ TEST(Places, AServerThatLivesKeepsItsPlace) {
   begin(*workers[0]);
   const View before = job.coordinator().view();
   EXPECT_THAT(
-      [&] {
-        const Server server({.coordinator_port = job.coordinator().port(), .index = 1});
-      },
+      [&] { const Server server({.coordinator_port = job.coordinator().port(), .index = 1}); },
       ThrowsMessage<ConfigError>(HasSubstr("server 1 at 127.0.0.1 is in the job")));
   EXPECT_EQ(job.coordinator().view().servers, before.servers);
   EXPECT_EQ(job.coordinator().view().term, before.term);
@@ -98,8 +96,7 @@ TEST(Places, ASilentServersPlaceIsNotGivenBefore) {
 
 // One has done its work, and the other has not and does not come back.
 TEST(Places, AJobWithoutWorkersEndsWithTheNamesOfThoseThatAreGone) {
-  Coordinator coordinator(
-      {.workers = 2, .return_timeout = std::chrono::milliseconds(100)});
+  Coordinator coordinator({.workers = 2, .return_timeout = std::chrono::milliseconds(100)});
   Server server({.coordinator_port = coordinator.port()});
   std::unique_ptr<Worker> other;
   std::thread joins([&] {
