@@ -23,6 +23,8 @@
 #include "tests/ps/job.h"
 #include "tests/ps/training.h"
 #include "trireme/base/error.h"
+#include "trireme/comm/rpc/client.h"
+#include "trireme/ps/messages.h"
 
 namespace trireme::ps {
 namespace {
@@ -202,6 +204,46 @@ INSTANTIATE_TEST_SUITE_P(Kinds, LostServer,
                                          Kind{"by range", Style::kByRange, false},
                                          Kind{"sparing", Style::kSparing, false},
                                          Kind{"two phases", Style::kWhole, true}));
+
+// Two phases: whoever asks again for a step that others have committed is told by how much, also by
+// a server that was sent the state later and has replaced all who saw the commit.
+TEST(LostServers, TakeNoCommittedScaleWithThem) {
+  const Kind kind{"two phases", Style::kWhole, true};
+  Job job({.servers = 2, .workers = 1});
+  const auto workers = job.join(layout_of(kind));
+  Worker& worker = *workers[0];
+  begin(worker);
+  worker.wait(worker.push({}));
+  const auto scale_of = [](std::size_t range) { return 0.25 + static_cast<double>(range); };
+  for (std::size_t range = 0; range < worker.num_dense_ranges(); ++range) {
+    worker.commit(range, {.learning_rate = kLearningRate, .gradient_scale = scale_of(range)});
+  }
+  worker.end_step();  // pushes nothing to the tables
+  worker.wait_all();
+  job.end_server(0);
+  ASSERT_TRUE(job.await([](const View& view) { return view.servers.size() == 1; }));
+  job.start_server(0);
+  ASSERT_TRUE(job.await([](const View& view) { return view.servers.size() == 2; }));
+  ASSERT_TRUE(job.await(settled));
+  job.end_server(1);
+  ASSERT_TRUE(job.await([](const View& view) { return view.servers.size() == 1; }));
+  RpcClientOptions options;
+  options.port = job.server(0).port();
+  options.name = "test";
+  RpcClient client(options);
+  std::vector<std::byte> space(layout_of(kind).range_bytes);
+  for (std::size_t range = 0; range < worker.num_dense_ranges(); ++range) {
+    RangeRequest request;
+    request.range = static_cast<std::uint32_t>(range);
+    request.term = job.coordinator().view().term;
+    const RpcReply reply = client.call({.method = static_cast<std::uint32_t>(Method::kPeek),
+                                        .header = encode(request),
+                                        .payload = {},
+                                        .reply_space = space});
+    ASSERT_EQ(reply.status, kStatusOk);
+    EXPECT_EQ(decode<RangeReply>(reply.header).committed_scale, scale_of(range)) << range;
+  }
+}
 
 // The server that comes back is given ranges, of which it becomes primary.
 TEST(ReturnedServer, TakesItsShare) {

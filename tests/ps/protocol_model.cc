@@ -32,11 +32,13 @@ std::string contribution(WorkerId worker, std::int64_t clock) {
   return fmt::format("{}.{} ", worker, clock);
 }
 
-// An update, as values hold it.
-std::string update_text(const Op& op) {
+// An update, as values hold it: with the term in which a primary applied it, so that it is another
+// than one of the same contributions that another primary applied.
+std::string update_text(const Op& op, Term term) {
+  if (op.kind != Op::Kind::kUpdate) return {};
   std::string text;
   for (const Member& member : op.members) text += contribution(member.worker, member.clock - 1);
-  return text + "| ";
+  return text + fmt::format("|{} ", term);
 }
 
 std::size_t count_of(const std::string& values, const std::string& part) {
@@ -51,32 +53,39 @@ std::size_t count_of(const std::string& values, const std::string& part) {
 }  // namespace
 
 System::System(const ModelOptions& options)
-    : options_(options), membership_({.servers = options.servers, .workers = options.workers}) {
-  membership_.declare({1});
-  for (int i = 0; i < options.servers; ++i, ++next_id_) {
-    membership_.server_up({next_id_, i, "", 0});
-    servers_.emplace(next_id_, ModelServer(next_id_, {options.consistency, options.two_phases}));
+    : options_(options),
+      membership_(Membership({.servers = options.servers, .workers = options.workers})) {
+  membership_.change().declare({1});
+  for (int i = 0; i < options.servers; ++i) {
+    add_server(i);
   }
   for (int i = 0; i < options.workers; ++i, ++next_id_) {
-    membership_.worker_up({.id = next_id_, .rank = i});
+    membership_.change().worker_up({.id = next_id_, .rank = i});
     workers_[next_id_].rank = i;
     workers_[next_id_].wants = i == 0 ? Request::kInit : Request::kPull;
   }
   publish();
 }
 
+void System::add_server(int index) {
+  const ServerId id = next_id_++;
+  membership_.change().server_up({id, index, "", 0});
+  servers_.emplace(id, ModelServer(id, {options_.consistency, options_.two_phases}));
+}
+
 void System::publish() {
-  if (membership_.publish()) take_view();
+  if (options_.batches && !views_.empty()) return;
+  if (membership_.change().publish()) take_view();
 }
 
 void System::take_view() {
-  if (!views_.empty()) check_redundancy(views_.back(), membership_.view());
-  views_.push_back(membership_.view());
+  if (!views_.empty()) check_redundancy(*views_.back(), membership_->view());
+  views_.emplace_back(membership_->view());
 }
 
 const View* System::view_of(Term term) const {
-  for (const View& view : views_) {
-    if (view.term == term) return &view;
+  for (const auto& view : views_) {
+    if (view->term == term) return &*view;
   }
   return nullptr;
 }
@@ -95,13 +104,18 @@ void System::ask(WorkerId id) {
 }
 
 void System::send(Message message) {
-  if (!useless(message)) network_.insert(std::move(message));
+  if (useless(message)) return;
+  const auto place = std::lower_bound(
+      network_.begin(), network_.end(), message,
+      [](const Shared<Message>& left, const Message& right) { return *left < right; });
+  if (place != network_.end() && **place == message) return;
+  network_.emplace(place, std::move(message));
 }
 
 // Messages whose delivery can change nothing are not kept: fewer states.
 bool System::useless(const Message& message) const {
   if (message.kind == Kind::kReport)
-    return !options_.old_terms && message.term < membership_.view().term;
+    return !options_.late_messages && message.term < membership_->view().term;
   if (message.kind == Kind::kAnswer) {
     const ModelWorker& worker = workers_.at(message.worker);
     return !worker.runs || worker.done || message.request != worker.wants ||
@@ -110,12 +124,12 @@ bool System::useless(const Message& message) const {
            (message.answer == Answer::kRetry && worker.wants != Request::kCommit);
   }
   const auto found = servers_.find(message.to);
-  if (found == servers_.end() || !found->second.runs ||
-      (message.term < found->second.replica.term() &&
-       (!options_.old_terms || message.kind == Kind::kRequest))) {
+  if (found == servers_.end() || !found->second->runs ||
+      (message.term < found->second->replica.term() &&
+       !(message.kind == Kind::kRequest ? options_.late_requests : options_.late_messages))) {
     return true;
   }
-  if (message.kind != Kind::kRequest) return acknowledged(message);
+  if (message.kind != Kind::kRequest) return !options_.late_messages && acknowledged(message);
   const ModelWorker& worker = workers_.at(message.worker);
   return message.clock + options_.late_steps < worker.clock;
 }
@@ -127,20 +141,25 @@ bool System::acknowledged(const Message& m) const {
   const auto knows = [&](ServerId primary) {
     const auto found = servers_.find(primary);
     return found != servers_.end() &&
-           ProtocolProbe::knows(found->second.replica, follower, m.term, position);
+           ProtocolProbe::knows(found->second->replica, follower, m.term, position);
   };
   if (m.kind == Kind::kAcknowledge) return knows(m.to);
-  const RangeReplica& replica = servers_.at(follower).replica;
+  const RangeReplica& replica = servers_.at(follower)->replica;
   if (replica.term() != m.term) return false;
   if (knows(replica.range().primary)) return true;
-  return std::any_of(network_.begin(), network_.end(), [&](const Message& other) {
-    return other.kind == Kind::kAcknowledge && other.from == follower && other.term == m.term &&
-           other.position >= position;
+  return std::any_of(network_.begin(), network_.end(), [&](const auto& other) {
+    return other->kind == Kind::kAcknowledge && other->from == follower && other->term == m.term &&
+           other->position >= position;
   });
 }
 
 void System::forget_useless() {
-  std::erase_if(network_, [this](const Message& message) { return useless(message); });
+  std::vector<Shared<Message>> kept;
+  kept.reserve(network_.size());
+  for (const auto& message : network_) {
+    if (!useless(*message)) kept.push_back(message);
+  }
+  network_ = std::move(kept);
 }
 
 void System::deliver(const Message& message) {
@@ -150,12 +169,12 @@ void System::deliver(const Message& message) {
     case Kind::kAnswer:
       return deliver_answer(message);
     case Kind::kReport:
-      membership_.ready(message.term, 0);
+      membership_.change().ready(message.term, 0);
       return publish();
     default:
       break;
   }
-  RangeReplica& replica = servers_.at(message.to).replica;
+  RangeReplica& replica = servers_.at(message.to).change().replica;
   if (message.kind == Kind::kReplicate) {
     replica.replicate(message.term, message.position, message.op);
   } else if (message.kind == Kind::kState) {
@@ -167,9 +186,9 @@ void System::deliver(const Message& message) {
 }
 
 void System::deliver_request(const Message& m) {
-  RangeReplica& replica = servers_.at(m.to).replica;
+  RangeReplica& replica = servers_.at(m.to).change().replica;
   const Ticket ticket = ticket_of(m.request, m.worker, m.clock, m.term);
-  if (!servers_.at(m.to).open.insert(ticket).second) return;
+  if (!servers_.at(m.to).change().open.insert(ticket).second) return;
   const Asker asker{m.worker, m.clock};
   switch (m.request) {
     case Request::kInit:
@@ -222,7 +241,7 @@ void System::deliver_answer(const Message& m) {
   } else if (m.request == Request::kPull) {
     worker.wants = Request::kPush;
   } else {
-    acknowledged_.insert({m.worker, m.clock});
+    acknowledged_.change().insert({m.worker, m.clock});
     ++worker.clock;
     worker.wants = options_.push_pull ? Request::kPush : Request::kPull;
   }
@@ -231,24 +250,26 @@ void System::deliver_answer(const Message& m) {
 }
 
 void System::enter_view(ServerId id, const View& view) {
-  servers_.at(id).replica.enter_view(view.term, view.ranges[0], view.workers);
+  servers_.at(id).change().replica.enter_view(view.term, view.ranges[0], view.workers);
   perform(id, nullptr);
 }
 
 void System::perform(ServerId id, const Message* cause) {
-  for (const Effect& effect : servers_.at(id).replica.take_effects())
+  for (const Effect& effect : servers_.at(id).change().replica.take_effects())
     perform_one(id, effect, cause);
 }
 
 void System::perform_one(ServerId id, const Effect& effect, const Message* cause) {
-  ModelServer& server = servers_.at(id);
+  ModelServer& server = servers_.at(id).change();
   const RangeView& range = server.replica.range();
   Message message{.kind = Kind::kReplicate, .to = effect.to, .term = server.replica.term()};
   switch (effect.kind) {
     case Effect::Kind::kApply:
-      if (effect.op.kind != Op::Kind::kUpdate) return;
       check_update(server, effect);
-      server.values += update_text(effect.op);
+      server.texts[effect.position] = cause != nullptr && cause->kind == Kind::kReplicate
+                                          ? cause->values
+                                          : update_text(effect.op, server.replica.term());
+      server.values += server.texts[effect.position];
       return;
     case Effect::Kind::kRead:
       check_read(server, effect.ticket);
@@ -268,13 +289,17 @@ void System::perform_one(ServerId id, const Effect& effect, const Message* cause
         message.values = server.reads[effect.ticket];
         if (message.request == Request::kEnter) message.position = server.entered[effect.ticket];
       }
-      server.open.erase(effect.ticket);
+      if (server.open.erase(effect.ticket) == 0 &&
+          !(options_.two_phases && message.request == Request::kPush)) {
+        fault_ = "a request is answered twice";
+      }
       server.reads.erase(effect.ticket);
       server.entered.erase(effect.ticket);
       return send(message);
     case Effect::Kind::kReplicate:
       message.position = effect.position;
       message.op = effect.op;
+      message.values = server.texts.at(effect.position);
       return send(message);
     case Effect::Kind::kSendState:
       message.kind = Kind::kState;
@@ -296,15 +321,26 @@ void System::perform_one(ServerId id, const Effect& effect, const Message* cause
       return send(message);
     case Effect::Kind::kDiscard:
       server.values.clear();
+      server.texts.clear();
+      return;
+    case Effect::Kind::kForget:
+      server.texts.erase(server.texts.begin(), server.texts.upper_bound(effect.position));
       return;
     case Effect::Kind::kSum:
-    case Effect::Kind::kForget:
       return;
   }
 }
 
-// Each contribution once, and those of one step together where they are summed.
+// Each contribution once, in the term of who asks, and those of one step together where they are
+// summed.
 void System::check_update(const ModelServer& server, const Effect& effect) {
+  if (effect.op.kind != Op::Kind::kUpdate) return;
+  for (const Ticket ticket : effect.tickets) {
+    if (term_of(ticket) != server.replica.term()) fault_ = "an update is made in another term";
+  }
+  if (!effect.tickets.empty() && term_of(effect.ticket) != server.replica.term()) {
+    fault_ = "an update is asked for in another term";
+  }
   for (std::size_t i = 0; i < effect.op.members.size(); ++i) {
     const Member& member = effect.op.members[i];
     if (count_of(server.values, contribution(member.worker, member.clock - 1)) != 0) {
@@ -322,6 +358,7 @@ void System::check_update(const ModelServer& server, const Effect& effect) {
 
 // What a worker reads for a step holds all steps of all members that it may rely on.
 void System::check_read(const ModelServer& server, Ticket ticket) {
+  if (!server.open.contains(ticket)) fault_ = "a request is read for that is answered already";
   const Request request = request_of(ticket);
   if (request == Request::kInit || request == Request::kEnter) return;
   // Not for one who has gone on since.
@@ -344,11 +381,11 @@ void System::check_read(const ModelServer& server, Ticket ticket) {
 // seen.
 void System::check_holders() {
   if (views_.empty() || !fault_.empty() || failed()) return;
-  const RangeView& range = views_.back().ranges[0];
+  const RangeView& range = views_.back()->ranges[0];
   for (const ServerId id : {range.primary, range.backup_ready ? range.backup : kNobody}) {
     if (id == kNobody) continue;
-    const std::string& values = servers_.at(id).values;
-    for (const auto& [worker, clock] : acknowledged_) {
+    const std::string& values = servers_.at(id)->values;
+    for (const auto& [worker, clock] : *acknowledged_) {
       if (count_of(values, contribution(worker, clock)) != 1) {
         fault_ = fmt::format("server {} holds worker {}'s acknowledged step {} {} times", id,
                              worker, clock, count_of(values, contribution(worker, clock)));
@@ -377,23 +414,37 @@ void System::check_redundancy(const View& before, const View& after) {
   }
 }
 
+// Who follows a primary in its term has what that had at some time.
+void System::check_followers() {
+  for (const auto& [id, server] : servers_) {
+    const auto primary = servers_.find(server->replica.range().primary);
+    if (!server->runs || primary == servers_.end() || !primary->second->runs ||
+        primary->second->replica.term() != server->replica.term()) {
+      continue;
+    }
+    if (!primary->second->values.starts_with(server->values)) {
+      fault_ = fmt::format("server {} follows server {} with other values", id, primary->first);
+    }
+  }
+}
+
 // What the coordinator may do for balance.
 void System::add_decisions(const Add& add) const {
-  if (!ProtocolProbe::settled(membership_)) return;
-  const View& view = membership_.view();
+  if (!ProtocolProbe::settled(*membership_)) return;
+  const View& view = membership_->view();
   const RangeView& range = view.ranges[0];
   for (const ServerView& server : view.servers) {
     if (options_.moves == 0 || server.id == range.primary || server.id == range.backup) continue;
     add(fmt::format("server {} is to become backup", server.id), [&](System& next) {
       --next.options_.moves;
-      ProtocolProbe::move_backup(next.membership_, server.id);
+      ProtocolProbe::move_backup(next.membership_.change(), server.id);
       next.take_view();
     });
   }
   if (options_.handovers == 0) return;
   add("primary and backup are to change places", [](System& next) {
     --next.options_.handovers;
-    ProtocolProbe::hand_over(next.membership_);
+    ProtocolProbe::hand_over(next.membership_.change());
     next.take_view();
   });
 }
@@ -406,9 +457,11 @@ std::vector<System::Move> System::moves(bool with_words) const {
     act(move.next);
     move.next.forget_useless();
     move.next.check_holders();
+    move.next.check_followers();
     moves.push_back(std::move(move));
   };
-  for (const Message& message : network_) {
+  for (const Shared<Message>& held : network_) {
+    const Message& message = *held;
     add(with_words ? fmt::format("message kind {} request {} to {} term {} worker {} clock {} "
                                  "answer {} position {}",
                                  static_cast<int>(message.kind), static_cast<int>(message.request),
@@ -418,24 +471,30 @@ std::vector<System::Move> System::moves(bool with_words) const {
         [&](System& next) { next.deliver(message); });
   }
   add_decisions(add);
+  if (options_.batches && ProtocolProbe::changed(*membership_)) {
+    add("the coordinator makes a view", [](System& next) {
+      if (next.membership_.change().publish()) next.take_view();
+    });
+  }
   for (const auto& [id, server] : servers_) {
-    if (!server.runs) continue;
-    for (const View& view : views_) {
-      if (view.term <= server.replica.term()) continue;
+    if (!server->runs) continue;
+    for (const auto& held : views_) {
+      const View& view = *held;
+      if (view.term <= server->replica.term()) continue;
       add(fmt::format("server {} enters view {}", id, view.term),
           [&, id = id](System& next) { next.enter_view(id, view); });
     }
     if (options_.server_crashes > 0) {
       add(fmt::format("server {} dies", id), [id = id](System& next) {
         --next.options_.server_crashes;
-        next.servers_.at(id).runs = false;
+        next.servers_.at(id).change().runs = false;
         next.undetected_servers_.insert(id);
       });
     }
     if (options_.suspicions > 0 && !undetected_servers_.contains(id)) {
       add(fmt::format("server {} is taken for dead", id), [id = id](System& next) {
         --next.options_.suspicions;
-        next.membership_.server_down(id);
+        next.membership_.change().server_down(id);
         next.publish();
       });
     }
@@ -443,20 +502,18 @@ std::vector<System::Move> System::moves(bool with_words) const {
   for (const ServerId id : undetected_servers_) {
     add(fmt::format("the coordinator sees that server {} is gone", id), [id](System& next) {
       next.undetected_servers_.erase(id);
-      next.membership_.server_down(id);
+      next.membership_.change().server_down(id);
       next.publish();
       if (next.options_.server_returns == 0) return;
       --next.options_.server_returns;
-      next.servers_.emplace(next.next_id_, ModelServer(next.next_id_, {next.options_.consistency,
-                                                                       next.options_.two_phases}));
-      next.membership_.server_up({next.next_id_, static_cast<int>(id) - 1, "", 0});
-      ++next.next_id_;
+      next.add_server(static_cast<int>(id) - 1);
       next.publish();
     });
   }
   for (const auto& [id, worker] : workers_) {
     if (!worker.runs || worker.done) continue;
-    for (const View& view : views_) {
+    for (const auto& held : views_) {
+      const View& view = *held;
       if (view.term <= worker.term) continue;
       add(fmt::format("worker {} enters view {}", id, view.term), [&, id = id](System& next) {
         next.workers_.at(id).term = view.term;
@@ -479,14 +536,14 @@ std::vector<System::Move> System::moves(bool with_words) const {
   for (const WorkerId id : undetected_workers_) {
     add(fmt::format("the coordinator sees that worker {} is gone", id), [id](System& next) {
       next.undetected_workers_.erase(id);
-      next.membership_.worker_down(id);
+      next.membership_.change().worker_down(id);
       next.publish();
       if (next.options_.worker_returns == 0) return;
       --next.options_.worker_returns;
       const WorkerId life = next.next_id_++;
       next.workers_[life].rank = next.workers_.at(id).rank;
       next.workers_[life].wants = Request::kEnter;
-      next.membership_.worker_up({.id = life, .rank = next.workers_[life].rank});
+      next.membership_.change().worker_up({.id = life, .rank = next.workers_[life].rank});
       next.publish();
     });
   }
@@ -494,6 +551,8 @@ std::vector<System::Move> System::moves(bool with_words) const {
 }
 
 bool System::done() const {
+  const View& view = membership_->view();
+  if (view.servers.size() >= 2 && !ProtocolProbe::settled(*membership_)) return false;
   return std::all_of(workers_.begin(), workers_.end(),
                      [](const auto& worker) { return !worker.second.runs || worker.second.done; });
 }
@@ -501,16 +560,18 @@ bool System::done() const {
 std::string System::text() const {
   std::string text;
   for (const auto& [id, server] : servers_) {
-    text += fmt::format("server {} {} term {} applied {} committed {} values '{}'\n", id,
-                        server.runs ? "runs" : "gone", server.replica.term(),
-                        server.replica.state().applied, server.replica.committed(), server.values);
+    text +=
+        fmt::format("server {} {} term {} applied {} committed {} values '{}'\n", id,
+                    server->runs ? "runs" : "gone", server->replica.term(),
+                    server->replica.state().applied, server->replica.committed(), server->values);
   }
   for (const auto& [id, worker] : workers_) {
     text += fmt::format("worker {} {} term {} wants {} step {} seen '{}'\n", id,
                         worker.runs ? "runs" : "gone", worker.term, static_cast<int>(worker.wants),
                         worker.clock, worker.seen);
   }
-  for (const View& view : views_) {
+  for (const auto& held : views_) {
+    const View& view = *held;
     const RangeView& range = view.ranges[0];
     text += fmt::format(
         "view {}: primary {} backup {} since {} ready {} successor {} since {}{} {}\n", view.term,

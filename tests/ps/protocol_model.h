@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/ps/shared.h"
 #include "trireme/ps/protocol/membership.h"
 #include "trireme/ps/protocol/range_replica.h"
 
@@ -30,9 +31,13 @@ struct ModelOptions {
   bool push_pull = false;  // a push is answered as the next step's pull
   // Steps for which a request may still arrive after its worker has gone on.
   std::int64_t late_steps = 0;
-  // Messages between servers, and to the coordinator, of terms that their receiver has left arrive,
-  // too.
-  bool old_terms = false;
+  // Requests may still arrive when their receiver has left their term.
+  bool late_requests = false;
+  // Messages between servers, and to the coordinator, may still arrive when their receiver has
+  // acknowledged them, or has left their term.
+  bool late_messages = false;
+  // What the coordinator hears becomes a view later, together with what it hears until then.
+  bool batches = false;
   // How often each may happen.
   int server_crashes = 0;
   int suspicions = 0;  // a server that lives is taken for dead
@@ -68,7 +73,8 @@ struct ModelServer {
   RangeReplica replica;
   bool runs = true;
   std::string values;
-  std::map<Ticket, std::string> reads;  // what a ticket has read, and its member's clock
+  std::map<std::int64_t, std::string> texts;  // of the changes that it may send again
+  std::map<Ticket, std::string> reads;        // what a ticket has read, and its member's clock
   std::map<Ticket, std::int64_t> entered;
   std::set<Ticket> open;  // not answered: a worker repeats only what it takes for lost
   auto operator<=>(const ModelServer&) const = default;
@@ -93,14 +99,15 @@ class System {
   struct Move;
   std::vector<Move> moves(bool with_words) const;
 
-  // The job has ended well: all workers that run are done.
+  // The job has ended well: all workers that run are done, and the range is on two servers again
+  // where there are two.
   bool done() const;
   // Or cannot go on, which the coordinator knows.
-  bool failed() const { return !membership_.view().failure.empty(); }
+  bool failed() const { return !membership_->view().failure.empty(); }
   // What is wrong with this state; empty: nothing.
   const std::string& fault() const { return fault_; }
   // Equal for equal states.
-  std::string fingerprint() const;
+  Hash fingerprint() const;
   std::string text() const;
 
  private:
@@ -114,7 +121,9 @@ class System {
   void perform_one(ServerId id, const Effect& effect, const Message* cause);
   void check_update(const ModelServer& server, const Effect& effect);
   void check_read(const ModelServer& server, Ticket ticket);
+  void add_server(int index);
   void check_holders();
+  void check_followers();
   void check_redundancy(const View& before, const View& after);
   void add_decisions(const Add& add) const;
   void publish();
@@ -127,14 +136,15 @@ class System {
   const View* view_of(Term term) const;
 
   ModelOptions options_;
-  Membership membership_;
-  std::vector<View> views_;
-  std::map<ServerId, ModelServer> servers_;
+  Shared<Membership> membership_;
+  std::vector<Shared<View>> views_;
+  std::map<ServerId, Shared<ModelServer>> servers_;
   std::map<WorkerId, ModelWorker> workers_;
-  std::set<Message> network_;
+  std::vector<Shared<Message>> network_;   // ascending
   std::set<ServerId> undetected_servers_;  // gone, which the coordinator does not know yet
   std::set<WorkerId> undetected_workers_;
-  std::set<std::pair<WorkerId, std::int64_t>> acknowledged_;  // steps whose push was answered
+  Shared<std::set<std::pair<WorkerId, std::int64_t>>>
+      acknowledged_;  // steps whose push was answered
   std::int64_t next_id_ = 1;
   std::string fault_;
 };

@@ -28,6 +28,7 @@ struct ProtocolProbe {
   }
 
   // The coordinator decides to move the range, for whatever balance it sees.
+  static bool changed(const Membership& membership) { return membership.changed_; }
   static bool settled(const Membership& membership) {
     return membership.view_.term > 0 && !membership.changed_ && membership.settled();
   }
@@ -141,6 +142,8 @@ struct ProtocolProbe {
   void add(const Membership& membership) {
     for (const auto& [id, server] : membership.servers_) add(id);
     for (const auto& [id, worker] : membership.workers_) add(id);
+    add(-1);
+    for (const std::size_t range : membership.reported_) add(static_cast<std::int64_t>(range));
     add(membership.changed_);
   }
 };

@@ -4,6 +4,7 @@
 #include "trireme/ps/coordinator.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -82,9 +83,13 @@ class Coordinator::Impl {
     std::int64_t id = 0;
     bool is_server = false;
     int index = 0;
-    std::string name;  // for the log
+    std::string name;    // for the log
+    std::string client;  // and whence it came
     std::uint64_t connection = 0;
     Clock::time_point heard;
+    Clock::time_point asked;  // for views
+    // Who else wants its place: connection, and since when.
+    std::map<std::uint64_t, Clock::time_point> contests;
     Term known = 0;
     std::optional<RpcRequest> watch;  // waits for news
     Clock::time_point watch_since;
@@ -123,18 +128,16 @@ class Coordinator::Impl {
                                                        message.is_server ? "server" : "worker",
                                                        message.index, places));
     }
-    // Who comes again in the place of one who is not known to be gone yet replaces it.
-    std::erase_if(participants_, [&](const auto& entry) {
-      const Participant& other = entry.second;
-      const bool same = other.is_server == message.is_server && other.index == message.index;
-      if (same) log_warn("{} comes again: its former process is taken for gone", other.name);
-      return same;
+    const auto other = std::find_if(participants_.begin(), participants_.end(), [&](auto& entry) {
+      return entry.second.is_server == message.is_server && entry.second.index == message.index;
     });
+    if (other != participants_.end()) return refuse_place(other->second, request);
     Participant participant;
     participant.id = next_id_++;
     participant.is_server = message.is_server;
     participant.index = message.index;
     participant.name = fmt::format("{} {}", message.is_server ? "server" : "worker", message.index);
+    participant.client = request.client();
     participant.connection = request.connection();
     participant.heard = Clock::now();
     const Registered reply{participant.id, membership_.view().term > 0, options_.heartbeat.count()};
@@ -142,10 +145,22 @@ class Coordinator::Impl {
       membership_.server_up({participant.id, message.index, message.address, message.port});
     } else {
       membership_.worker_up({participant.id, message.index});
+      gone_workers_.erase(message.index);
     }
     if (reply.begun) log_info("{} has joined the job", participant.name);
     participants_[participant.id] = std::move(participant);
     request.reply(kStatusOk, encode(reply));
+  }
+
+  // Whose place it is may have ended unnoticed, and then says nothing more: it is known to live
+  // when it has asked for views since this request came first.
+  void refuse_place(Participant& holder, RpcRequest& request) {
+    const auto [contest, is_new] = holder.contests.try_emplace(request.connection(), Clock::now());
+    const std::string why =
+        fmt::format("{} is in the job: no other may take its place while it lives", holder.client);
+    if (holder.asked <= contest->second) return request.reply(kStatusTaken, why);
+    log_warn("{} is refused: {}", request.client(), why);
+    request.reply(kStatusRefused, why);
   }
 
   // The first layout counts; all get it, and compare.
@@ -168,7 +183,7 @@ class Coordinator::Impl {
     const auto found = participants_.find(message.id);
     if (found == participants_.end()) return request.reply(kStatusUnknown);
     Participant& participant = found->second;
-    participant.heard = Clock::now();
+    participant.heard = participant.asked = Clock::now();
     participant.known = message.known;
     participant.watch = std::move(request);
     participant.watch_since = Clock::now();
@@ -190,8 +205,7 @@ class Coordinator::Impl {
     if (!found->second.is_server) {
       membership_.worker_down(id);
       participants_.erase(found);
-      finished_ = std::none_of(participants_.begin(), participants_.end(),
-                               [](const auto& entry) { return !entry.second.is_server; });
+      finished_ = finished_ || no_worker();
     } else {
       membership_.server_down(id);
       participants_.erase(found);
@@ -208,6 +222,27 @@ class Coordinator::Impl {
     }
   }
 
+  bool no_worker() const {
+    return std::none_of(participants_.begin(), participants_.end(),
+                        [](const auto& entry) { return !entry.second.is_server; });
+  }
+
+  // Where the last worker has not done its work, somebody must come and do it.
+  void await_worker() {
+    if (finished_ || membership_.view().term == 0 || !no_worker()) {
+      alone_since_.reset();
+      return;
+    }
+    const auto now = Clock::now();
+    if (!alone_since_) alone_since_ = now;
+    if (now - *alone_since_ < options_.return_timeout) return;
+    std::vector<std::string> gone;
+    for (const auto& [rank, text] : gone_workers_) gone.push_back(text);
+    membership_.fail(fmt::format("no worker is left: {}; and none has come back within {} ms",
+                                 fmt::join(gone, ", "), options_.return_timeout.count()));
+    log_error("the job is lost: {}", membership_.view().failure);
+  }
+
   void drop(std::int64_t id, const std::string& why) {
     const Participant& participant = participants_.at(id);
     const bool begun = membership_.view().term > 0;
@@ -219,6 +254,7 @@ class Coordinator::Impl {
       membership_.server_down(id);
     } else {
       membership_.worker_down(id);
+      gone_workers_[participant.index] = fmt::format("{} is gone ({})", participant.name, why);
     }
     participants_.erase(id);
     over_.notify_all();
@@ -237,6 +273,7 @@ class Coordinator::Impl {
         drop(id, fmt::format("it has said nothing for {} ms", options_.heartbeat.count()));
       }
       if (membership_.publish()) describe(membership_.view());
+      if (membership_.view().failure.empty()) await_worker();
       answer_all();
       if (!membership_.view().failure.empty()) over_.notify_all();
       over_.wait_for(lock, kTick, [this] { return closing_; });
@@ -288,6 +325,8 @@ class Coordinator::Impl {
   std::int64_t next_id_ = 1;
   std::string layout_;
   bool finished_ = false;
+  std::map<int, std::string> gone_workers_;  // by rank, without having done their work: and why
+  std::optional<Clock::time_point> alone_since_;  // no worker is there
   bool closing_ = false;
 
   RpcServer server_;

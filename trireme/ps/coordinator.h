@@ -3,8 +3,9 @@
 
 // Coordinator: the process of a job that knows who lives. Servers and workers register with it and
 // ask again and again whether there is a newer view (protocol/membership.h); who does not ask for
-// the heartbeat time, or whose connection ends, is gone. It moves no parameters, and holds none: a
-// small process beside the launcher.
+// the heartbeat time, or whose connection ends, is gone. A place is its process's until then: who
+// comes for it meanwhile is refused. It moves no parameters, and holds none: a small process beside
+// the launcher.
 //
 //   Coordinator coordinator({.port = 4711, .secret = secret, .servers = 2, .workers = 4});
 //   coordinator.wait();   // until the workers have done their work; throws when the job is lost
@@ -30,6 +31,8 @@ struct CoordinatorOptions {
   int servers = 1;                    // that the job begins with
   int workers = 1;
   std::chrono::milliseconds heartbeat = kHeartbeat;
+  // When the last worker is gone without having done its work, another must have come after this.
+  std::chrono::milliseconds return_timeout = std::chrono::minutes(1);
 };
 
 // Any thread may call any function.
@@ -43,7 +46,7 @@ class Coordinator {
 
   int port() const;
   // Blocks until all workers have left with their work done, and everybody had time to hear of it.
-  // Throws CommError when a range is lost: says which and why.
+  // Throws CommError when the job is lost: says which range and why, or which workers are gone.
   void wait();
   // The same for at most the given time; false: the job goes on.
   bool wait_for(std::chrono::milliseconds time);

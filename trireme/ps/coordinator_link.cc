@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "trireme/base/deadline.h"
 #include "trireme/base/error.h"
 #include "trireme/comm/meeting/frame.h"
 
@@ -18,6 +19,9 @@ namespace {
 
 // Of the heartbeat time, what a lease leaves for the way of a message and for clocks that differ.
 constexpr std::chrono::milliseconds kLeaseMargin{500};
+
+// A place that another process had may be free after this.
+constexpr std::chrono::milliseconds kAskAgain{50};
 
 std::int64_t now_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -38,17 +42,31 @@ CoordinatorLink::CoordinatorLink(const CoordinatorLinkOptions& options)
                .name = options.name,
                .connect_timeout = options.connect_timeout,
                .host_id = {}}) {
-  const RpcReply reply = client_.call({.method = number(Method::kRegister),
-                                       .header = encode(options.registration),
-                                       .payload = {},
-                                       .reply_space = {},
-                                       .timeout = options.connect_timeout});
+  const RpcReply reply = register_at(options);
   if (reply.status != kStatusOk) {
     throw_error<ConfigError>("{} cannot join: the coordinator says: {}", options.name,
                              reply.header);
   }
   registered_ = decode<Registered>(reply.header);
   lease_until_us_ = now_us() + (registered_.heartbeat_ms - kLeaseMargin.count()) * 1000;
+}
+
+// A process that was started again may come before the end of the former one is noticed.
+RpcReply CoordinatorLink::register_at(const CoordinatorLinkOptions& options) {
+  const Deadline deadline = Deadline::after(options.connect_timeout);
+  while (true) {
+    RpcReply reply = client_.call({.method = number(Method::kRegister),
+                                   .header = encode(options.registration),
+                                   .payload = {},
+                                   .reply_space = {},
+                                   .timeout = options.connect_timeout});
+    if (reply.status != kStatusTaken) return reply;
+    if (deadline.remaining() <= kAskAgain) {
+      throw PlaceTakenError(fmt::format("{} cannot join within {} ms: {}", options.name,
+                                        options.connect_timeout.count(), reply.header));
+    }
+    std::this_thread::sleep_for(kAskAgain);
+  }
 }
 
 CoordinatorLink::~CoordinatorLink() { close(); }

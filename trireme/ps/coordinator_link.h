@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "trireme/base/error.h"
 #include "trireme/comm/rpc/client.h"
 #include "trireme/ps/messages.h"
 
@@ -25,6 +26,12 @@ struct CoordinatorLinkOptions {
   Registration registration;
   std::string name = {};  // "server 1", for messages
   std::chrono::milliseconds connect_timeout = std::chrono::seconds(60);
+};
+
+// The place was another process's, which may have been gone, for the whole connect_timeout.
+class PlaceTakenError : public TimeoutError {
+ public:
+  using TimeoutError::TimeoutError;
 };
 
 // Why there will be no more views.
@@ -43,7 +50,9 @@ class CoordinatorLink {
   using OnView = std::function<void(const Announcement&)>;
   using OnEnd = std::function<void(LinkEnd, const std::string& why)>;
 
-  // Registers. Blocks. Throws as RpcClient does; ConfigError when the coordinator refuses.
+  // Registers. Blocks; where the place is another process's, until that is known to be gone. Throws
+  // as RpcClient does; ConfigError when the coordinator refuses, as it does while another process
+  // that lives has the place; PlaceTakenError.
   explicit CoordinatorLink(const CoordinatorLinkOptions& options);
   ~CoordinatorLink();  // as close()
   CoordinatorLink(const CoordinatorLink&) = delete;
@@ -68,6 +77,7 @@ class CoordinatorLink {
   void close();
 
  private:
+  RpcReply register_at(const CoordinatorLinkOptions& options);
   void watch();
   void end(LinkEnd end, const std::string& why);
 

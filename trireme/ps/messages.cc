@@ -121,7 +121,8 @@ void fields(Archive& a, M& m) {
     all(a, m.term, m.position);
   } else {
     static_assert(Is<M, ServerReport>);
-    all(a, m.updates, m.rows, m.memory_bytes, m.staleness, m.waited_for_us, m.awaited);
+    all(a, m.updates, m.rows, m.memory_bytes, m.staleness, m.waited_for_us, m.awaited,
+        m.ranges_without_values);
   }
 }
 

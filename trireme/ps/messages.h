@@ -43,6 +43,7 @@ constexpr std::uint32_t kStatusOk = 0;
 constexpr std::uint32_t kStatusUnknown = 100;  // the coordinator does not know the id (any more)
 constexpr std::uint32_t kStatusRefused = 101;  // header: why
 constexpr std::uint32_t kStatusNotHere = 102;  // the server does not know the range yet
+constexpr std::uint32_t kStatusTaken = 103;    // header: by whom, who may be gone: ask again
 
 struct Registration {
   bool is_server = false;
@@ -135,7 +136,8 @@ struct ServerReport {
   std::vector<std::int64_t> staleness;
   // By rank: how long the others waited for its push after all of theirs had come, in all ranges.
   std::vector<double> waited_for_us;
-  std::vector<std::int32_t> awaited;  // ranks that ranges wait for now
+  std::vector<std::int32_t> awaited;       // ranks that ranges wait for now
+  std::int64_t ranges_without_values = 0;  // that are asked for, and whose first were never given
 };
 
 std::string encode(const Registration& message);

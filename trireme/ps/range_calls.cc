@@ -270,10 +270,11 @@ void RangeCalls::finish(const SentPtr& sent, std::exception_ptr error) {
 void RangeCalls::give_up(const SentPtr& sent) {
   const RangeCall& call = *sent->call;
   ServerId server = kNobody;
-  std::vector<WorkerView> workers;
+  bool first_worker = false;
   {
     const std::lock_guard lock(mutex_);
     if (view_.term > 0) server = view_.ranges[call.header.range].primary;
+    first_worker = !view_.workers.empty() && view_.workers.front().rank == 0;
   }
   std::string awaited;
   if (const auto client = peers_.connect(server)) {
@@ -286,6 +287,10 @@ void RangeCalls::give_up(const SentPtr& sent) {
       const auto report = decode<ServerReport>(reply.header);
       if (!report.awaited.empty()) {
         awaited = fmt::format("; it waits for worker {}", fmt::join(report.awaited, ", worker "));
+      }
+      if (report.ranges_without_values > 0) {
+        awaited = fmt::format("; its first values were never given (init()): worker 0 is {}",
+                              first_worker ? "there" : "gone");
       }
     } catch (const std::exception&) {
       awaited = "; it does not answer";

@@ -33,10 +33,16 @@ void RangeHost::perform() {
     }
     perform_effects();
   }
-  if (layout_.consistency.bound == Consistency::kUnbounded) return;
+  const bool without_values = !open_.empty() && !replica_.state().initialized;
+  if (layout_.consistency.bound == Consistency::kUnbounded && !without_values &&
+      !reported_without_values_) {
+    return;
+  }
+  reported_without_values_ = without_values;
   std::vector<int> awaited;
   if (!open_.empty()) awaited = replica_.awaited_ranks();
   const std::lock_guard lock(report_mutex_);
+  report_.ranges_without_values = without_values ? 1 : 0;
   report_.awaited.assign(awaited.begin(), awaited.end());
 }
 

@@ -263,6 +263,7 @@ void RangeHost::add_to(ServerReport& report) const {
   add(report.waited_for_us, report_.waited_for_us);
   report.rows += report_.rows;
   report.memory_bytes += report_.memory_bytes;
+  report.ranges_without_values += report_.ranges_without_values;
   for (const std::int32_t rank : report_.awaited) {
     if (std::find(report.awaited.begin(), report.awaited.end(), rank) == report.awaited.end()) {
       report.awaited.push_back(rank);

@@ -154,6 +154,7 @@ class RangeHost {
   } cause_;
   std::vector<std::byte> incoming_;  // parts of a state
   std::uint32_t incoming_parts_ = 0;
+  bool reported_without_values_ = false;
   int sending_ = 0;  // messages to followers without an answer yet
   Term incoming_term_ = 0;
 

@@ -16,6 +16,7 @@
 #include "trireme/base/log.h"
 #include "trireme/comm/meeting/socket.h"
 #include "trireme/ps/coordinator.h"
+#include "trireme/ps/coordinator_link.h"
 #include "trireme/ps/server.h"
 #include "trireme/train/termination.h"
 
@@ -64,6 +65,9 @@ std::unique_ptr<ps::Server> join(const ps::ServerOptions& options, const Termina
   for (bool said = false; !termination.told(); said = true) {
     try {
       return std::make_unique<ps::Server>(options);
+    } catch (const ps::PlaceTakenError&) {
+      // Its former process has fallen silent, which takes a heartbeat to be known.
+      if (deadline.expired()) throw;
     } catch (const TimeoutError&) {
       if (deadline.expired()) throw;
       if (said) continue;

@@ -119,7 +119,8 @@ void Membership::begin() {
   }
 }
 
-// What the primaries were waiting for in the term before.
+// What the primaries were waiting for in the term before. A successor that is lost meanwhile does
+// not take the place of a backup that may live.
 void Membership::take_reports() {
   for (const std::size_t i : std::exchange(reported_, {})) {
     RangeView& range = view_.ranges[i];
@@ -128,6 +129,8 @@ void Membership::take_reports() {
                .backup = range.primary,
                .backup_since = view_.term,
                .backup_ready = true};
+    } else if (range.backup_ready && !lives(range.successor)) {
+      continue;
     } else if (range.backup_ready) {
       range = {.primary = range.primary,
                .backup = range.successor,

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <map>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "trireme/ps/protocol/view.h"
@@ -54,6 +55,9 @@ class Membership {
   // successor of that, has everything, or may take the primary's place (handover). Of another term:
   // ignored.
   void ready(Term term, std::size_t range);
+
+  // The job cannot go on.
+  void fail(const std::string& why) { view_.failure = why; }
 
   // Makes the next view if anything has changed. True: view() is a new one.
   bool publish();

@@ -375,8 +375,9 @@ void RangeReplica::forget() {
   effects_.push_back({.kind = Effect::Kind::kForget, .position = position});
 }
 
+// Both come from the primary of their term to one who follows in it.
 void RangeReplica::replicate(Term term, std::int64_t position, const Op& op) {
-  if (term != term_ || !is_follower() || !installed_) return;
+  if (term != term_ || !installed_) return;
   if (position == state_.applied + 1) {
     change(op);
     effects_.push_back({.kind = Effect::Kind::kApply, .position = position, .op = op});
@@ -385,7 +386,7 @@ void RangeReplica::replicate(Term term, std::int64_t position, const Op& op) {
 }
 
 void RangeReplica::take_state(Term term, const ReplicaState& state) {
-  if (term != term_ || !is_follower()) return;
+  if (term != term_) return;
   if (!installed_ || state.applied > state_.applied) {
     state_ = state;
     installed_ = true;

@@ -165,9 +165,6 @@ class RangeReplica {
   Term term() const { return term_; }
   const RangeView& range() const { return range_; }
   bool is_primary() const { return term_ > 0 && range_.primary == self_; }
-  bool is_follower() const {
-    return term_ > 0 && (range_.backup == self_ || range_.successor == self_);
-  }
   // Clock of the slowest member; kUnbounded without members.
   std::int64_t slowest_clock() const;
   // Members whose push the others wait for; ranks.
