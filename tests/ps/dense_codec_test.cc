@@ -43,8 +43,7 @@ TEST_P(DenseCodec, BringsInTheEndWhatItWasGiven) {
     double largest = 0;
     const auto push = [&](const std::vector<float>& values) {
       const std::vector<std::byte> bytes = encode(encoder, values);
-      RC_ASSERT(bytes.size() ==
-                encoded_dense_bytes(GetParam(), static_cast<std::int64_t>(count)));
+      RC_ASSERT(bytes.size() == encoded_dense_bytes(GetParam(), static_cast<std::int64_t>(count)));
       std::vector<float> decoded(count, -7.0F);
       decode_dense(GetParam(), bytes, decoded);
       for (std::size_t i = 0; i < count; ++i) {

@@ -61,7 +61,8 @@ Lists arbitrary_lists(const std::vector<std::int64_t>& widths) {
 
 // What a server would answer: a value for each table, id and column.
 float value_of(std::uint64_t table, std::uint64_t id, std::size_t column) {
-  return static_cast<float>((id ^ (id >> 40)) % 65'536 + 7 * table) + 0.125F * static_cast<float>(column);
+  return static_cast<float>((id ^ (id >> 40)) % 65'536 + 7 * table) +
+         0.125F * static_cast<float>(column);
 }
 
 struct Case {

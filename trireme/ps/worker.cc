@@ -416,7 +416,11 @@ class Worker::Impl {
 };
 
 Worker::Worker(const WorkerOptions& options, const JobLayout& layout)
-    : impl_(std::make_unique<Impl>(options, layout)) {}
+    : impl_([&] {
+        layout.validate();
+        if (!options.codec.empty()) make_dense_codec(options.codec);
+        return std::make_unique<Impl>(options, layout);
+      }()) {}
 Worker::~Worker() = default;
 
 int Worker::rank() const { return impl_->options_.rank; }
