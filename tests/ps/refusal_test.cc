@@ -81,7 +81,8 @@ TEST(RefusedWorkers, AreToldBeforeTheyConnect) {
                 AllOf(HasSubstr("codec '" + codec + "'"), HasSubstr("bf16, int8, or topk(f)")));
   }
   options.codec = "";
-  EXPECT_THAT(refusal(options, [](auto& l) { l.dense.optimizer.name = "sdg"; }), HasSubstr("'sdg'"));
+  EXPECT_THAT(refusal(options, [](auto& l) { l.dense.optimizer.name = "sdg"; }),
+              HasSubstr("'sdg'"));
   for (const std::string name : {"lamb", "muon", "adafactor"}) {
     EXPECT_THAT(refusal(options, [&](auto& l) { l.sparse.tables[0].optimizer.name = name; }),
                 AllOf(HasSubstr("'users'"), HasSubstr(name),
