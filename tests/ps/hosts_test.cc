@@ -55,8 +55,8 @@ class Hosts {
   }
   RankProcess worker(int host, int rank, int steps,
                      const std::vector<std::string>& actions = {}) const {
-    std::vector<std::string> words = {
-        "worker", net_.address(0), kPort, std::to_string(rank), "whole", std::to_string(steps)};
+    std::vector<std::string> words = {"worker", net_.address(0),      kPort, std::to_string(rank),
+                                      "whole",  std::to_string(steps)};
     words.insert(words.end(), actions.begin(), actions.end());
     return start(net_, host, std::move(words));
   }
@@ -143,9 +143,8 @@ TEST(HostThatIsCutOff, IsDroppedWhereItHasAWorker) {
   EXPECT_EQ(out.size(), unbroken("whole", 1).size()) << "values, and no error: " << out;
   EXPECT_EQ(server.result(), "finished\n");
   net.mend(1);
-  EXPECT_THAT(second.result(),
-              AnyOf(HasSubstr("taken for gone"), HasSubstr("the job is over"),
-                    HasSubstr("the coordinator is lost")));
+  EXPECT_THAT(second.result(), AnyOf(HasSubstr("taken for gone"), HasSubstr("the job is over"),
+                                     HasSubstr("the coordinator is lost")));
 }
 
 }  // namespace

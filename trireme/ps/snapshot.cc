@@ -6,12 +6,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "trireme/base/error.h"
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/comm/meeting/frame.h"
+#include "trireme/ps/state_file.h"
 
 namespace trireme::ps {
 namespace {
@@ -34,6 +37,17 @@ std::string from_hex(const std::string& hex) {
   return bytes;
 }
 
+// What servers have left that were lost while they wrote.
+void remove_unfinished(const std::vector<std::string>& paths) {
+  std::error_code gone;
+  const std::filesystem::path folder = std::filesystem::path(paths.front()).parent_path();
+  for (const auto& entry : std::filesystem::directory_iterator(folder, gone)) {
+    if (entry.path().string().ends_with(kUnfinishedSuffix)) {
+      std::filesystem::remove(entry.path(), gone);
+    }
+  }
+}
+
 // What decides the ranges and what lies in them; when updates are applied does not.
 JobLayout content_of(JobLayout layout) {
   layout.consistency = Consistency::sync();
@@ -53,6 +67,7 @@ std::string save_snapshot(Worker& worker, const std::string& folder, std::int64_
     paths.push_back(writer.path_for(file_name(i)));
   }
   const std::vector<std::string> digests = worker.save_ranges(paths);
+  remove_unfinished(paths);
   for (std::size_t i = 0; i < digests.size(); ++i) writer.adopt_file(file_name(i), digests[i]);
   return writer.commit({{kLayoutKey, to_hex(worker.layout().encode())}});
 }

@@ -7,12 +7,17 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace trireme::ps {
 
-// Writes the file, which must not exist, and waits until it lasts. Returns its digest. Throws
-// CheckpointError.
+// Of files that are not whole yet. Who is killed leaves them behind.
+inline constexpr std::string_view kUnfinishedSuffix = ".unfinished";
+
+// Writes the file and waits until it lasts. Returns its digest. It is whole as soon as it is there;
+// the first whole one stays: who is asked again, or writes late in the place of a server that was
+// lost, gets the digest of what is there. Throws CheckpointError.
 std::string write_state_file(const std::string& path, std::span<const std::byte> state);
 // Throws CheckpointError for a file that is missing, or of another digest.
 std::vector<std::byte> read_state_file(const std::string& path, const std::string& digest);
