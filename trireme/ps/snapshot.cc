@@ -14,6 +14,7 @@
 #include "trireme/base/error.h"
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/comm/meeting/frame.h"
+#include "trireme/ps/range_storage.h"
 #include "trireme/ps/state_file.h"
 
 namespace trireme::ps {
@@ -58,6 +59,38 @@ JobLayout content_of(JobLayout layout) {
   return layout;
 }
 
+std::vector<Worker::RangeFile> files_of(const Checkpoint& checkpoint, const std::string& path,
+                                        std::size_t ranges) {
+  std::vector<Worker::RangeFile> files;
+  for (std::size_t i = 0; i < ranges; ++i) {
+    const std::string name = file_name(i);
+    const auto found = std::find_if(checkpoint.files().begin(), checkpoint.files().end(),
+                                    [&](const CheckpointFile& file) { return file.name == name; });
+    if (found == checkpoint.files().end()) {
+      throw_error<CheckpointError>("'{}' lacks the file {}", path, name);
+    }
+    files.push_back({path + "/" + name, found->digest});
+  }
+  return files;
+}
+
+// Of all ranges of a job with another number of slices.
+std::vector<std::vector<std::byte>> states_of(const std::vector<Worker::RangeFile>& files,
+                                              const JobLayout& layout) {
+  std::vector<std::vector<std::byte>> states, slices;
+  for (const Worker::RangeFile& file : files) {
+    auto& to = states.size() < layout.dense_ranges().size() ? states : slices;
+    to.push_back(read_state_file(file.path, file.digest));
+  }
+  try {
+    for (auto& slice : deal_slices(layout.sparse, slices)) states.push_back(std::move(slice));
+  } catch (const ProtocolError& error) {
+    throw_error<CheckpointError>("'{}' holds no rows of these tables: {}", files.back().path,
+                                 error.what());
+  }
+  return states;
+}
+
 }  // namespace
 
 std::string save_snapshot(Worker& worker, const std::string& folder, std::int64_t step) {
@@ -74,7 +107,7 @@ std::string save_snapshot(Worker& worker, const std::string& folder, std::int64_
 
 std::int64_t load_snapshot(Worker& worker, const std::string& path) {
   const Checkpoint checkpoint = Checkpoint::open(path);
-  const JobLayout ours = content_of(worker.layout());
+  JobLayout ours = content_of(worker.layout());
   JobLayout saved;
   try {
     saved = content_of(JobLayout::decode(from_hex(checkpoint.state_at(kLayoutKey))));
@@ -82,22 +115,16 @@ std::int64_t load_snapshot(Worker& worker, const std::string& path) {
     throw_error<CheckpointError>("'{}' is no snapshot of parameter servers: {}", path,
                                  error.what());
   }
+  const bool same_slices = ours.num_slices() == saved.num_slices();
+  ours.sparse.slices = saved.sparse.slices;
   const std::string difference = layout_difference(ours, saved);
   if (!difference.empty()) {
     throw_error<CheckpointError>(
         "'{}' is a snapshot of another job (this job's, the snapshot's): {}", path, difference);
   }
-  std::vector<Worker::RangeFile> files;
-  for (std::size_t i = 0; i < worker.layout().num_ranges(); ++i) {
-    const std::string name = file_name(i);
-    const auto found = std::find_if(checkpoint.files().begin(), checkpoint.files().end(),
-                                    [&](const CheckpointFile& file) { return file.name == name; });
-    if (found == checkpoint.files().end()) {
-      throw_error<CheckpointError>("'{}' lacks the file {}", path, name);
-    }
-    files.push_back({path + "/" + name, found->digest});
-  }
-  worker.wait(worker.init(files));
+  const std::vector<Worker::RangeFile> files = files_of(checkpoint, path, saved.num_ranges());
+  worker.wait(same_slices ? worker.init(files)
+                          : worker.init_states(states_of(files, worker.layout())));
   return checkpoint.step();
 }
 

@@ -116,7 +116,8 @@ class Worker {
   // The servers' first values become weights() and empty tables; without effect where they have
   // some.
   Timestamp init();
-  // The same from the states of all dense ranges, as dense_state() gave them.
+  // The same from the states of all dense ranges, as dense_state() gave them, or of all ranges
+  // (deal_slices(), range_storage.h).
   Timestamp init_states(std::span<const std::vector<std::byte>> states);
   // The same from the files of a snapshot (snapshot.h), which the servers read.
   struct RangeFile {
