@@ -3,13 +3,13 @@
 
 // A process of a parameter server's job, for tests that kill and stop some of them.
 //
-//   ps_process coordinator PORT SERVERS WORKERS HEARTBEAT_MS
+//   ps_process coordinator PORT SERVERS WORKERS HEARTBEAT_MS ADDRESS
 //   ps_process server ADDRESS PORT INDEX
 //   ps_process worker ADDRESS PORT RANK STYLE STEPS [EVENT ACTION ARGUMENT]...
 //
 // A worker trains tests/ps/training.h's model and prints a hash of what it has at the end. Before
-// the call of that number an action: `signal` SIGNAL:PID (0: itself), or `gate` FIFO, until someone
-// opens that to write. The errors that end a process are printed.
+// the call of that number an action: `signal` SIGNAL:PID (0: itself), or `gate` FIFO: it waits
+// until someone has opened that to write, and closed it. The errors that end a process are printed.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -38,6 +38,9 @@ struct Action {
 void act(const Action& action) {
   if (action.name == "gate") {
     const int fd = ::open(action.argument.c_str(), O_RDONLY);
+    char byte = 0;
+    while (fd >= 0 && ::read(fd, &byte, 1) > 0) {
+    }
     if (fd >= 0) ::close(fd);
     return;
   }
@@ -47,7 +50,8 @@ void act(const Action& action) {
 }
 
 void coordinate(const std::vector<std::string>& words) {
-  Coordinator coordinator({.port = std::stoi(words[0]),
+  Coordinator coordinator({.address = words[4],
+                           .port = std::stoi(words[0]),
                            .secret = kSecret,
                            .servers = std::stoi(words[1]),
                            .workers = std::stoi(words[2]),

@@ -7,14 +7,18 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
-#include <map>
+#include <functional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "tests/ps/job.h"
 #include "tests/support/error_text.h"
 #include "tests/support/temporary_folder.h"
 #include "trireme/checkpoint/checkpoint.h"
+#include "trireme/ps/state_file.h"
 
 namespace trireme::ps {
 namespace {
@@ -122,12 +126,12 @@ TEST(Snapshot, OfAnotherJobOrDamagedIsRefused) {
     });
   }
   const std::string path = resolve_checkpoint(folder.path().string());
-  layout.sparse.slices = 4;
+  layout.sparse.tables.pop_back();
   {
     Job job({});
     job.run(layout, [&](Worker& worker) {
       EXPECT_THAT(failure_of([&] { load_snapshot(worker, path); }),
-                  ::testing::HasSubstr("tables in 4 and 3 slices"));
+                  ::testing::HasSubstr("1 and 2 sparse tables"));
     });
   }
   {
@@ -140,6 +144,169 @@ TEST(Snapshot, OfAnotherJobOrDamagedIsRefused) {
     EXPECT_THAT(failure_of([&] { load_snapshot(worker, path); }),
                 ::testing::HasSubstr("range-00002.state"));
   });
+}
+
+// As it is when the answer of a server is lost, or the server, and the worker asks again.
+TEST(Snapshot, RangesThatAreSavedAgainStayAsTheyAre) {
+  const trireme::testing::TemporaryFolder folder;
+  Job job({.servers = 3, .workers = 1});
+  job.run(mixed_layout(), [&](Worker& worker) {
+    worker.wait(worker.init());
+    step(worker, 0);
+    std::vector<std::string> paths;
+    for (std::size_t i = 0; i < worker.layout().num_ranges(); ++i) {
+      paths.push_back(folder / std::to_string(i));
+    }
+    const std::vector<std::string> digests = worker.save_ranges(paths);
+    EXPECT_EQ(worker.save_ranges(paths), digests);
+    ASSERT_TRUE(job.await_backups(3));
+    job.end_server(1);
+    EXPECT_EQ(worker.save_ranges(paths), digests);
+  });
+}
+
+// What two workers have at the beginning of each step.
+std::vector<Values> values_by_step(std::int64_t steps) {
+  std::vector<Values> values;
+  Job job({.servers = 1, .workers = 2});
+  job.run(mixed_layout(), [&](Worker& worker) {
+    if (worker.rank() == 0) worker.wait(worker.init());
+    for (std::int64_t i = 0; i < steps; ++i) {
+      if (worker.rank() == 0) values.push_back(values_of(worker));
+      step(worker, i);
+    }
+    if (worker.rank() == 0) values.push_back(values_of(worker));
+  });
+  return values;
+}
+
+// One snapshot after the other, while a server is lost: each is whole and of one moment.
+TEST(Snapshot, IsWholeWhenAServerIsLostWhileItIsSaved) {
+  constexpr std::int64_t kSteps = 5;
+  const std::vector<Values> expected = values_by_step(kSteps);
+  for (const int lost : {0, 1, 2}) {
+    const trireme::testing::TemporaryFolder folder(trireme::testing::memory_folder());
+    Job job({.servers = 3, .workers = 2});
+    job.run(mixed_layout(), [&](Worker& worker) {
+      if (worker.rank() == 0) worker.wait(worker.init());
+      for (std::int64_t i = 0; i < kSteps; ++i) {
+        if (worker.rank() == 0) save_snapshot(worker, folder.path().string(), i);
+        if (worker.rank() == 1 && i == lost + 1) job.end_server(lost);
+        step(worker, i);
+      }
+    });
+    const std::vector<std::string> paths = list_checkpoints(folder.path().string());
+    ASSERT_EQ(paths.size(), static_cast<std::size_t>(kSteps));
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+      Job reader({.servers = 2, .workers = 1});
+      reader.run(mixed_layout(), [&](Worker& worker) {
+        EXPECT_EQ(load_snapshot(worker, paths[i]), static_cast<std::int64_t>(i));
+        EXPECT_TRUE(values_of(worker) == expected[i]) << "server " << lost << ", step " << i;
+      });
+      for (const auto& entry : std::filesystem::directory_iterator(paths[i])) {
+        EXPECT_FALSE(entry.path().string().ends_with(kUnfinishedSuffix)) << entry.path();
+      }
+    }
+  }
+}
+
+// As a worker leaves it that is killed before all ranges are saved, or after.
+TEST(Snapshot, ThatWasNotCommittedIsNeverRead) {
+  for (const std::size_t saved : {std::size_t{2}, std::size_t{6}}) {
+    const trireme::testing::TemporaryFolder folder;
+    const std::string snapshots = folder.path().string();
+    Job job({.servers = 2, .workers = 1});
+    job.run(mixed_layout(), [&](Worker& worker) {
+      worker.wait(worker.init());
+      save_snapshot(worker, snapshots, 0);
+      step(worker, 0);
+      std::filesystem::path left;
+      {
+        CheckpointWriter writer(snapshots, 1);
+        std::vector<std::string> paths;
+        for (std::size_t i = 0; i < worker.layout().num_ranges(); ++i) {
+          paths.push_back(i < saved ? writer.path_for("range-0000" + std::to_string(i) + ".state")
+                                    : (folder / std::to_string(i)).string());
+        }
+        worker.save_ranges(paths);
+        left = std::filesystem::path(paths[0]).parent_path();
+        std::filesystem::copy(left, folder / "kept");
+      }
+      std::filesystem::rename(folder / "kept", left);
+      EXPECT_EQ(std::filesystem::path(resolve_checkpoint(snapshots)).filename(), "step-00000000");
+      EXPECT_THAT(failure_of([&] { load_snapshot(worker, left.string()); }),
+                  ::testing::HasSubstr(left.string()));
+      save_snapshot(worker, snapshots, 1);
+      EXPECT_EQ(std::filesystem::path(resolve_checkpoint(snapshots)).filename(), "step-00000001");
+    });
+  }
+}
+
+TEST(Snapshot, OfOtherRangesIsRefusedInOneLine) {
+  const trireme::testing::TemporaryFolder folder;
+  {
+    Job job({});
+    job.run(mixed_layout(), [&](Worker& worker) {
+      worker.wait(worker.init());
+      save_snapshot(worker, folder.path().string(), 1);
+    });
+  }
+  const std::string path = resolve_checkpoint(folder.path().string());
+  const auto refusal = [&](const std::function<void(JobLayout&)>& change) {
+    JobLayout layout = mixed_layout();
+    change(layout);
+    std::string text;
+    Job job({});
+    job.run(layout,
+            [&](Worker& worker) { text = failure_of([&] { load_snapshot(worker, path); }); });
+    EXPECT_THAT(text, ::testing::AllOf(::testing::HasSubstr("snapshot of another job"),
+                                       ::testing::HasSubstr(path),
+                                       ::testing::Not(::testing::HasSubstr("\n"))));
+    return text;
+  };
+  EXPECT_THAT(refusal([](auto& l) { l.range_bytes *= 2; }),
+              ::testing::HasSubstr("ranges of 65536 and 32768 bytes"));
+  EXPECT_THAT(refusal([](auto& l) { l.sparse.tables[0].width = 6; }),
+              ::testing::HasSubstr("'users' of width 6 and 'users' of width 5"));
+  EXPECT_THAT(refusal([](auto& l) { l.sparse.tables[1].optimizer.name = "adagrad"; }),
+              ::testing::HasSubstr("optimizer of sparse table 'items' adagrad and sgd"));
+  EXPECT_THAT(refusal([](auto& l) { l.dense.optimizer.beta1 = 0.5; }),
+              ::testing::HasSubstr("beta1 0.5 and the method's own"));
+  EXPECT_THAT(refusal([](auto& l) { l.sparse.seed = 12; }),
+              ::testing::HasSubstr("seed of tables 12 and 11"));
+}
+
+// Each row where its id lies now, and then the same training.
+TEST(Snapshot, GoesOnBitForBitWithAnotherNumberOfSlices) {
+  constexpr std::int64_t kSaved = 3, kSteps = 5;
+  const std::vector<Values> expected = values_by_step(kSteps);
+  const trireme::testing::TemporaryFolder folder;
+  {
+    Job job({.servers = 2, .workers = 2});
+    job.run(mixed_layout(), [&](Worker& worker) {
+      if (worker.rank() == 0) worker.wait(worker.init());
+      for (std::int64_t i = 0; i < kSaved; ++i) step(worker, i);
+      if (worker.rank() == 0) save_snapshot(worker, folder.path().string(), kSaved);
+    });
+  }
+  for (const int slices : {1, 2, 7}) {
+    JobLayout layout = mixed_layout();
+    layout.sparse.slices = slices;
+    Job job({.servers = 2, .workers = 2});
+    job.run(layout, [&](Worker& worker) {
+      if (worker.rank() == 0) load_snapshot(worker, resolve_checkpoint(folder.path().string()));
+      for (std::int64_t i = kSaved; i < kSteps; ++i) step(worker, i);
+      if (worker.rank() != 0) return;
+      EXPECT_TRUE(values_of(worker) == expected[kSteps]) << slices << " slices";
+      std::set<std::uint64_t> users;
+      for (int rank = 0; rank < 2; ++rank) {
+        for (std::int64_t i = 0; i < kSteps; ++i) {
+          for (const std::uint64_t id : ids_of(rank, i)) users.insert(id);
+        }
+      }
+      EXPECT_EQ(worker.report().rows, static_cast<std::int64_t>(2 * users.size()));
+    });
+  }
 }
 
 }  // namespace

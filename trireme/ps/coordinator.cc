@@ -124,7 +124,7 @@ class Coordinator::Impl {
     const auto message = decode<Registration>(request.header());
     const int places = message.is_server ? options_.servers : options_.workers;
     if (message.index < 0 || message.index >= places) {
-      return request.reply(kStatusRefused, fmt::format("{} {} cannot join: the job has {} of them",
+      return request.reply(kStatusRefused, fmt::format("it is {} {}, and the job has {} of them",
                                                        message.is_server ? "server" : "worker",
                                                        message.index, places));
     }

@@ -281,7 +281,8 @@ void RangeHost::read(Ticket ticket) {
 void RangeHost::write_snapshot(Open& open) {
   try {
     if (!open.header.file.empty()) {
-      open.text = write_state_file(open.header.file, *storage_);
+      open.text = write_state_file(open.header.file,
+                                   [this](const auto& take) { storage_->export_state(take); });
       return;
     }
     std::vector<std::byte> state;

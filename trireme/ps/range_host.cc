@@ -110,7 +110,12 @@ void RangeHost::admit(Method method, RangeRequest header, RpcRequest request) {
     check_request(method, header, request);
     if (method == Method::kInit) {
       const bool of_file = !header.file.empty();
-      if (of_file) loaded = read_state_file(header.file, header.digest, context_.buffers());
+      if (of_file) {
+        read_state_file(header.file, header.digest, [&](std::size_t bytes) {
+          loaded = context_.buffers().get(bytes);
+          return loaded.bytes();
+        });
+      }
       storage_->check_init(of_file ? Bytes(loaded.bytes()) : request.payload());
     }
   } catch (const Error& error) {

@@ -81,4 +81,9 @@ std::unique_ptr<RangeStorage> make_dense_storage(const JobLayout& layout, std::s
 std::unique_ptr<RangeStorage> make_slice_storage(const JobLayout& layout);
 std::unique_ptr<RangeStorage> make_storage(const JobLayout& layout, std::size_t range);
 
+// States of slices for another number of them: each row in the slice that its id has now. Throws
+// ProtocolError for bytes that are no states of such tables.
+std::vector<std::vector<std::byte>> deal_slices(const SparseLayout& sparse,
+                                                std::span<const std::vector<std::byte>> states);
+
 }  // namespace trireme::ps

@@ -15,6 +15,7 @@
 #include "trireme/comm/reduction_tree.h"
 #include "trireme/ps/range_storage.h"
 #include "trireme/ps/row_request.h"
+#include "trireme/ps/slices.h"
 #include "trireme/ps/sparse_table.h"
 
 namespace trireme::ps {
@@ -119,14 +120,8 @@ class SliceStorage final : public RangeStorage {
 
   void export_state(const std::function<void(Bytes)>& take) const override {
     for (std::uint64_t table = 0; table < tables_.size(); ++table) {
-      tables_[table].for_each_block(kExportRows, [&](const SparseTable::Block& block) {
-        const std::array<std::uint64_t, 2> front = {table, block.ids.size()};
-        take(std::as_bytes(std::span(front)));
-        take(std::as_bytes(block.ids));
-        take(std::as_bytes(block.steps));
-        take_floats(block.weights, take);
-        take_floats(block.state, take);
-      });
+      tables_[table].for_each_block(
+          kExportRows, [&](const SparseTable::Block& block) { write_block(table, block, take); });
     }
   }
 
@@ -154,22 +149,6 @@ class SliceStorage final : public RangeStorage {
         [](std::int64_t sum, const SparseTable& table) { return sum + table.memory_bytes(); });
   }
 
- private:
-  std::vector<TableRows> parse(const Contribution& request) const {
-    if (request.lists.empty()) return parse_rows(request.payload, widths_);
-    return parse_lists(request.lists, request.payload, widths_);
-  }
-
-  std::size_t row_bytes(std::uint64_t table) const {
-    return static_cast<std::size_t>(widths_[table]) * sizeof(float);
-  }
-
-  static void take_floats(std::span<const float> values, const std::function<void(Bytes)>& take) {
-    constexpr float kGap = 0;
-    take(std::as_bytes(values));
-    if (values.size() % 2 != 0) take(std::as_bytes(std::span(&kGap, 1)));
-  }
-
   // f(table, block), for each block of a state.
   template <class F>
   void read_blocks(Bytes state, const F& f) const {
@@ -193,6 +172,51 @@ class SliceStorage final : public RangeStorage {
       block.state = floats(of.state_width());
       f(table, block);
     }
+  }
+  static void write_block(std::uint64_t table, const SparseTable::Block& block,
+                          const std::function<void(Bytes)>& take) {
+    const std::array<std::uint64_t, 2> front = {table, block.ids.size()};
+    take(std::as_bytes(std::span(front)));
+    take(std::as_bytes(block.ids));
+    take(std::as_bytes(block.steps));
+    take_floats(block.weights, take);
+    take_floats(block.state, take);
+  }
+  // A block of some of another's rows.
+  static void write_rows(std::uint64_t table, const SparseTable::Block& block,
+                         const std::vector<std::size_t>& rows,
+                         const std::function<void(Bytes)>& take) {
+    std::vector<std::uint64_t> ids;
+    std::vector<std::int64_t> steps;
+    std::vector<float> weights, state;
+    const auto add = [&](std::vector<float>& to, std::span<const float> from, std::size_t row) {
+      const std::size_t width = from.size() / block.ids.size();
+      const auto values = from.subspan(row * width, width);
+      to.insert(to.end(), values.begin(), values.end());
+    };
+    for (const std::size_t row : rows) {
+      ids.push_back(block.ids[row]);
+      steps.push_back(block.steps[row]);
+      add(weights, block.weights, row);
+      add(state, block.state, row);
+    }
+    write_block(table, {ids, weights, state, steps}, take);
+  }
+
+ private:
+  std::vector<TableRows> parse(const Contribution& request) const {
+    if (request.lists.empty()) return parse_rows(request.payload, widths_);
+    return parse_lists(request.lists, request.payload, widths_);
+  }
+
+  std::size_t row_bytes(std::uint64_t table) const {
+    return static_cast<std::size_t>(widths_[table]) * sizeof(float);
+  }
+
+  static void take_floats(std::span<const float> values, const std::function<void(Bytes)>& take) {
+    constexpr float kGap = 0;
+    take(std::as_bytes(values));
+    if (values.size() % 2 != 0) take(std::as_bytes(std::span(&kGap, 1)));
   }
 
   template <class T>
@@ -234,6 +258,28 @@ class SliceStorage final : public RangeStorage {
 
 std::unique_ptr<RangeStorage> make_slice_storage(const JobLayout& layout) {
   return std::make_unique<SliceStorage>(layout.sparse);
+}
+
+std::vector<std::vector<std::byte>> deal_slices(const SparseLayout& sparse,
+                                                std::span<const std::vector<std::byte>> states) {
+  const auto slices = static_cast<std::uint32_t>(sparse.slices);
+  std::vector<std::vector<std::byte>> dealt(slices);
+  const SliceStorage reader(sparse);
+  for (const Bytes state : states) {
+    reader.read_blocks(state, [&](std::uint64_t table, const SparseTable::Block& block) {
+      std::vector<std::vector<std::size_t>> rows(slices);
+      for (std::size_t i = 0; i < block.ids.size(); ++i) {
+        rows[slice_of(block.ids[i], slices)].push_back(i);
+      }
+      for (std::uint32_t slice = 0; slice < slices; ++slice) {
+        const auto take = [&](Bytes part) {
+          dealt[slice].insert(dealt[slice].end(), part.begin(), part.end());
+        };
+        if (!rows[slice].empty()) SliceStorage::write_rows(table, block, rows[slice], take);
+      }
+    });
+  }
+  return dealt;
 }
 
 }  // namespace trireme::ps

@@ -27,8 +27,10 @@ namespace trireme::ps {
 std::string save_snapshot(Worker& worker, const std::string& folder, std::int64_t step);
 
 // In place of Worker::init(), by the same worker. Returns the step that it was saved with. Blocks.
-// Throws CheckpointError: a damaged file, a snapshot of a job whose ranges are others (says what
-// differs).
+// Where the job has another number of slices than the snapshot, all of it goes through this
+// worker's memory, and each row to the slice that its id has now; else the servers read their
+// ranges. Throws CheckpointError: a damaged file, a snapshot of a job whose ranges are others (says
+// what differs).
 std::int64_t load_snapshot(Worker& worker, const std::string& path);
 
 }  // namespace trireme::ps

@@ -420,7 +420,11 @@ class Worker::Impl {
 };
 
 Worker::Worker(const WorkerOptions& options, const JobLayout& layout)
-    : impl_(std::make_unique<Impl>(options, layout)) {}
+    : impl_([&] {
+        layout.validate();
+        if (!options.codec.empty()) make_dense_codec(options.codec);
+        return std::make_unique<Impl>(options, layout);
+      }()) {}
 Worker::~Worker() = default;
 
 int Worker::rank() const { return impl_->options_.rank; }
@@ -439,8 +443,10 @@ FlatSegment Worker::dense_range(std::size_t range) const { return impl_->ranges_
 
 Timestamp Worker::init() { return impl_->init({}); }
 Timestamp Worker::init_states(std::span<const std::vector<std::byte>> states) {
-  if (states.size() != num_dense_ranges()) {
-    throw_error<ShapeError>("{} states for {} dense ranges", states.size(), num_dense_ranges());
+  const std::size_t all = impl_->layout_.num_ranges();
+  if (states.size() != num_dense_ranges() && states.size() != all) {
+    throw_error<ShapeError>("{} states for {} ranges, {} of them dense", states.size(), all,
+                            num_dense_ranges());
   }
   return impl_->init_states(states);
 }

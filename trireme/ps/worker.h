@@ -92,8 +92,9 @@ struct PullRows {
 class Worker {
  public:
   // Joins the job, or joins it again; all workers give the same layout. Blocks until all servers
-  // and workers of the job's beginning are there. Throws ConfigError: another layout than the
-  // first's (says what differs), a rank out of range; what RpcClient throws; TimeoutError.
+  // and workers of the job's beginning are there. Throws ConfigError: a layout or a codec that is
+  // none, another layout than the first's (says what differs), a rank out of range; what RpcClient
+  // throws; TimeoutError.
   Worker(const WorkerOptions& options, const JobLayout& layout);
   ~Worker();  // without leave(): the others see it gone
   Worker(const Worker&) = delete;
@@ -119,7 +120,8 @@ class Worker {
   // The servers' first values become weights() and empty tables; without effect where they have
   // some.
   Timestamp init();
-  // The same from the states of all dense ranges, as dense_state() gave them.
+  // The same from the states of all dense ranges, as dense_state() gave them, or of all ranges
+  // (deal_slices(), range_storage.h).
   Timestamp init_states(std::span<const std::vector<std::byte>> states);
   // The same from the files of a snapshot (snapshot.h), which the servers read.
   struct RangeFile {
