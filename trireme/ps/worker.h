@@ -89,7 +89,8 @@ class Worker {
  public:
   // Joins the job, or joins it again; all workers give the same layout. Blocks until all servers
   // and workers of the job's beginning are there. Throws ConfigError: another layout than the
-  // first's (says what differs), a rank out of range; what RpcClient throws; TimeoutError.
+  // first's (says what differs), a rank out of range, or one that another worker which lives has;
+  // what RpcClient throws; TimeoutError.
   Worker(const WorkerOptions& options, const JobLayout& layout);
   ~Worker();  // without leave(): the others see it gone
   Worker(const Worker&) = delete;
