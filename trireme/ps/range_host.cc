@@ -287,7 +287,7 @@ RangeHost::Sum RangeHost::sum_of(const std::vector<Ticket>& tickets, bool keep) 
   return sum;
 }
 
-// What a change consists of: at a follower from the message under way.
+// What a change consists of: at the backup from the message under way.
 RangeHost::Change RangeHost::change_of(const Effect& effect) {
   Change change;
   change.op = effect.op;
