@@ -168,7 +168,7 @@ TEST_P(LostServer, MayBeAnyWhileRangesMove) {
   const Kind kind = GetParam();
   constexpr int kWorkers = 2;
   std::mt19937 random(1147);
-  for (int round = 0; round < 15; ++round) {
+  for (int round = 0; round < 10; ++round) {
     const int lost = static_cast<int>(random() % 3);
     const Term views = static_cast<Term>(random() % 8);
     const int events = static_cast<int>(random() % 20);

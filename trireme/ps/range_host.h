@@ -57,7 +57,7 @@ class RangeHost {
   // Of the other replica.
   void handle(Method method, Replication header, RpcRequest request);
 
-  // From time to time: what was lost on the way to the backup is sent again.
+  // From time to time: what was lost on the way to followers is sent again.
   void tick();
   // Adds what this range has seen.
   void add_to(ServerReport& report) const;
@@ -76,7 +76,7 @@ class RangeHost {
     bool failed = false;  // kSnapshot: the file could not be written, and text says why
     bool late = false;    // the lease was over: nothing was read
   };
-  // An update, or another change, as the backup gets it.
+  // An update, or another change, as followers get it.
   struct Change {
     Op op;
     BufferPool::Buffer memory;

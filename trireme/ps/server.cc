@@ -26,9 +26,9 @@
 namespace trireme::ps {
 namespace {
 
-// What was lost on the way to a backup is sent again after this.
+// What was lost on the way to a follower is sent again after this.
 constexpr std::chrono::milliseconds kTick{500};
-// A backup that takes longer is waited for no more: the message is sent again.
+// A follower that takes longer is waited for no more: the message is sent again.
 constexpr std::chrono::milliseconds kReplicationTime = std::chrono::seconds(60);
 
 std::string reachable_address(const ServerOptions& options) {

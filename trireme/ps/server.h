@@ -41,7 +41,9 @@ enum class ServerEnd {
 // Any thread may call any function.
 class Server {
  public:
-  // Registers with the coordinator. Throws ConfigError and CommError as RpcClient and RpcServer do.
+  // Registers with the coordinator. Throws ConfigError and CommError as RpcClient and RpcServer do;
+  // ConfigError where another server that lives has the index (says which); TimeoutError where one
+  // that is silent has it for the whole join_timeout.
   explicit Server(const ServerOptions& options);
   ~Server();  // ends at once; what it held is gone
   Server(const Server&) = delete;

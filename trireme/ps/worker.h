@@ -42,8 +42,8 @@ struct WorkerOptions {
   std::string coordinator_address = "127.0.0.1";
   int coordinator_port = 0;
   std::string secret = {};  // the job's; may be empty only on loopback
-  int rank = 0;             // below the job's number of workers
-  std::string codec = {};   // of dense gradients: "" (f32), bf16, int8, topk(f); see dense_codec.h
+  int rank = 0;  // below the job's number of workers; none that another has, while it lives
+  std::string codec = {};  // of dense gradients: "" (f32), bf16, int8, topk(f); see dense_codec.h
   std::chrono::milliseconds join_timeout = std::chrono::minutes(5);
   std::chrono::milliseconds timeout = std::chrono::minutes(5);  // of everything that is waited for
 };
