@@ -289,6 +289,28 @@ TEST(ServedModel, SavesWhatOthersLoadAndLoadsWhatOthersSave) {
   });
 }
 
+// More of them than the header of a call holds.
+TEST(ServedModel, PredictionsTravelInParts) {
+  const auto predict = [](Strategy& strategy) {
+    const auto scope = strategy.scope();
+    torch::nn::Linear net(kFeatures, 3001);
+    const at::NoGradGuard no_grad;
+    net->weight.copy_(formula(net->weight.sizes(), strategy.rank()));
+    net->bias.zero_();
+    Model model(scope, net);
+    model.compile(Sgd(), MeanSquaredError());
+    return model.predict(samples(kSamples, 2).inputs, 7);
+  };
+  at::Tensor expected;
+  run_threads(1, [&](Group& group) {
+    MirroredStrategy strategy(group, {});
+    expected = predict(strategy);
+  });
+  run_job(1, served(2), [&](ParameterServerStrategy& strategy) {
+    EXPECT_TRUE(predict(strategy).equal(expected)) << strategy.rank();
+  });
+}
+
 // The optimizer's moments stay, as without servers.
 TEST(ServedModel, CallbacksStopAndBringBackTheBestWeights) {
   const Train body = [](Strategy& strategy) {

@@ -8,9 +8,9 @@
 //       ModelCheckpoint({.folder = "runs/first"}),
 //       LambdaCallback([](Model&, const EpochEnd& end) { ... })}});
 //
-// Every rank has its own and calls it with the same logs; one that stops training, or calls
-// collective functions of the model, must do so on all. What shall happen once wants
-// `if (model.strategy().rank() == 0)`.
+// Every rank has its own and calls it with the same logs; one that calls collective functions of
+// the model must do so on all, while one that stops training stops all. What shall happen once
+// wants `if (model.strategy().rank() == 0)`.
 #pragma once
 
 #include <concepts>

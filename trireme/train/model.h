@@ -16,7 +16,8 @@
 // bit. A batch is cut into the strategy's micro-batches: rows that follow one another, as equally
 // as can be, the first ones longer. Each is computed by one worker, its loss and metrics summed in
 // the order of their numbers; so losses do not depend on the number of workers, nor on who has
-// which samples. Exceptions: running means of batches (BatchNorm) are those of rank 0.
+// which samples. Exceptions: running means of batches (BatchNorm) are those of rank 0; with
+// parameter servers that do not sync, results are each worker's own (strategy.h).
 //
 // What a module draws from LibTorch's generator in training (dropout) depends on the seed and the
 // number of the micro-batch alone.
