@@ -8,7 +8,6 @@
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -61,7 +60,7 @@ Request arbitrary_request() {
 struct Aligned {
   explicit Aligned(std::size_t size) : words((size + 7) / 8), bytes_size(size) {}
   explicit Aligned(const std::string& text) : Aligned(text.size()) {
-    std::memcpy(words.data(), text.data(), text.size());
+    std::copy(text.begin(), text.end(), reinterpret_cast<char*>(words.data()));
   }
   std::span<std::byte> bytes() {
     return std::as_writable_bytes(std::span(words)).first(bytes_size);

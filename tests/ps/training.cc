@@ -211,6 +211,7 @@ std::vector<float> reference(const JobLayout& layout, int ranks, std::int64_t st
 
 bool operator==(const Values& left, const Values& right) {
   const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
+    if (a.empty() || b.empty()) return a.empty() && b.empty();
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
   };
   return same(left.weights, right.weights) && same(left.rows, right.rows);

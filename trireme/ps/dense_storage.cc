@@ -168,7 +168,7 @@ class DenseStorage final : public RangeStorage {
     std::vector<optim::OptimizerState> parts = optimizer_->state();
     std::int64_t steps = 0;
     const auto next = [&state](void* to, std::size_t size) {
-      std::memcpy(to, state.data(), size);
+      std::copy_n(state.data(), size, static_cast<std::byte*>(to));
       state = state.subspan(size);
     };
     next(&steps, sizeof(steps));
