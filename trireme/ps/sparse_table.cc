@@ -7,12 +7,14 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
+#include "trireme/comm/shm/shm_copy.h"
 #include "trireme/ops/kernels/tasks.h"
 #include "trireme/optim/row_update.h"
 #include "trireme/ps/prefetch.h"
@@ -225,11 +227,19 @@ void SparseTable::read(Ids ids, float* out, Positions positions) const {
   const auto fetch = [&](std::size_t, const float* record) {
     if (record != nullptr) prefetch(record, table.width);
   };
+  // Scattered rows go past the caches: they are read when all are there, by another core.
+  const bool streams = !positions.empty() && table.width % kLine == 0 &&
+                       reinterpret_cast<std::uintptr_t>(out) % (kLine * sizeof(float)) == 0;
   const auto work = [&](std::size_t i, const float* record) {
     if (record == nullptr) return table.init.fill(ids[i], table.width, result.row(i));
-    std::copy_n(record, table.width, result.row(i));
+    if (streams) {
+      stream_lines(result.row(i), record, static_cast<std::size_t>(table.width) * sizeof(float));
+    } else {
+      std::copy_n(record, table.width, result.row(i));
+    }
   };
   run(Stages{kNoRoom, find, fetch, work}, table.index, ids);
+  if (streams) stream_fence();
 }
 
 std::int64_t SparseTable::rows() const { return impl_->store.rows(); }
