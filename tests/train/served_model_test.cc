@@ -26,6 +26,7 @@
 #include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/train/served_training.h"
 #include "trireme/base/error.h"
 #include "trireme/train/model.h"
 
@@ -33,7 +34,10 @@ namespace trireme {
 namespace {
 
 using ::testing::AllOf;
+using testing::alone;
 using testing::dataset;
+using testing::expect_same;
+using testing::expect_same_with_servers;
 using testing::failure_of;
 using testing::formula;
 using ::testing::HasSubstr;
@@ -41,106 +45,19 @@ using testing::kBatch;
 using testing::kFeatures;
 using testing::kSamples;
 using testing::make_net;
+using testing::place;
 using testing::quiet;
+using testing::run_job;
 using testing::run_rank_threads;
 using testing::run_threads;
+using testing::run_workers;
 using testing::samples;
-
-// The net's ranges are as small as can be: three of them.
-constexpr std::int64_t kHidden = 1200;
-
-torch::nn::Sequential wide_net(double phase) {
-  torch::nn::Sequential net(torch::nn::Linear(kFeatures, kHidden), torch::nn::Tanh(),
-                            torch::nn::Linear(kHidden, 1), torch::nn::Sigmoid());
-  const at::NoGradGuard no_grad;
-  for (at::Tensor& parameter : net->parameters()) {
-    parameter.copy_(formula(parameter.sizes(), phase += 1) / 20);
-  }
-  return net;
-}
-
-ParameterServerOptions served(int workers, const std::string& consistency = "sync") {
-  return {.workers = workers, .consistency = consistency, .range_bytes = 4 * kShardBlock};
-}
-
-// Calls body on a thread for each worker of the job. Strategies are left open: body may close its.
-void run_workers(const ps::Job& job, const ParameterServerOptions& options,
-                 const std::function<void(ParameterServerStrategy&)>& body) {
-  run_rank_threads(options.workers, [&](int rank) {
-    ParameterServerStrategy strategy(job.worker_options(rank), options);
-    body(strategy);
-  });
-}
-
-void run_job(int servers, const ParameterServerOptions& options,
-             const std::function<void(ParameterServerStrategy&)>& body) {
-  const ps::Job job({.servers = servers, .workers = options.workers});
-  run_workers(job, options, [&](ParameterServerStrategy& strategy) {
-    body(strategy);
-    strategy.close();
-    strategy.close();
-  });
-}
-
-struct Trained {
-  History history;
-  Logs evaluation;
-  at::Tensor predictions;
-};
-
-void expect_same(const Trained& found, const Trained& expected, const std::string& where) {
-  ASSERT_EQ(found.history.epochs.size(), expected.history.epochs.size()) << where;
-  for (std::size_t i = 0; i < expected.history.epochs.size(); ++i) {
-    for (const auto& [name, value] : expected.history.epochs[i].values()) {
-      EXPECT_EQ(found.history.epochs[i].at(name), value) << where << ", epoch " << i << " " << name;
-    }
-  }
-  EXPECT_TRUE(found.evaluation == expected.evaluation) << where;
-  EXPECT_TRUE(found.predictions.equal(expected.predictions)) << where;
-}
-
-FitOptions with_validation(std::int64_t epochs) {
-  FitOptions options = quiet(epochs);
-  options.validation = dataset(17, 5);
-  return options;
-}
-
-Trained train(Strategy& strategy, const torch::nn::Sequential& net,
-              const OptimizerRecipe& optimizer, const CompileOptions& compile = {},
-              const Dataset& data = dataset(kSamples, 1), FitOptions options = with_validation(3)) {
-  const auto scope = strategy.scope();
-  Model model(scope, net);
-  model.compile(optimizer, MeanSquaredError(), {BinaryAccuracy(), MeanAbsoluteError()}, compile);
-  Trained result;
-  result.history = model.fit(data, options);
-  result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
-  result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
-  return result;
-}
-
-std::string place(const Strategy& strategy, int servers) {
-  return fmt::format("rank {} of {}, {} servers", strategy.rank(), strategy.size(), servers);
-}
-
-using Train = std::function<Trained(Strategy&)>;
-
-// Of a world of one without servers, whose optimizer is the servers'.
-Trained alone(const Train& body, std::int64_t micro_batches = 0) {
-  Trained result;
-  run_threads(1, [&](Group& group) {
-    ShardedStrategy strategy(group, {.stage = 0, .micro_batches = micro_batches});
-    result = body(strategy);
-  });
-  return result;
-}
-
-void expect_same_with_servers(const Trained& expected, const Train& body) {
-  for (const auto& [servers, workers] : std::map<int, int>{{1, 1}, {2, 2}, {3, 4}}) {
-    run_job(servers, served(workers), [&](ParameterServerStrategy& strategy) {
-      expect_same(body(strategy), expected, place(strategy, servers));
-    });
-  }
-}
+using testing::served;
+using testing::Train;
+using testing::train;
+using testing::Trained;
+using testing::wide_net;
+using testing::with_validation;
 
 TEST(ServedModel, TrainsTheSameAsWithoutServers) {
   for (const OptimizerRecipe& optimizer :
@@ -499,102 +416,6 @@ TEST(ServedModel, TheOthersGoOnWithoutALostWorker) {
   expect_same(found.at(3), found.at(0), "rank 3");
   EXPECT_LT(found.at(0).history.epochs.back().at("loss"),
             found.at(0).history.epochs.front().at("loss"));
-}
-
-// Nothing around it: servers on threads of this process.
-TEST(ParameterServerStrategy, HoldsItsServersItself) {
-  const Train body = [](Strategy& strategy) {
-    return train(strategy, wide_net(1), Adam({.learning_rate = 0.01}));
-  };
-  ParameterServerStrategy strategy({.servers = 2, .range_bytes = 4 * kShardBlock});
-  EXPECT_EQ(strategy.rank(), 0);
-  EXPECT_EQ(strategy.size(), 1);
-  expect_same(body(strategy), alone(body), "servers of its own");
-  strategy.close();
-  strategy.close();
-}
-
-TEST(ParameterServerStrategy, CompiledAgainItsModelGoesOnFromItsWeights) {
-  ParameterServerStrategy strategy;
-  const auto scope = strategy.scope();
-  Model model(scope, make_net(1));
-  model.compile(Sgd({.learning_rate = 0.5}), BinaryCrossEntropy());
-  model.fit(dataset(kSamples, 1), quiet(2));
-  const Logs before = model.evaluate(dataset(kSamples, 1), 7);
-  model.compile(AdamW({.learning_rate = 0.05}), BinaryCrossEntropy());
-  EXPECT_TRUE(model.evaluate(dataset(kSamples, 1), 7) == before);
-  const History history = model.fit(dataset(kSamples, 1), quiet(2));
-  EXPECT_LT(history.epochs[1].at("loss"), before.at("loss"));
-  strategy.close();
-}
-
-TEST(ParameterServerStrategy, RefusesNumbersAndWordsOutOfRange) {
-  const auto refused = [](const ParameterServerOptions& options) {
-    return failure_of([&] { ParameterServerStrategy strategy(options); });
-  };
-  EXPECT_THAT(refused({.servers = 0}), HasSubstr("servers 0"));
-  EXPECT_THAT(refused({.workers = -1}), HasSubstr("workers -1"));
-  EXPECT_THAT(refused({.consistency = "often"}), HasSubstr("often"));
-  EXPECT_THAT(refused({.codec = "int7"}), HasSubstr("int7"));
-  EXPECT_THAT(refused({.range_bytes = 5}), HasSubstr("range_bytes 5"));
-  const ps::WorkerOptions nowhere{.coordinator_port = 1};
-  EXPECT_THAT(failure_of([&] {
-                ParameterServerStrategy strategy(nowhere, {.workers = 2, .micro_batches = 6});
-              }),
-              AllOf(HasSubstr("6 micro-batches"), HasSubstr("power of two")));
-}
-
-TEST(ParameterServerStrategy, RefusesModelsThatServersCannotKeep) {
-  ParameterServerStrategy strategy;
-  const auto scope = strategy.scope();
-  Model f64(scope, make_net(1, at::kDouble));
-  EXPECT_THAT(failure_of([&] { f64.compile(Sgd(), MeanSquaredError()); }), HasSubstr("keep f32"));
-  Model model(scope, make_net(1));
-  EXPECT_THAT(failure_of([&] {
-                model.compile(TorchOptimizer([](std::vector<at::Tensor>) {
-                                return std::unique_ptr<torch::optim::Optimizer>();
-                              }),
-                              MeanSquaredError());
-              }),
-              HasSubstr("does not run on parameter servers"));
-}
-
-TEST(ParameterServerStrategy, RefusesWorkersThatDisagreeOrComeTwice) {
-  const ps::Job job({.servers = 1, .workers = 2});
-  run_workers(job, served(2), [](ParameterServerStrategy& strategy) {
-    const auto scope = strategy.scope();
-    Model model(scope, make_net(1));
-    model.compile(Sgd({.learning_rate = 0.5}), MeanSquaredError());
-    EXPECT_THAT(failure_of([&] { model.compile(Sgd(), MeanSquaredError()); }),
-                HasSubstr("keep one model, compiled once"));
-    strategy.close();
-  });
-}
-
-TEST(ParameterServerStrategy, RefusesWhoComesWhenTheOthersTrain) {
-  const ps::Job job({.servers = 1, .workers = 2});
-  std::atomic<bool> tried = false;
-  const auto compiled = [](Strategy& strategy) {
-    Model model(strategy.scope(), make_net(1));
-    model.compile(Sgd(), MeanSquaredError());
-    return model;
-  };
-  run_rank_threads(2, [&](int rank) {
-    {
-      ParameterServerStrategy strategy(job.worker_options(rank), served(2));
-      Model model = compiled(strategy);
-      if (rank == 0) {
-        tried.wait(false);
-        model.fit(dataset(kSamples, 1), quiet(1));
-        return strategy.close();
-      }
-    }  // lost
-    ParameterServerStrategy again(job.worker_options(1), served(2));
-    EXPECT_THAT(failure_of([&] { compiled(again); }),
-                HasSubstr("worker 1 was started while the job goes on"));
-    tried = true;
-    tried.notify_all();
-  });
 }
 
 }  // namespace
