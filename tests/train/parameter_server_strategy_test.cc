@@ -24,20 +24,20 @@ namespace trireme {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
 using testing::alone;
+using testing::dataset;
 using testing::expect_same;
+using testing::failure_of;
+using ::testing::HasSubstr;
+using testing::kSamples;
+using testing::make_net;
+using testing::quiet;
+using testing::run_rank_threads;
 using testing::run_workers;
 using testing::served;
 using testing::Train;
 using testing::train;
 using testing::wide_net;
-using testing::dataset;
-using testing::failure_of;
-using testing::kSamples;
-using testing::make_net;
-using testing::quiet;
-using testing::run_rank_threads;
 
 // Nothing around it: servers on threads of this process.
 TEST(ParameterServerStrategy, HoldsItsServersItself) {

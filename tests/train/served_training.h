@@ -39,7 +39,7 @@ inline ParameterServerOptions served(int workers, const std::string& consistency
 
 // Calls body on a thread for each worker of the job. Strategies are left open: body may close its.
 inline void run_workers(const ps::Job& job, const ParameterServerOptions& options,
-                 const std::function<void(ParameterServerStrategy&)>& body) {
+                        const std::function<void(ParameterServerStrategy&)>& body) {
   run_rank_threads(options.workers, [&](int rank) {
     ParameterServerStrategy strategy(job.worker_options(rank), options);
     body(strategy);
@@ -47,7 +47,7 @@ inline void run_workers(const ps::Job& job, const ParameterServerOptions& option
 }
 
 inline void run_job(int servers, const ParameterServerOptions& options,
-             const std::function<void(ParameterServerStrategy&)>& body) {
+                    const std::function<void(ParameterServerStrategy&)>& body) {
   const ps::Job job({.servers = servers, .workers = options.workers});
   run_workers(job, options, [&](ParameterServerStrategy& strategy) {
     body(strategy);
@@ -80,8 +80,9 @@ inline FitOptions with_validation(std::int64_t epochs) {
 }
 
 inline Trained train(Strategy& strategy, const torch::nn::Sequential& net,
-              const OptimizerRecipe& optimizer, const CompileOptions& compile = {},
-              const Dataset& data = dataset(kSamples, 1), FitOptions options = with_validation(3)) {
+                     const OptimizerRecipe& optimizer, const CompileOptions& compile = {},
+                     const Dataset& data = dataset(kSamples, 1),
+                     FitOptions options = with_validation(3)) {
   const auto scope = strategy.scope();
   Model model(scope, net);
   model.compile(optimizer, MeanSquaredError(), {BinaryAccuracy(), MeanAbsoluteError()}, compile);

@@ -136,8 +136,9 @@ class Worker {
   // weights(), of one dense range or of all.
   Timestamp pull(std::size_t range, int priority = 0);
   Timestamp pull();
-  // Two phases: when push() is done, the sum of the range; and its application. Where the sum is
-  // lost meanwhile the push is repeated.
+  // Two phases: when push() is done, the sum of the range; and its application. Each worker that
+  // has pushed gradients commits before it pushes the range again; the first to do so says with
+  // what options. Where the sum is lost meanwhile the push is repeated.
   const SumReport& sum(std::size_t range) const;
   Timestamp commit(std::size_t range, const PushOptions& options);
   // Of the last update of the range, when a push (or commit) with then_pull is done.
