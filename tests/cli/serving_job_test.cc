@@ -98,6 +98,12 @@ class ServingJobTest : public ::testing::Test {
                                  "127.0.0.1:" + port_, "--index", std::to_string(index)},
         path("server-" + std::to_string(index)));
   }
+  // Of the only worker.
+  static void expect_all_steps(Logged& only) {
+    const ProgramResult result = only.wait();
+    EXPECT_EQ(result.exit_code, 0) << only.log();
+    EXPECT_EQ(result.out, "worker 0: as expected after 6 steps\n200 rows\n");
+  }
   std::unique_ptr<Logged> worker(int rank, int servers, int workers,
                                  const std::vector<std::string>& arguments) const {
     std::vector<std::string> argv = {TRIREME_PS_WORKER};
@@ -189,9 +195,7 @@ TEST_F(ServingJobTest, AServerThatIsToldToEndIsDoneWithout) {
   first->send(SIGTERM);
   EXPECT_EQ(first->wait().exit_code, 0) << first->log();
   open_gate();
-  const ProgramResult result = only->wait();
-  EXPECT_EQ(result.exit_code, 0) << only->log();
-  EXPECT_EQ(result.out, "worker 0: as expected after 6 steps\n200 rows\n");
+  expect_all_steps(*only);
   EXPECT_EQ(second->wait().exit_code, 0) << second->log();
   EXPECT_THAT(second->log(), HasSubstr("is primary of 8 ranges and backup of 0"));
 }
@@ -212,9 +216,7 @@ TEST_F(ServingJobTest, AServerThatWasTakenForGoneJoinsAgain) {
   first->send(SIGTERM);
   EXPECT_EQ(first->wait().exit_code, 0) << first->log();
   open_gate();
-  const ProgramResult result = only->wait();
-  EXPECT_EQ(result.exit_code, 0) << only->log();
-  EXPECT_EQ(result.out, "worker 0: as expected after 6 steps\n200 rows\n");
+  expect_all_steps(*only);
   EXPECT_EQ(second->wait().exit_code, 0) << second->log();
 }
 

@@ -133,13 +133,12 @@ bool Handshakes::introduce(Line& line, std::string& why) {
   line.outbox = hello;
   line.expect(kNonceBytes + kProofBytes);
   if (!converse(line, why)) return false;
-  const std::string nonce = line.inbox.substr(0, kNonceBytes);
-  const std::string proof = line.inbox.substr(kNonceBytes);
-  if (!proof_is(proof, make_proof(Prover::kRankZero, peers_.secret, hello, nonce))) {
+  std::optional<std::string> proof = answer_challenge(line.inbox, peers_.secret, hello);
+  if (!proof) {
     why = "what listens there does not belong to this job";
     return false;
   }
-  line.outbox = make_proof(Prover::kMember, peers_.secret, hello, nonce);
+  line.outbox = *std::move(proof);
   line.expect(kTrusted.size());
   return converse(line, why);
 }

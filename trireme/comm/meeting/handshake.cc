@@ -67,6 +67,16 @@ std::string make_proof(Prover prover, std::string_view secret, std::string_view 
   return proof;
 }
 
+std::optional<std::string> answer_challenge(std::string_view challenge, std::string_view secret,
+                                            std::string_view hello) {
+  FieldReader reader(challenge);
+  const std::string_view nonce = reader.raw(kNonceBytes);
+  const std::string_view proof = reader.raw(kProofBytes);
+  reader.finish();
+  if (!proof_is(proof, make_proof(Prover::kRankZero, secret, hello, nonce))) return std::nullopt;
+  return make_proof(Prover::kMember, secret, hello, nonce);
+}
+
 bool proof_is(std::string_view proof, std::string_view expected) {
   return proof.size() == expected.size() &&
          CRYPTO_memcmp(proof.data(), expected.data(), expected.size()) == 0;

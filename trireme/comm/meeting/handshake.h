@@ -20,6 +20,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -50,6 +51,10 @@ enum class Prover { kRankZero, kMember };
 // hello is the encoded hello, as it travelled.
 std::string make_proof(Prover prover, std::string_view secret, std::string_view hello,
                        std::string_view server_nonce);
+// The member's part: its proof in answer to a challenge's payload. Nothing: who challenges knows
+// another secret. Throws ProtocolError for another size.
+std::optional<std::string> answer_challenge(std::string_view challenge, std::string_view secret,
+                                            std::string_view hello);
 // In constant time.
 bool proof_is(std::string_view proof, std::string_view expected);
 

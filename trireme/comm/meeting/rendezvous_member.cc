@@ -6,6 +6,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 
 #include "trireme/base/error.h"
@@ -73,17 +74,15 @@ bool Visit::prove_ourselves(std::string& why) {
     send(FrameType::kHello, hello);
     const Frame challenge = next_frame(deadline_);
     if (challenge.type != FrameType::kChallenge) throw ProtocolError("no challenge");
-    FieldReader reader(challenge.payload);
-    const std::string nonce(reader.raw(kNonceBytes));
-    const std::string_view proof = reader.raw(kProofBytes);
-    reader.finish();
-    if (!proof_is(proof, make_proof(Prover::kRankZero, options_.secret, hello, nonce))) {
+    const std::optional<std::string> proof =
+        answer_challenge(challenge.payload, options_.secret, hello);
+    if (!proof) {
       throw_error<ConfigError>(
           "the job that listens at {} has another secret than rank {}: give all ranks of one job "
           "the same secret, and each job a port of its own",
           endpoint_text(options_.address, options_.port), options_.rank);
     }
-    send(FrameType::kProof, make_proof(Prover::kMember, options_.secret, hello, nonce));
+    send(FrameType::kProof, *proof);
     // Until then rank 0 may drop us for being slow, and we come again.
     const Frame answer = next_frame(deadline_);
     if (answer.type == FrameType::kTrusted) return true;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "trireme/base/error.h"
@@ -70,17 +71,15 @@ bool Visit::prove_ourselves(std::string& why) {
     send(FrameType::kHello, hello);
     const Frame challenge = next_frame();
     if (challenge.type != FrameType::kChallenge) throw ProtocolError("no challenge");
-    FieldReader reader(challenge.payload);
-    const std::string nonce(reader.raw(kNonceBytes));
-    const std::string_view proof = reader.raw(kProofBytes);
-    reader.finish();
-    if (!proof_is(proof, make_proof(Prover::kRankZero, options_.secret, hello, nonce))) {
+    const std::optional<std::string> proof =
+        answer_challenge(challenge.payload, options_.secret, hello);
+    if (!proof) {
       throw_error<ConfigError>(
           "the server at {} has another secret than {}: give all processes of one job the same "
           "secret, and each job ports of its own",
           server(), options_.name);
     }
-    send(FrameType::kProof, make_proof(Prover::kMember, options_.secret, hello, nonce));
+    send(FrameType::kProof, *proof);
     const Frame answer = next_frame();
     if (answer.type == FrameType::kTrusted) return true;
     throw ProtocolError("no answer to our proof");

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Worker::wait_for_others_to_leave().
+// The end of a job: how it reaches its servers, and Worker::wait_for_others_to_leave().
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,10 +9,15 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "tests/ps/job.h"
 #include "trireme/base/error.h"
+#include "trireme/comm/rpc/client.h"
+#include "trireme/ps/coordinator.h"
+#include "trireme/ps/messages.h"
+#include "trireme/ps/worker.h"
 
 namespace trireme::ps {
 namespace {
@@ -22,6 +27,32 @@ JobLayout small_layout() {
   layout.sparse.tables = {{.name = "rows", .width = 3}};
   layout.sparse.slices = 2;
   return layout;
+}
+
+// Whether it was between two questions when the last worker left, or has asked nothing yet.
+TEST(CoordinatorEnd, AServerThatAsksLateHearsThatTheJobIsOver) {
+  Coordinator coordinator({.heartbeat = std::chrono::minutes(1)});
+  RpcClientOptions options;
+  options.port = coordinator.port();
+  options.name = "server 0";
+  RpcClient server(options);
+  const auto call = [&](Method method, const std::string& header) {
+    return server.call({.method = static_cast<std::uint32_t>(method),
+                        .header = header,
+                        .payload = {},
+                        .reply_space = {}});
+  };
+  const auto registered = decode<Registered>(
+      call(Method::kRegister,
+           encode(Registration{.is_server = true, .index = 0, .address = "127.0.0.1", .port = 1}))
+          .header);
+  {
+    Worker worker({.coordinator_port = coordinator.port()}, small_layout());
+    worker.leave();
+  }
+  const RpcReply reply = call(Method::kWatch, encode(Watch{.id = registered.id}));
+  ASSERT_EQ(reply.status, kStatusOk);
+  EXPECT_TRUE(decode<Announcement>(reply.header).finished);
 }
 
 TEST(LastWorker, IsAloneWhenTheOthersHaveLeftOrAreGone) {
