@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/ps/job.h"
@@ -50,6 +51,10 @@ class Stranger {
                                     .file = {},
                                     .digest = {}}),
                 payload_bytes);
+  }
+  // A server hears from the coordinator which ranges it has; until then it knows none of them.
+  void wait_until_known(std::uint32_t range) {
+    while (ask(Method::kInit, range, 24) == kStatusNotHere) std::this_thread::yield();
   }
   std::uint32_t replicate(Method method, std::uint32_t range) {
     const Replication header{.range = range,
@@ -105,6 +110,7 @@ TEST(Malformed, FirstValuesDoNotDisturbAServer) {
   Job job({.servers = 1, .workers = 1});
   const auto workers = job.join(mixed_layout());
   Stranger stranger(job);
+  for (const std::uint32_t range : {0U, kSlice}) stranger.wait_until_known(range);
   EXPECT_EQ(stranger.ask(Method::kInit, 0, 24), kStatusRefused);
   EXPECT_EQ(stranger.ask(Method::kInit, 0, kRangeBytes + 4), kStatusRefused);
   EXPECT_EQ(stranger.ask(Method::kInit, kSlice, 8), kStatusRefused);
