@@ -109,7 +109,7 @@ class Gate {
   FileDescriptor hold() const {
     const Deadline deadline = Deadline::after(kTime);
     while (!deadline.expired()) {
-      FileDescriptor fd(::open(path_.c_str(), O_WRONLY | O_NONBLOCK));
+      FileDescriptor fd(::open(path_.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
       if (fd) return fd;
       ::poll(nullptr, 0, 5);
     }
