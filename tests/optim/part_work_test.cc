@@ -43,8 +43,7 @@ class Parts final : public PartWork {
   float* gradients(std::size_t piece, std::int64_t begin, std::int64_t end) override {
     const std::lock_guard lock(mutex_);
     const float* const from = gradients_[piece].data_ptr<float>();
-    return open_.insert({{piece, begin, end}, {from + begin, from + end}})
-        .first->second.data();
+    return open_.insert({{piece, begin, end}, {from + begin, from + end}}).first->second.data();
   }
   void done(std::size_t piece, std::int64_t begin, std::int64_t end) override {
     const std::lock_guard lock(mutex_);
@@ -83,10 +82,8 @@ TEST(PartWork, GivesTheBitsOfWholeBuffers) {
         whole->step({.pieces = pieces, .learning_rate = 0.01, .gradient_scale = 0.5});
         Parts parts(gradients, weights);
         const std::vector<PieceUpdate> without = {{.weights = weights[0]}, {.weights = weights[1]}};
-        by_parts->step({.pieces = without,
-                        .learning_rate = 0.01,
-                        .gradient_scale = 0.5,
-                        .parts = &parts});
+        by_parts->step(
+            {.pieces = without, .learning_rate = 0.01, .gradient_scale = 0.5, .parts = &parts});
         EXPECT_GT(parts.parts, 3);
         for (std::size_t i = 0; i < 2; ++i) {
           EXPECT_TRUE(weights[i].equal(expected[i])) << name << " " << state << ", step " << step;
