@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "tests/ps/malformed_bytes.h"
 #include "tests/ps/training.h"
@@ -100,43 +101,21 @@ RC_GTEST_PROP(JobLayouts, DifferWhereTheirBytesDo, ()) {
   JobLayout theirs = ours;
   const auto other = *arbitrary_struct<JobLayout>();
   // One field of the other's, inner ones too.
-  switch (*rc::gen::inRange(0, 12)) {
-    case 0:
-      theirs.consistency = other.consistency;
-      break;
-    case 1:
-      theirs.two_phases = other.two_phases;
-      break;
-    case 2:
-      theirs.backups = other.backups;
-      break;
-    case 3:
-      theirs.range_bytes = other.range_bytes;
-      break;
-    case 4:
-      theirs.dense.size = other.dense.size;
-      break;
-    case 5:
-      theirs.dense.optimizer = other.dense.optimizer;
-      break;
-    case 6:
-      theirs.dense.parameters = other.dense.parameters;
-      break;
-    case 7:
-      theirs.sparse.tables = other.sparse.tables;
-      break;
-    case 8:
-      theirs.sparse.slices = other.sparse.slices;
-      break;
-    case 9:
-      theirs.sparse.seed = other.sparse.seed;
-      break;
-    case 10:
-      theirs.first_step = other.first_step;
-      break;
-    default:
-      theirs.settings = other.settings;
-  }
+  const std::vector<std::function<void()>> fields{
+      [&] { theirs.consistency = other.consistency; },
+      [&] { theirs.two_phases = other.two_phases; },
+      [&] { theirs.backups = other.backups; },
+      [&] { theirs.range_bytes = other.range_bytes; },
+      [&] { theirs.dense.size = other.dense.size; },
+      [&] { theirs.dense.optimizer = other.dense.optimizer; },
+      [&] { theirs.dense.parameters = other.dense.parameters; },
+      [&] { theirs.sparse.tables = other.sparse.tables; },
+      [&] { theirs.sparse.slices = other.sparse.slices; },
+      [&] { theirs.sparse.seed = other.sparse.seed; },
+      [&] { theirs.first_step = other.first_step; },
+      [&] { theirs.settings = other.settings; },
+  };
+  (*rc::gen::elementOf(fields))();
   RC_ASSERT(layout_difference(ours, theirs).empty() == (ours.encode() == theirs.encode()));
 }
 

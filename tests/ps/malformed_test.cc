@@ -5,12 +5,14 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/ps/job.h"
 #include "tests/ps/training.h"
+#include "trireme/base/deadline.h"
 #include "trireme/comm/meeting/frame.h"
 #include "trireme/comm/rpc/client.h"
 #include "trireme/ps/dense_codec.h"
@@ -54,7 +56,10 @@ class Stranger {
   }
   // A server hears from the coordinator which ranges it has; until then it knows none of them.
   void wait_until_known(std::uint32_t range) {
-    while (ask(Method::kInit, range, 24) == kStatusNotHere) std::this_thread::yield();
+    const Deadline deadline = Deadline::after(std::chrono::seconds(20));
+    while (!deadline.expired() && ask(Method::kInit, range, 24) == kStatusNotHere) {
+      std::this_thread::yield();
+    }
   }
   std::uint32_t replicate(Method method, std::uint32_t range) {
     const Replication header{.range = range,

@@ -19,9 +19,9 @@
 #include <vector>
 
 #include "tests/support/error_text.h"
-#include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/trained_models.h"
 #include "trireme/base/error.h"
 #include "trireme/train/model.h"
 
@@ -29,16 +29,17 @@ namespace trireme {
 namespace {
 
 using ::testing::AllOf;
+using testing::expect_same;
 using testing::failure_of;
-using testing::formula;
 using ::testing::HasSubstr;
 using testing::kBatch;
-using testing::kFeatures;
 using testing::kSamples;
 using testing::make_net;
 using testing::quiet;
 using testing::run_threads;
 using testing::samples;
+using testing::train;
+using testing::Trained;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
@@ -95,28 +96,10 @@ FitOptions in_order(std::int64_t epochs) {
   return options;
 }
 
-struct Fitted {
-  History history;
-  Logs evaluation;
-  at::Tensor predictions;
-};
-
-Fitted fit(Strategy& strategy, const Dataset& data, const CompileOptions& options,
-           torch::nn::Sequential net) {
-  const auto scope = strategy.scope();
-  Model model(scope, net);
-  model.compile(Adam({.learning_rate = 0.05}), MeanSquaredError(), {MeanAbsoluteError()}, options);
-  Fitted result;
-  result.history = model.fit(data, in_order(3));
-  result.evaluation = model.evaluate(testing::dataset(kSamples, 2), 7);
-  result.predictions = model.predict(samples(kSamples, 3).inputs, 7);
-  return result;
-}
-
-void expect_same(const Fitted& found, const Fitted& expected, const std::string& where) {
-  EXPECT_TRUE(found.history.epochs == expected.history.epochs) << where;
-  EXPECT_TRUE(found.evaluation == expected.evaluation) << where;
-  EXPECT_TRUE(found.predictions.equal(expected.predictions)) << where;
+Trained fit(Strategy& strategy, const Dataset& data, const CompileOptions& options,
+            const torch::nn::Sequential& net) {
+  return train(strategy, net, Adam({.learning_rate = 0.05}),
+               {.compile = options, .data = data, .fit = in_order(3)});
 }
 
 const CompileOptions kGuarded{
@@ -124,14 +107,14 @@ const CompileOptions kGuarded{
     .guard = GuardOptions{.max_consecutive = 2, .spike_factor = 50, .spike_window = 2}};
 
 TEST(ModelCompile, BadStepsOfOneRankArePassedOverByAll) {
-  Fitted expected;
+  Trained expected;
   for_all_strategies([&](Strategy& strategy, const std::string& where) {
     if (strategy.size() == 1) {
       expected =
           fit(strategy, without_bad_batches(), {.average_decay = 0.6}, make_net(strategy.rank()));
       EXPECT_EQ(expected.history.non_finite + expected.history.spikes, 0) << where;
     }
-    const Fitted found = fit(strategy, with_bad_batches(), kGuarded, make_net(strategy.rank()));
+    const Trained found = fit(strategy, with_bad_batches(), kGuarded, make_net(strategy.rank()));
     expect_same(found, expected, where);
     EXPECT_EQ(found.history.non_finite, 3) << where;
     EXPECT_EQ(found.history.spikes, 3) << where;
@@ -140,8 +123,9 @@ TEST(ModelCompile, BadStepsOfOneRankArePassedOverByAll) {
 
 TEST(ModelCompile, AMultiWorkerModelPassesOverBadStepsToo) {
   MultiWorkerMirroredStrategy strategy;
-  const Fitted expected = fit(strategy, without_bad_batches(), {.average_decay = 0.6}, make_net(0));
-  const Fitted found = fit(strategy, with_bad_batches(), kGuarded, make_net(0));
+  const Trained expected =
+      fit(strategy, without_bad_batches(), {.average_decay = 0.6}, make_net(0));
+  const Trained found = fit(strategy, with_bad_batches(), kGuarded, make_net(0));
   expect_same(found, expected, "a world of one");
   EXPECT_EQ(found.history.non_finite, 3);
   strategy.close();
@@ -190,8 +174,9 @@ TEST(ModelCompile, RunningMeansKnowNothingOfStepsThatArePassedOver) {
     run_threads(2, [&](Group& group) {
       const auto strategy = make_strategy(group, kind);
       const CompileOptions options{.guard = kGuarded.guard};
-      const Fitted expected = fit(*strategy, without_bad_batches(5 * kBatch), {}, net());
-      const Fitted found = fit(*strategy, with_bad_batches(5 * kBatch, 2 * kBatch), options, net());
+      const Trained expected = fit(*strategy, without_bad_batches(5 * kBatch), {}, net());
+      const Trained found =
+          fit(*strategy, with_bad_batches(5 * kBatch, 2 * kBatch), options, net());
       expect_same(found, expected, place(*strategy, kind));
       EXPECT_EQ(found.history.non_finite, 3);
     });
@@ -281,7 +266,7 @@ TEST(ModelCompile, EverythingButTrainingIsByTheAverage) {
   constexpr std::int64_t kSteps = 7;
   const Dataset data = testing::dataset(kBatch, 1);
   SpreadModel::NamedTensors average;
-  Fitted expected;
+  Trained expected;
   at::Tensor of_weights;
   for_all_strategies([&](Strategy& strategy, const std::string& where) {
     const auto scope = strategy.scope();

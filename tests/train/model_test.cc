@@ -24,9 +24,9 @@
 #include <vector>
 
 #include "tests/support/error_text.h"
-#include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/trained_models.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/memory/memory_ledger.h"
@@ -36,6 +36,7 @@ namespace {
 
 using ::testing::AllOf;
 using testing::dataset;
+using testing::expect_same;
 using testing::formula;
 using ::testing::HasSubstr;
 using testing::kBatch;
@@ -45,48 +46,30 @@ using testing::make_net;
 using testing::quiet;
 using testing::run_threads;
 using testing::samples;
+using testing::train;
+using testing::Trained;
 using torch::nn::Linear;
 using torch::nn::Sequential;
 
 // f64: batches are summed by micro-batches here and at once there.
 constexpr double kTolerance = 1e-12;
 
-struct Trained {
-  History history;
-  Logs evaluation;
-  at::Tensor predictions;
-};
-
-void expect_same(const Trained& found, const Trained& expected, const std::string& where) {
-  EXPECT_TRUE(found.history.epochs == expected.history.epochs) << where;
-  EXPECT_TRUE(found.evaluation == expected.evaluation) << where;
-  EXPECT_TRUE(found.predictions.equal(expected.predictions)) << where;
-}
-
-Trained train(Strategy& strategy, const OptimizerRecipe& optimizer) {
-  const auto scope = strategy.scope();
-  Model model(scope, make_net(strategy.rank()));  // rank 0's counts
-  model.compile(optimizer, BinaryCrossEntropy(), {BinaryAccuracy(), MeanAbsoluteError()});
-  FitOptions options = quiet(3);
-  options.validation = dataset(17, 5);
-  Trained result;
-  result.history = model.fit(dataset(kSamples, 1), options);
-  result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
-  result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
-  return result;
+// Rank 0's net counts.
+Trained train_net(Strategy& strategy, const OptimizerRecipe& optimizer) {
+  return train(strategy, make_net(strategy.rank()), optimizer, {.loss = BinaryCrossEntropy()});
 }
 
 TEST(Model, TrainsTheSameOnOneTwoAndFourWorkers) {
   Trained expected;
   run_threads(1, [&](Group& group) {
     MirroredStrategy strategy(group, {});
-    expected = train(strategy, Adam({.learning_rate = 0.05}));
+    expected = train_net(strategy, Adam({.learning_rate = 0.05}));
   });
   EXPECT_LT(expected.history.epochs.back().at("loss"), expected.history.epochs[0].at("loss"));
   for (const int ranks : {2, 4}) {
     run_threads(ranks, [&](Group& group) {
       MirroredStrategy strategy(group, {});
-      expect_same(train(strategy, Adam({.learning_rate = 0.05})), expected,
+      expect_same(train_net(strategy, Adam({.learning_rate = 0.05})), expected,
                   fmt::format("rank {} of {}", group.rank(), ranks));
     });
   }
@@ -96,11 +79,11 @@ TEST(Model, OddNumbersOfWorkersAgreeWithOneThatHasTheirMicroBatches) {
   Trained expected;
   run_threads(1, [&](Group& group) {
     MirroredStrategy strategy(group, {.micro_batches = 6});
-    expected = train(strategy, Sgd({.learning_rate = 0.5, .momentum = 0.9}));
+    expected = train_net(strategy, Sgd({.learning_rate = 0.5, .momentum = 0.9}));
   });
   run_threads(3, [&](Group& group) {
     MirroredStrategy strategy(group, {});
-    expect_same(train(strategy, Sgd({.learning_rate = 0.5, .momentum = 0.9})), expected, "3");
+    expect_same(train_net(strategy, Sgd({.learning_rate = 0.5, .momentum = 0.9})), expected, "3");
   });
 }
 
@@ -134,12 +117,12 @@ TEST(Model, ThreeWorkersShareInEachStage) {
   Trained expected;
   run_threads(1, [&](Group& group) {
     ShardedStrategy strategy(group, {.stage = 0, .micro_batches = 3});
-    expected = train(strategy, AdamW({.learning_rate = 0.05}));
+    expected = train_net(strategy, AdamW({.learning_rate = 0.05}));
   });
   for (const int stage : {2, 3}) {
     run_threads(3, [&](Group& group) {
       ShardedStrategy strategy(group, {.stage = stage});
-      expect_same(train(strategy, AdamW({.learning_rate = 0.05})), expected,
+      expect_same(train_net(strategy, AdamW({.learning_rate = 0.05})), expected,
                   fmt::format("stage {}, rank {}", stage, group.rank()));
     });
   }
@@ -149,21 +132,22 @@ TEST(Model, ShardedTrainsTheSameInEachStage) {
   Trained expected;
   run_threads(1, [&](Group& group) {
     ShardedStrategy strategy(group, {.stage = 0});
-    expected = train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
+    expected = train_net(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
   });
   for (const int ranks : {2, 4}) {
     for (const int stage : {1, 2, 3}) {
       run_threads(ranks, [&](Group& group) {
         ShardedStrategy strategy(group, {.stage = stage});
-        expect_same(train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1})), expected,
-                    fmt::format("stage {}, rank {} of {}", stage, group.rank(), ranks));
+        expect_same(train_net(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1})),
+                    expected, fmt::format("stage {}, rank {} of {}", stage, group.rank(), ranks));
       });
     }
   }
   // Another optimizer's code, the same formula: what f32 rounds away in 18 steps.
   run_threads(1, [&](Group& group) {
     MirroredStrategy strategy(group, {});
-    const Trained mirrored = train(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
+    const Trained mirrored =
+        train_net(strategy, AdamW({.learning_rate = 0.05, .weight_decay = 0.1}));
     EXPECT_TRUE(mirrored.predictions.allclose(expected.predictions, 1e-4, 1e-5));
   });
 }
@@ -200,14 +184,8 @@ Sequential make_odd_net() {
 TEST(Model, ShardedGoesThroughASequentialChildByChild) {
   const auto train_odd = [](Group& group, const ShardedOptions& options) {
     ShardedStrategy strategy(group, options);
-    const auto scope = strategy.scope();
-    Model model(scope, make_odd_net());
-    model.compile(Adam({.learning_rate = 0.05}), BinaryCrossEntropy());
-    Trained result;
-    result.history = model.fit(dataset(kSamples, 1), quiet(3));
-    result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
-    result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
-    return result;
+    return train(strategy, make_odd_net(), Adam({.learning_rate = 0.05}),
+                 {.fit = quiet(3), .loss = BinaryCrossEntropy()});
   };
   Trained expected;
   run_threads(1, [&](Group& group) { expected = train_odd(group, {.stage = 0}); });
@@ -398,10 +376,10 @@ TEST(Model, TakesAnyOptimizerOfLibTorch) {
                                                      torch::optim::RMSpropOptions(0.01));
     });
     MirroredStrategy strategy(group, {});
-    const Trained trained = train(strategy, rmsprop);
+    const Trained trained = train_net(strategy, rmsprop);
     EXPECT_LT(trained.history.epochs.back().at("loss"), trained.history.epochs[0].at("loss"));
     ShardedStrategy sharded(group, {});
-    EXPECT_THROW(train(sharded, rmsprop), ConfigError);
+    EXPECT_THROW(train_net(sharded, rmsprop), ConfigError);
   });
 }
 

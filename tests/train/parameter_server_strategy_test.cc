@@ -15,8 +15,8 @@
 
 #include "tests/ps/job.h"
 #include "tests/support/error_text.h"
-#include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
+#include "tests/support/trained_models.h"
 #include "tests/train/served_training.h"
 #include "trireme/train/model.h"
 

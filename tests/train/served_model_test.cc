@@ -22,10 +22,9 @@
 #include <vector>
 
 #include "tests/ps/job.h"
-#include "tests/support/error_text.h"
-#include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/trained_models.h"
 #include "tests/train/served_training.h"
 #include "trireme/base/error.h"
 #include "trireme/train/model.h"
@@ -33,14 +32,11 @@
 namespace trireme {
 namespace {
 
-using ::testing::AllOf;
 using testing::alone;
 using testing::dataset;
 using testing::expect_same;
 using testing::expect_same_with_servers;
-using testing::failure_of;
 using testing::formula;
-using ::testing::HasSubstr;
 using testing::kBatch;
 using testing::kFeatures;
 using testing::kSamples;
@@ -48,7 +44,6 @@ using testing::make_net;
 using testing::place;
 using testing::quiet;
 using testing::run_job;
-using testing::run_rank_threads;
 using testing::run_threads;
 using testing::run_workers;
 using testing::samples;
@@ -121,8 +116,8 @@ TEST(ServedModel, PassesOverBadStepsAndAveragesAsOthersDo) {
   FitOptions in_order = with_validation(3);
   in_order.shuffle = false;
   const Train body = [&](Strategy& strategy) {
-    return train(strategy, make_net(strategy.rank()), Adam({.learning_rate = 0.05}), compile,
-                 with_bad_batches(), in_order);
+    return train(strategy, make_net(strategy.rank()), Adam({.learning_rate = 0.05}),
+                 {.compile = compile, .data = with_bad_batches(), .fit = in_order});
   };
   const Trained expected = alone(body);
   EXPECT_EQ(expected.history.non_finite, 3);
@@ -234,7 +229,7 @@ TEST(ServedModel, CallbacksStopAndBringBackTheBestWeights) {
     FitOptions options = with_validation(40);
     options.callbacks = {EarlyStopping({.patience = 1, .restore_best_weights = true})};
     return train(strategy, wide_net(strategy.rank()), Sgd({.learning_rate = 3, .momentum = 0.9}),
-                 {}, dataset(kSamples, 1), options);
+                 {.fit = options});
   };
   const Trained expected = alone(body);
   EXPECT_LT(expected.history.epochs.size(), 40);
@@ -299,7 +294,7 @@ TEST(ServedModel, WithoutSyncABatchWithoutItsSamplesIsNoStepOfAWorker) {
 TEST(ServedModel, AloneItIsAWorldOfOne) {
   const Train body = [](Strategy& strategy) {
     return train(strategy, wide_net(1), Adam({.learning_rate = 0.01}),
-                 {.average_decay = 0.7, .guard = GuardOptions{}});
+                 {.compile = {.average_decay = 0.7, .guard = GuardOptions{}}});
   };
   const Trained expected = alone(body);
   for (const std::string consistency : {"sync", "bounded(0)", "async"}) {
@@ -347,19 +342,14 @@ TEST(ServedModel, LoadsWithoutSync) {
 // In the midst of a step, when rank 0 has made so many losses.
 TEST(ServedModel, ALostServerChangesNothing) {
   const auto body = [](Strategy& strategy, int moment, const std::function<void()>& event) {
-    const auto scope = strategy.scope();
-    Model model(scope, wide_net(strategy.rank()));
     int losses = 0;
     const Loss loss{[&](const at::Tensor& predictions, const at::Tensor& targets) {
       if (strategy.rank() == 0 && losses++ == moment) event();
       return torch::mse_loss(predictions, targets);
     }};
-    model.compile(Adam({.learning_rate = 0.01}), loss, {MeanAbsoluteError()},
-                  {.average_decay = 0.5, .guard = GuardOptions{}});
-    Trained result;
-    result.history = model.fit(dataset(kSamples, 1), with_validation(4));
-    result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
-    result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
+    const Trained result =
+        train(strategy, wide_net(strategy.rank()), Adam({.learning_rate = 0.01}),
+              {.compile = {.average_decay = 0.5, .guard = GuardOptions{}}, .loss = loss});
     EXPECT_TRUE(strategy.rank() != 0 || losses > moment);
     return result;
   };

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <fmt/format.h>
-#include <gtest/gtest.h>
 #include <torch/types.h>
 
 #include <functional>
@@ -14,8 +13,8 @@
 #include <string>
 
 #include "tests/ps/job.h"
-#include "tests/support/fitted_models.h"
 #include "tests/support/ranks.h"
+#include "tests/support/trained_models.h"
 #include "trireme/train/model.h"
 
 namespace trireme::testing {
@@ -54,43 +53,6 @@ inline void run_job(int servers, const ParameterServerOptions& options,
     strategy.close();
     strategy.close();
   });
-}
-
-struct Trained {
-  History history;
-  Logs evaluation;
-  at::Tensor predictions;
-};
-
-inline void expect_same(const Trained& found, const Trained& expected, const std::string& where) {
-  ASSERT_EQ(found.history.epochs.size(), expected.history.epochs.size()) << where;
-  for (std::size_t i = 0; i < expected.history.epochs.size(); ++i) {
-    for (const auto& [name, value] : expected.history.epochs[i].values()) {
-      EXPECT_EQ(found.history.epochs[i].at(name), value) << where << ", epoch " << i << " " << name;
-    }
-  }
-  EXPECT_TRUE(found.evaluation == expected.evaluation) << where;
-  EXPECT_TRUE(found.predictions.equal(expected.predictions)) << where;
-}
-
-inline FitOptions with_validation(std::int64_t epochs) {
-  FitOptions options = quiet(epochs);
-  options.validation = dataset(17, 5);
-  return options;
-}
-
-inline Trained train(Strategy& strategy, const torch::nn::Sequential& net,
-                     const OptimizerRecipe& optimizer, const CompileOptions& compile = {},
-                     const Dataset& data = dataset(kSamples, 1),
-                     FitOptions options = with_validation(3)) {
-  const auto scope = strategy.scope();
-  Model model(scope, net);
-  model.compile(optimizer, MeanSquaredError(), {BinaryAccuracy(), MeanAbsoluteError()}, compile);
-  Trained result;
-  result.history = model.fit(data, options);
-  result.evaluation = model.evaluate(dataset(kSamples, 1), 7);
-  result.predictions = model.predict(samples(kSamples, 2).inputs, 7);
-  return result;
 }
 
 inline std::string place(const Strategy& strategy, int servers) {
