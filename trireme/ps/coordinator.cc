@@ -217,6 +217,7 @@ class Coordinator::Impl {
 
   void lost(std::uint64_t connection) {
     const std::lock_guard lock(mutex_);
+    if (closing_) return;  // it is we who end the connections
     for (auto& [id, participant] : participants_) {
       if (participant.connection == connection) return drop(id, "its connection has ended");
     }

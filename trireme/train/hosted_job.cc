@@ -36,9 +36,9 @@ class HostedJob::Impl {
   int port() const { return coordinator_.port(); }
   void close() {
     closing_ = true;
+    coordinator_.close();  // first: it would tell of servers that go
     for (const auto& server : servers_) server->stop();
     for (std::thread& thread : std::exchange(threads_, {})) thread.join();
-    coordinator_.close();
   }
 
  private:
