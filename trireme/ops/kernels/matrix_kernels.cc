@@ -256,28 +256,34 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The least time that this thread takes for a fixed number of instructions on data in the
-// first-level cache.
+// The time that this thread takes for a fixed number of instructions on data in the first-level
+// cache, a few microseconds.
 template <bool kPairs>
 double seconds_of_panels() {
-  constexpr std::int64_t kSteps = 64, kRepeats = 100;
+  constexpr std::int64_t kSteps = 64, kRepeats = 20;
   HWY_ALIGN float left[kTileRows * kPanelStride] = {};
   HWY_ALIGN float right[kSteps * kTileColumns] = {};
   HWY_ALIGN float tile[kTileSize];
-  double least = 1e9;
-  for (int round = 0; round < 5; ++round) {
-    const double begin = now_seconds();
-    for (std::int64_t i = 0; i < kRepeats; ++i) {
-      multiply_panels<kTileRows, true, kPairs>(kSteps, left, right, tile, i == 0);
-    }
-    least = std::min(least, now_seconds() - begin);
+  const double begin = now_seconds();
+  for (std::int64_t i = 0; i < kRepeats; ++i) {
+    multiply_panels<kTileRows, true, kPairs>(kSteps, left, right, tile, i == 0);
   }
-  return least;
+  return now_seconds() - begin;
 }
 
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 bool may_have_bf16_dot() { return true; }
-double bf16_dot_seconds_per_f32() { return seconds_of_panels<true>() / seconds_of_panels<false>(); }
+// By turns, the least of each: whatever else happens on the machine meanwhile meets both, and all
+// ranks come to the same.
+double bf16_dot_seconds_per_f32() {
+  constexpr int kTurns = 50;
+  double pairs = 1e9, f32 = 1e9;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    pairs = std::min(pairs, seconds_of_panels<true>());
+    f32 = std::min(f32, seconds_of_panels<false>());
+  }
+  return pairs / f32;
+}
 #else
 bool may_have_bf16_dot() { return false; }
 double bf16_dot_seconds_per_f32() { return 0; }
