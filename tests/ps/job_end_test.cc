@@ -7,10 +7,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/ps/job.h"
 #include "trireme/base/error.h"
@@ -53,6 +55,21 @@ TEST(CoordinatorEnd, AServerThatAsksLateHearsThatTheJobIsOver) {
   const RpcReply reply = call(Method::kWatch, encode(Watch{.id = registered.id}));
   ASSERT_EQ(reply.status, kStatusOk);
   EXPECT_TRUE(decode<Announcement>(reply.header).finished);
+}
+
+// As a program does that hosts a job: the last server's end closes it, and so does its owner.
+TEST(CoordinatorEnd, ManyThreadsCloseItAtOnce) {
+  for (int round = 0; round < 100; ++round) {
+    Coordinator coordinator({});
+    std::barrier start(3);
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        start.arrive_and_wait();
+        coordinator.close();
+      });
+    }
+  }
 }
 
 TEST(LastWorker, IsAloneWhenTheOthersHaveLeftOrAreGone) {

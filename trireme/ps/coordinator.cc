@@ -74,6 +74,7 @@ class Coordinator::Impl {
       closing_ = true;
     }
     over_.notify_all();
+    const std::lock_guard lock(join_mutex_);
     if (ticker_.joinable()) ticker_.join();
     server_.close();
   }
@@ -331,6 +332,7 @@ class Coordinator::Impl {
   bool closing_ = false;
 
   RpcServer server_;
+  std::mutex join_mutex_;  // whoever closes it second waits for the first
   std::thread ticker_;
 };
 
