@@ -11,7 +11,7 @@
 #include "tests/support/model_fixtures.h"
 #include "trireme/base/error.h"
 #include "trireme/base/random.h"
-#include "trireme/nn/parameter_role.h"
+#include "trireme/nn/layer.h"
 
 namespace trireme {
 namespace {

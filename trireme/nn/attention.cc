@@ -21,25 +21,29 @@ AttentionImpl::AttentionImpl(const ModelConfig& config)
       "out", Linear(C, C, LinearOptions{.bias = bias, .role = ParameterRole::kResidualMatrix}));
 }
 
-at::Tensor AttentionImpl::forward(const at::Tensor& x_BTC, const TokenContext& context,
+at::Tensor AttentionImpl::forward(const at::Tensor& x, const TokenContext& context,
                                   std::size_t layer) {
-  const auto B = x_BTC.size(0), T = x_BTC.size(1);
+  const auto B = context.sequences, T = context.tokens;
+  const at::Tensor input = q_->input(x);
   // Heads are counted from the layer's output: a rank of a sharded model has fewer of them.
-  const auto heads = [&](const at::Tensor& y) { return y.view({B, T, -1, head_width_}); };
-  auto q_BTHD = heads(q_(x_BTC));
-  auto k_BTKD = heads(k_(x_BTC));
+  const auto heads = [&](const Linear& projection) {
+    return projection->product(input).view({B, T, -1, head_width_});
+  };
+  auto q_BTHD = heads(q_);
+  auto k_BTKD = heads(k_);
   if (context.rotary.cos.defined()) {
     q_BTHD = ops::rotate(q_BTHD, context.rotary);
     k_BTKD = ops::rotate(k_BTKD, context.rotary);
   }
   auto k_BKSD = k_BTKD.transpose(1, 2);
-  auto v_BKSD = heads(v_(x_BTC)).transpose(1, 2);
+  auto v_BKSD = heads(v_).transpose(1, 2);
   if (context.cache != nullptr) {
     std::tie(k_BKSD, v_BKSD) = context.cache->append(layer, k_BKSD, v_BKSD);
   }
   const ops::AttentionMask mask{.window = window_,
                                 .document_starts_BS = context.document_starts_BT};
-  return out_(ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, mask).view({B, T, -1}));
+  const at::Tensor mixed = ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, mask);
+  return out_(input.dim() == 2 ? mixed.view({B * T, -1}) : mixed.view({B, T, -1}));
 }
 
 }  // namespace trireme::nn

@@ -12,6 +12,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "trireme/nn/kv_cache.h"
 #include "trireme/nn/linear.h"
@@ -22,6 +23,8 @@ namespace trireme::nn {
 
 // What attention knows of its tokens beside their values.
 struct TokenContext {
+  std::int64_t sequences = 0;
+  std::int64_t tokens = 0;             // of each
   ops::RotaryTable rotary = {};        // undefined tensors with learned positions
   at::Tensor document_starts_BT = {};  // ops::AttentionMask's; undefined: one document
   // Null in training; else the tokens follow those in the cache, and their keys and values enter
@@ -34,9 +37,11 @@ class AttentionImpl : public torch::nn::Module {
   // Children q [H D, C], k and v [K D, C], out [C, H D]; biases with gpt2.
   explicit AttentionImpl(const ModelConfig& config);
 
-  // x_BTC -> [B, T, C]. layer: this one's number in the cache. A token sees the model's
+  // x: [B, T, C], or its rows in any shape that q's input hook, which is k's and v's too, makes
+  // [B, T, C] or [B T, C] of. Returns what out makes of [B, T, H D], or of [B T, H D] where q's
+  // hook gave rows. layer: this one's number in the cache. A token sees the model's
   // attention_window, in the cache too.
-  at::Tensor forward(const at::Tensor& x_BTC, const TokenContext& context, std::size_t layer);
+  at::Tensor forward(const at::Tensor& x, const TokenContext& context, std::size_t layer);
 
  private:
   std::int64_t head_width_;

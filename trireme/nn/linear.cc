@@ -4,10 +4,10 @@
 #include "trireme/nn/linear.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 
 #include <utility>
 
+#include "trireme/nn/parameter_memory.h"
 #include "trireme/ops/embedding.h"
 #include "trireme/ops/linear.h"
 
@@ -15,17 +15,26 @@ namespace trireme::nn {
 
 LinearImpl::LinearImpl(std::int64_t in, std::int64_t out, LinearOptions options)
     : role_(options.role) {
-  weight_ = register_parameter("weight", at::empty({out, in}));
+  weight_ = register_parameter("weight", new_parameter({out, in}));
   if (options.bias) {
-    bias_ = register_parameter("bias", at::empty({out}));
+    bias_ = register_parameter("bias", new_parameter({out}));
   }
 }
 
 LinearImpl::LinearImpl(const at::Tensor& tied_weight)
     : role_(ParameterRole::kEmbedding), weight_(tied_weight) {}
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) {
-  return finish(ops::linear(input(x), weight_, bias_in_product()));
+at::Tensor LinearImpl::forward(const at::Tensor& x) { return finish(product(input(x))); }
+
+at::Tensor LinearImpl::product(const at::Tensor& input) const {
+  return ops::linear(input, weight_, bias_in_product());
+}
+
+at::Tensor LinearImpl::cross_entropy(const at::Tensor& x, const at::Tensor& targets) {
+  const at::Tensor rows = input(x).reshape({-1, weight_.size(1)});
+  const at::Tensor targets_N = targets.reshape({-1});
+  return vocabulary_.gather ? ops::linear_cross_entropy(rows, weight_, targets_N, vocabulary_)
+                            : ops::linear_cross_entropy(rows, weight_, targets_N);
 }
 
 at::Tensor LinearImpl::input(const at::Tensor& x) const { return input_hook_ ? input_hook_(x) : x; }
@@ -51,7 +60,7 @@ ParameterRole LinearImpl::role(const std::string& parameter) const {
 }
 
 EmbeddingImpl::EmbeddingImpl(std::int64_t rows, std::int64_t width) {
-  weight_ = register_parameter("weight", at::empty({rows, width}));
+  weight_ = register_parameter("weight", new_parameter({rows, width}));
 }
 
 at::Tensor EmbeddingImpl::forward(const at::Tensor& indices, const at::Tensor& positions) {

@@ -13,8 +13,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <utility>
 
-#include "trireme/nn/parameter_role.h"
+#include "trireme/nn/layer.h"
+#include "trireme/ops/loss.h"
 
 namespace trireme::nn {
 
@@ -30,7 +33,7 @@ struct LinearOptions {
 // layer whose input dim is sharded can sum its product over ranks and add the bias once.
 class LinearImpl : public Layer {
  public:
-  // Parameters "weight" [out, in] and, if asked for, "bias" [out], uninitialised f32.
+  // Parameters "weight" [out, in] and, if asked for, "bias" [out], as new_parameter() makes them.
   LinearImpl(std::int64_t in, std::int64_t out, LinearOptions options);
   // A layer that computes with another layer's matrix [out, in] and registers nothing.
   explicit LinearImpl(const at::Tensor& tied_weight);
@@ -38,10 +41,20 @@ class LinearImpl : public Layer {
   // x: [..., in] -> [..., out], the weight's dtype. Gradient: x, weight, bias.
   at::Tensor forward(const at::Tensor& x);
 
+  // Mean cross-entropy of the layer's outputs, as logits that never exist whole
+  // (ops::linear_cross_entropy): of input_hook(x) as rows [N, in]; no output hook, no bias.
+  // targets: i64, N of any shape. Gradient: x, weight.
+  at::Tensor cross_entropy(const at::Tensor& x, const at::Tensor& targets);
+
   void set_hooks(TensorHook input, TensorHook output);
-  // The parts of forward(), for a module that computes this layer's product together with others':
-  // forward(x) = finish(input(x) weight^T (+ bias_in_product())).
+  // The outputs are part of a vocabulary of which others have the rest: cross_entropy() is over all
+  // of it.
+  void set_vocabulary(ops::VocabularyPart part) { vocabulary_ = std::move(part); }
+  // The parts of forward(), for a module that computes several layers' products of one input, or
+  // this one's together with others': forward(x) = finish(product(input(x))).
   at::Tensor input(const at::Tensor& x) const;
+  // input weight^T (+ bias_in_product()).
+  at::Tensor product(const at::Tensor& input) const;
   at::Tensor finish(const at::Tensor& product) const;
   const at::Tensor& bias_in_product() const;  // undefined where finish() adds it
   bool has_input_hook() const { return static_cast<bool>(input_hook_); }
@@ -57,13 +70,14 @@ class LinearImpl : public Layer {
   at::Tensor bias_;
   TensorHook input_hook_;
   TensorHook output_hook_;
+  ops::VocabularyPart vocabulary_;  // no gather: it is all here
 };
 TORCH_MODULE(Linear);
 
 // Rows of a matrix by index. With hooks: output_hook(rows of weight at input_hook(indices)).
 class EmbeddingImpl : public Layer {
  public:
-  // Parameter "weight" [rows, width], uninitialised f32.
+  // Parameter "weight" [rows, width], as new_parameter() makes it.
   EmbeddingImpl(std::int64_t rows, std::int64_t width);
 
   // indices: i64, any shape, each in [0, rows) -> [..., width]. positions: undefined, or [T, width]
@@ -71,6 +85,7 @@ class EmbeddingImpl : public Layer {
   at::Tensor forward(const at::Tensor& indices, const at::Tensor& positions = {});
 
   void set_hooks(TensorHook input, TensorHook output);
+  bool has_hooks() const { return input_hook_ || output_hook_; }
   const at::Tensor& weight() const { return weight_; }
 
   ParameterRole role(const std::string& parameter) const override;

@@ -3,16 +3,15 @@
 
 #include "trireme/nn/norm.h"
 
-#include <ATen/ops/empty.h>
-
+#include "trireme/nn/parameter_memory.h"
 #include "trireme/ops/norm.h"
 
 namespace trireme::nn {
 
 NormImpl::NormImpl(const ModelConfig& config) : epsilon_(config.norm_epsilon) {
-  weight_C_ = register_parameter("weight", at::empty({config.width}));
+  weight_C_ = register_parameter("weight", new_parameter({config.width}));
   if (config.is_gpt2()) {
-    bias_C_ = register_parameter("bias", at::empty({config.width}));
+    bias_C_ = register_parameter("bias", new_parameter({config.width}));
   }
 }
 

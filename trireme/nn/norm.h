@@ -7,8 +7,8 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/pimpl.h>
 
+#include "trireme/nn/layer.h"
 #include "trireme/nn/model_config.h"
-#include "trireme/nn/parameter_role.h"
 
 namespace trireme::nn {
 
@@ -21,7 +21,7 @@ struct ResidualStream {
 
 class NormImpl : public Layer {
  public:
-  // Parameters "weight" [C] and, with gpt2, "bias" [C], uninitialised f32.
+  // Parameters "weight" [C] and, with gpt2, "bias" [C], as new_parameter() makes them.
   explicit NormImpl(const ModelConfig& config);
 
   // x: [..., C] -> the same shape and dtype. Gradient: x and the parameters.

@@ -5,12 +5,6 @@
 // it decays.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
-
-#include <string>
-#include <vector>
-
 namespace trireme::nn {
 
 enum class ParameterRole {
@@ -30,23 +24,5 @@ constexpr bool decays(ParameterRole role) {
 constexpr bool is_hidden_matrix(ParameterRole role) {
   return role == ParameterRole::kMatrix || role == ParameterRole::kResidualMatrix;
 }
-
-// A module that owns parameters and knows their roles. The layers of nn/ derive from it.
-class Layer : public torch::nn::Module {
- public:
-  // parameter: the name under which this module (not a child) registered it.
-  virtual ParameterRole role(const std::string& parameter) const = 0;
-};
-
-struct RoledParameter {
-  std::string name;  // full, as in named_parameters()
-  at::Tensor tensor;
-  ParameterRole role;
-};
-
-// All parameters of the module in registration order, tied ones once under their first name (the
-// order and names of FlatParameters). Throws ShapeError, naming the parameter, when its owner is
-// not a Layer.
-std::vector<RoledParameter> parameters_with_roles(const torch::nn::Module& module);
 
 }  // namespace trireme::nn

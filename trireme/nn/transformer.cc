@@ -5,15 +5,14 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <fmt/ranges.h>
 #include <torch/nn/modules/container/modulelist.h>
 
 #include <utility>
 
-#include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/checkpoint.h"
-#include "trireme/ops/loss.h"
 
 namespace trireme::nn {
 namespace {
@@ -68,6 +67,10 @@ at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, std::int64_t posi
         "{} tokens exceed model.context {}, for which the model has learned positions", end,
         config_.context);
   }
+  if (position_embedding_->has_hooks()) {
+    const at::Tensor ids = at::arange(position, end, tokens_BT.options()).expand_as(tokens_BT);
+    return token_embedding_(tokens_BT) + position_embedding_(ids);
+  }
   // The whole table as it is: its gradient is then added in place.
   const at::Tensor& table = position_embedding_->weight();
   const bool whole = tokens_BT.size(1) == config_.context;
@@ -117,7 +120,10 @@ ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
   check_tokens(tokens_BT, "tokens");
   const std::int64_t position = cache == nullptr ? 0 : cache->tokens;
   ResidualStream stream{embed(tokens_BT, position), {}};
-  TokenContext context{.document_starts_BT = document_starts_BT, .cache = cache};
+  TokenContext context{.sequences = tokens_BT.size(0),
+                       .tokens = tokens_BT.size(1),
+                       .document_starts_BT = document_starts_BT,
+                       .cache = cache};
   if (position_embedding_.is_empty()) {
     context.rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
                                        config_.rope_theta, stream.x_BTC.options());
@@ -131,7 +137,7 @@ ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
 at::Tensor TransformerImpl::forward(const at::Tensor& tokens_BT,
                                     const at::Tensor& document_starts_BT) {
   ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr);
-  return head_(final_norm_->forward(stream));
+  return head_(final_norm_->forward(stream)).view({tokens_BT.size(0), tokens_BT.size(1), -1});
 }
 
 at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT,
@@ -143,19 +149,16 @@ at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& 
                             fmt::join(tokens_BT.sizes(), ", "));
   }
   ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr);
-  const at::Tensor hidden_BTC = head_->input(final_norm_->forward(stream));
-  TRIREME_ASSERT(!head_->has_output_hook(), "the logits of a loss never exist whole");
-  return ops::linear_cross_entropy(hidden_BTC.flatten(0, 1), head_->weight(),
-                                   targets_BT.reshape({-1}));
+  return head_->cross_entropy(final_norm_->forward(stream), targets_BT);
 }
 
 at::Tensor TransformerImpl::decode(const at::Tensor& tokens_BT, KvCache& cache) {
   const at::NoGradGuard no_grad;
-  const ResidualStream all = trunk(tokens_BT, {}, &cache);
-  const auto last = [&](const at::Tensor& x_BTC) { return x_BTC.select(1, x_BTC.size(1) - 1); };
-  ResidualStream last_BC{last(all.x_BTC), last(all.change_BTC)};
-  cache.tokens += tokens_BT.size(1);
-  return head_(final_norm_->forward(last_BC)).to(at::kFloat);
+  ResidualStream stream = trunk(tokens_BT, {}, &cache);
+  const std::int64_t B = tokens_BT.size(0), T = tokens_BT.size(1);
+  const at::Tensor hidden_BTC = head_->input(final_norm_->forward(stream)).view({B, T, -1});
+  cache.tokens += T;
+  return head_->finish(head_->product(hidden_BTC.select(1, T - 1))).to(at::kFloat);
 }
 
 }  // namespace trireme::nn

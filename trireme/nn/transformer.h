@@ -61,7 +61,7 @@ using BlockRunner = std::function<std::vector<at::Tensor>(const torch::nn::Modul
 
 class TransformerImpl : public torch::nn::Module {
  public:
-  // Builds the parameters uninitialised (f32).
+  // Builds the parameters uninitialised (f32), or without memory (parameter_memory.h).
   explicit TransformerImpl(const ModelConfig& config);
 
   // tokens_BT: i64 [B, T], T <= context with learned positions. document_starts_BT: where several

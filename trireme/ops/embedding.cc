@@ -117,12 +117,14 @@ void check(const at::Tensor& weight, const at::Tensor& indices, const at::Tensor
 
 void check_range(const at::Tensor& indices, std::int64_t rows) {
   if (!indices.is_cpu()) {
-    return at::_assert_async(indices.ge(0).logical_and(indices.lt(rows)).all());
+    const at::Tensor exist = indices.ge(0).logical_and(indices.lt(rows));
+    return at::_assert_async(exist.logical_or(indices.eq(kNoRow)).all());
   }
   const at::Tensor contiguous = indices.contiguous();
   const auto* data = contiguous.data_ptr<std::int64_t>();
-  const auto* bad = std::find_if(data, data + contiguous.numel(),
-                                 [&](std::int64_t index) { return index < 0 || index >= rows; });
+  const auto* bad = std::find_if(data, data + contiguous.numel(), [&](std::int64_t index) {
+    return index >= rows || (index < 0 && index != kNoRow);
+  });
   TORCH_CHECK_INDEX(bad == data + contiguous.numel(), "index ", *bad, " at position ", bad - data,
                     " is outside of an embedding of ", rows, " rows");
 }
@@ -133,7 +135,9 @@ at::Tensor embedding(const at::Tensor& weight_VC, const at::Tensor& indices,
                      const at::Tensor& positions_TC) {
   check(weight_VC, indices, positions_TC);
   if (!has_kernels(weight_VC, indices, positions_TC)) {
-    const at::Tensor rows = at::embedding(weight_VC, indices);
+    const at::Tensor missing = indices.eq(kNoRow);
+    const at::Tensor rows = at::embedding(weight_VC, indices.masked_fill(missing, 0))
+                                .masked_fill(missing.unsqueeze(-1), 0);
     return positions_TC.defined() ? rows + positions_TC : rows;
   }
   check_range(indices, weight_VC.size(0));
@@ -161,7 +165,9 @@ GraphUses uses_in_graph(const at::Tensor& root, const at::Tensor& weight) {
       if (edges[i].function.get() != accumulator) continue;
       auto* lookup = dynamic_cast<torch::autograd::CppNode<Embedding>*>(node);
       if (lookup != nullptr && i == 0) {
-        uses.lookups.push_back(lookup->ctx_.get_saved_variables()[1]);
+        const at::Tensor indices = lookup->ctx_.get_saved_variables()[1];
+        const at::Tensor exist = indices.ne(kNoRow);
+        uses.lookups.push_back(exist.all().item<bool>() ? indices : indices.masked_select(exist));
       } else {
         ++uses.others;
       }

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 namespace trireme::ops {
 
@@ -26,5 +27,22 @@ at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight
                                 const at::Tensor& targets_N);
 
 inline constexpr std::int64_t kLossRows = 256;
+
+// Rows of a weight [V, C] that is cut between several who compute the same loss, each with all of
+// x.
+struct VocabularyPart {
+  std::int64_t first = 0;  // of the rows here
+  std::int64_t size = 0;   // V
+  // What each has found out about R rows of x, f64 [2, R], becomes that of all, [parts, 2, R], in
+  // the order of the parts. Blocking.
+  std::function<at::Tensor(const at::Tensor&)> gather;
+};
+
+// The same loss from weight_VC [V', C], V' of the rows of V. No logit leaves its part: 16 bytes go
+// to the others for each row of x, kLossRows rows at a time. All get the same bits. Gradient:
+// weight; x's is this part's share, whose sum over the parts is the gradient. Everywhere the
+// gradients are computed in the forward pass. Throws also what gather does.
+at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight_VC,
+                                const at::Tensor& targets_N, const VocabularyPart& part);
 
 }  // namespace trireme::ops

@@ -13,6 +13,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "trireme/ops/kernels/row_kernels.h"
+
 namespace trireme::ops {
 namespace {
 
@@ -29,7 +31,9 @@ RowGrouping group_on_cpu(const at::Tensor& indices) {
   std::stable_sort(order, order + count,
                    [&](std::int64_t a, std::int64_t b) { return index[a] < index[b]; });
   std::int64_t number = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
+  const auto none =
+      std::find_if(order, order + count, [&](std::int64_t row) { return index[row] != kNoRow; });
+  for (std::int64_t i = none - order; i < count; ++i) {
     if (number > 0 && targets[number - 1] == index[order[i]]) continue;
     starts[number] = i;
     targets[number++] = index[order[i]];

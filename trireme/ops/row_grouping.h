@@ -20,8 +20,8 @@ struct RowGrouping {
 };
 
 // Row r of the gradient belongs to row indices[r] of a parameter with `rows` rows. indices: i64,
-// contiguous, each in [0, rows). On a CUDA device every row has a group, so that nothing has to
-// wait for their number.
+// contiguous, each in [0, rows), or kNoRow, which has no group. On a CUDA device every row has a
+// group, so that nothing has to wait for their number.
 RowGrouping group_by_index(const at::Tensor& indices, std::int64_t rows);
 
 // Row r of the gradient, of as many as indices [..., T] has elements, belongs to row r % T.

@@ -10,7 +10,7 @@
 #include <unordered_set>
 
 #include "trireme/base/error.h"
-#include "trireme/nn/parameter_role.h"
+#include "trireme/nn/layer.h"
 #include "trireme/parallel/flat_parameters.h"
 
 namespace trireme {

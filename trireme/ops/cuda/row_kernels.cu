@@ -57,8 +57,10 @@ __global__ void __launch_bounds__(kFlatThreads) look_up_all(EmbeddingRows e) {
   const std::int64_t vectors = e.width / kWidth;
   for_each_vector<1>(e.rows * vectors, [&](auto /*width*/, std::int64_t v) {
     const std::int64_t r = v / vectors, c = v % vectors * kWidth;
-    float value[kWidth];
-    load<kWidth>(static_cast<const T*>(e.table) + e.indices[r] * e.width + c, value);
+    float value[kWidth] = {};
+    if (e.indices[r] != kNoRow) {
+      load<kWidth>(static_cast<const T*>(e.table) + e.indices[r] * e.width + c, value);
+    }
     if (e.positions != nullptr) {
       float position[kWidth];
       load<kWidth>(static_cast<const T*>(e.positions) + r % e.tokens * e.width + c, position);

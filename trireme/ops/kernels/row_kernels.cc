@@ -46,14 +46,15 @@ void rotate_range(const Rotation& r, std::int64_t begin, std::int64_t end) {
 template <class T>
 void look_up_typed(const EmbeddingRows& e, std::int64_t begin, std::int64_t end) {
   for (std::int64_t r = begin; r < end; ++r) {
-    const T* row = static_cast<const T*>(e.table) + e.indices[r] * e.width;
+    const bool exists = e.indices[r] != kNoRow;
+    const T* row = static_cast<const T*>(e.table) + (exists ? e.indices[r] * e.width : 0);
     const T* position = e.positions == nullptr
                             ? nullptr
                             : static_cast<const T*>(e.positions) + r % e.tokens * e.width;
     T* out = static_cast<T*>(e.out) + r * e.width;
     for (std::int64_t c = 0; c < e.width; c += kLanes) {
       const std::size_t count = part_of(e.width, c);
-      Vec value = load_part(row + c, count);
+      Vec value = exists ? load_part(row + c, count) : hn::Zero(kF32Tag);
       if (position != nullptr) value = hn::Add(value, load_part(position + c, count));
       store_part(value, out + c, count);
     }
@@ -149,6 +150,40 @@ void cross_entropy_range(const CrossEntropyRows& e, std::int64_t begin, std::int
   for (std::int64_t r = begin; r < end; ++r) one(e, r);
 }
 
+void sum_exponentials_range(const VocabularyRows& v, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t r = begin; r < end; ++r) {
+    float* row = v.logits + r * v.columns;
+    const std::int64_t column = v.targets[r] - v.first;
+    v.target_logits[r] = v.targets[r] >= 0 && column >= 0 && column < v.columns ? row[column] : 0;
+    v.most[r] = largest(row, v.columns);
+    v.log_sums[r] = std::log(exponentials(row, v.columns, v.most[r])) + v.most[r];
+  }
+}
+
+template <class T>
+void softmax_gradient_row(const VocabularyRows& v, std::int64_t r, float scale, T* gradient) {
+  const float* row = v.logits + r * v.columns;
+  if (v.targets[r] < 0) {
+    std::fill_n(gradient, v.columns, T{});
+    return;
+  }
+  const std::int64_t column = v.targets[r] - v.first;
+  const bool here = column >= 0 && column < v.columns;
+  const float factor = static_cast<float>(std::exp(v.most[r] - v.log_sums[r]));
+  const float probability = here ? row[column] * factor : 0;
+  scale_row(row, v.columns, factor * scale, gradient);
+  if (here) store_part(fill((probability - 1.0F) * scale), gradient + column, 1);
+}
+
+void softmax_gradient_range(const VocabularyRows& v, void* gradient, Element element, float scale,
+                            std::int64_t begin, std::int64_t end) {
+  for (std::int64_t r = begin; r < end; ++r) {
+    const std::int64_t at = r * v.columns;
+    element == Element::kF32 ? softmax_gradient_row(v, r, scale, static_cast<float*>(gradient) + at)
+                             : softmax_gradient_row(v, r, scale, static_cast<Bf16*>(gradient) + at);
+  }
+}
+
 template <class T>
 void activate_typed(const Activation& a, std::int64_t begin, std::int64_t end) {
   const T* before = static_cast<const T*>(a.before);
@@ -178,6 +213,8 @@ HWY_EXPORT(rotate_range);
 HWY_EXPORT(look_up_range);
 HWY_EXPORT(add_groups_range);
 HWY_EXPORT(cross_entropy_range);
+HWY_EXPORT(sum_exponentials_range);
+HWY_EXPORT(softmax_gradient_range);
 HWY_EXPORT(activate_range);
 
 constexpr std::int64_t kTaskElements = 8192;  // of f32: 32 KiB
@@ -210,6 +247,19 @@ void cross_entropy_rows(const CrossEntropyRows& rows) {
   const auto range = HWY_DYNAMIC_DISPATCH(cross_entropy_range);
   run_ranges(rows.rows, rows_of_task(rows.columns),
              [&](std::int64_t begin, std::int64_t end) { range(rows, begin, end); });
+}
+
+void sum_exponentials(const VocabularyRows& rows) {
+  const auto range = HWY_DYNAMIC_DISPATCH(sum_exponentials_range);
+  run_ranges(rows.rows, rows_of_task(rows.columns),
+             [&](std::int64_t begin, std::int64_t end) { range(rows, begin, end); });
+}
+
+void softmax_gradient(const VocabularyRows& rows, void* gradient, Element element, float scale) {
+  const auto range = HWY_DYNAMIC_DISPATCH(softmax_gradient_range);
+  run_ranges(rows.rows, rows_of_task(rows.columns), [&](std::int64_t begin, std::int64_t end) {
+    range(rows, gradient, element, scale, begin, end);
+  });
 }
 
 void activate(const Activation& activation) {

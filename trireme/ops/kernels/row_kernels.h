@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "trireme/ops/kernels/element.h"
 
@@ -25,6 +26,9 @@ struct Rotation {
   bool inverse = false;
 };
 void rotate_heads(const Rotation& rotation);
+
+// An index that means zeros in the place of a row: of a table whose other rows are elsewhere.
+inline constexpr std::int64_t kNoRow = std::numeric_limits<std::int64_t>::min();
 
 // out[r] = table[indices[r]] (+ positions[r % tokens], null: none); rows of `width`.
 struct EmbeddingRows {
@@ -65,6 +69,24 @@ struct CrossEntropyRows {
   float scale = 1;
 };
 void cross_entropy_rows(const CrossEntropyRows& rows);
+
+// The same of rows whose columns are [first, first + columns) of a larger vocabulary, in two parts
+// with an exchange between them. sum_exponentials: log_sums[r] = log sum exp(logits[r]) of these
+// columns, most[r] the largest of them, and target_logits[r] the target's where it is one of them,
+// else 0; logits become exp(logits[r] - most[r]).
+struct VocabularyRows {
+  float* logits = nullptr;
+  const std::int64_t* targets = nullptr;  // of the whole vocabulary; below 0: none
+  std::int64_t rows = 0, columns = 0, first = 0;
+  float* most = nullptr;
+  double* log_sums = nullptr;
+  double* target_logits = nullptr;
+};
+void sum_exponentials(const VocabularyRows& rows);
+// With log_sums of the whole vocabulary and the rest as sum_exponentials() left it: gradient[r] =
+// (softmax - one at targets[r]) scale in these columns, 0 without a target; f32 (may be logits) or
+// bf16.
+void softmax_gradient(const VocabularyRows& rows, void* gradient, Element element, float scale);
 
 // out = gelu(before), or, where factor is given, silu(before) factor: the bits that the epilogues
 // kGelu and kSwiglu of matrix_product.h store. All [count].

@@ -14,13 +14,14 @@
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
 #include "trireme/optim/gradient_norm.h"
+#include "trireme/parallel/before_backward.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/model_agreement.h"
-#include "trireme/parallel/shard/before_backward.h"
 #include "trireme/parallel/shard/device_link.h"
 #include "trireme/parallel/shard/device_weights.h"
 #include "trireme/parallel/shard/flat_weights.h"
 #include "trireme/parallel/shard/own_weights.h"
+#include "trireme/parallel/shard/piece_parts.h"
 #include "trireme/parallel/shard/reduced_gradients.h"
 #include "trireme/parallel/shard/segment_counts.h"
 #include "trireme/parallel/shard/shard_groups.h"
@@ -180,10 +181,14 @@ struct ShardedModel::Impl {
   // The ranks of this rank's copy of the model.
   Group& shard_group() const { return groups.shard(*group); }
 
+  // Among whom the pieces are cut; null: nobody.
+  Group* sharers() const { return sharded() ? &shard_group() : nullptr; }
+
   const ModuleLayout& layout() const { return unit_layout ? *unit_layout : flat->layout(); }
 
   void cut_pieces() {
     shard = own_pieces();
+    parts = std::make_unique<PieceParts>(layout(), shard, options.parts);
     for (const WeightStore::Piece& piece : weights->pieces()) {
       pieces.push_back({piece.weights, {}, piece.working_copy});
     }
@@ -229,6 +234,7 @@ struct ShardedModel::Impl {
   UnitWeights* unit_weights = nullptr;  // the same in stage 3
   std::unique_ptr<GradientStore> gradients;
   std::vector<optim::PieceUpdate> pieces;
+  std::unique_ptr<PieceParts> parts;
 };
 
 ShardedModel::ShardedModel(torch::nn::Module& module, Group& group, const ShardOptions& options)
@@ -248,7 +254,7 @@ optim::OptimizerSpace ShardedModel::space() const {
     space.parameters.push_back({entry, entry.shape.size() > 1, layout().hidden_matrix[i]});
   }
   space.segments = impl_->segments;
-  space.group = impl_->sharded() ? &impl_->shard_group() : nullptr;
+  space.group = impl_->sharers();
   return space;
 }
 
@@ -296,6 +302,7 @@ void ShardedModel::finish_gradients() {
   impl_->gradients->finish();
   const std::vector<at::Tensor> sums = impl_->gradients->pieces();
   for (std::size_t i = 0; i < sums.size(); ++i) impl_->pieces[i].gradients = sums[i];
+  impl_->parts->sum_partial(impl_->pieces, impl_->sharers());
 }
 
 double ShardedModel::gradient_norm() {
@@ -309,7 +316,7 @@ double ShardedModel::gradient_norm() {
   }
   // Exact: all but one summand are zeros.
   if (impl_->sharded()) impl_->shard_group().all_reduce(buffer_of_tensor(sums));
-  return optim::norm_of_blocks(sums);
+  return impl_->parts->whole_norm(optim::norm_of_blocks(sums), impl_->pieces, impl_->sharers());
 }
 
 void ShardedModel::step(optim::Optimizer& optimizer, double learning_rate, double scale) {

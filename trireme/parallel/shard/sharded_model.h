@@ -66,6 +66,7 @@
 #include <vector>
 
 #include "trireme/optim/optimizer.h"
+#include "trireme/parallel/model_parts.h"
 #include "trireme/parallel/module_layout.h"
 #include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/parallel/step_exchange.h"
@@ -100,6 +101,10 @@ struct ShardOptions {
   // For a module on a GPU: see above. One on the CPU then computes on weights of its own beside the
   // host's, by real copies: a trial of the same.
   bool offload = false;
+  // Where the module is a part of a model that other ranks than the group's hold the rest of
+  // (tensor/parallelize.h): gradients are summed and their norm is taken as they say. The ranks of
+  // the group have the same part.
+  ModelParts parts = {};
 };
 
 // Movable. Not thread-safe. All ranks of the group make one alike and call its functions in the
@@ -147,7 +152,8 @@ class ShardedModel {
   // Ends the step's gradients: pieces() hold the sum over all micro-batches, by weight. Blocking,
   // collective. Throws CommError.
   void finish_gradients();
-  // Of that sum, the same on all ranks. Collective, blocking: 8 bytes for each 4096 elements.
+  // Of that sum, over all parts of the model, the same on all ranks. Collective, blocking: 8 bytes
+  // for each 4096 elements.
   double gradient_norm();
   // One update of the weights with gradients times scale, and the weights are those of all ranks
   // again. Gradients become zeros. Collective, blocking.

@@ -1,7 +1,7 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "trireme/parallel/shard/before_backward.h"
+#include "trireme/parallel/before_backward.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>

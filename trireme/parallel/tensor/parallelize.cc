@@ -1,0 +1,255 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/parallel/tensor/parallelize.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "trireme/base/error.h"
+#include "trireme/comm/group.h"
+#include "trireme/nn/parameter_memory.h"
+#include "trireme/ops/embedding.h"
+#include "trireme/parallel/tensor/activation_exchange.h"
+#include "trireme/parallel/tensor/token_rows.h"
+#include "trireme/parallel/tensor_buffer.h"
+
+namespace trireme {
+namespace {
+
+using detail::TokenRows;
+
+struct NamedLayer {
+  std::string name;
+  nn::Layer* layer = nullptr;
+};
+
+void collect_layers(torch::nn::Module& module, const std::string& name,
+                    std::vector<NamedLayer>& layers) {
+  if (auto* layer = dynamic_cast<nn::Layer*>(&module)) layers.push_back({name, layer});
+  for (const auto& child : module.named_children()) {
+    collect_layers(*child.value(), name.empty() ? child.key() : name + "." + child.key(), layers);
+  }
+}
+
+// What happens to one layer.
+struct LayerCut {
+  std::string name;
+  nn::Layer* layer = nullptr;
+  const TensorRule* rule = nullptr;
+  nn::LinearImpl* linear = nullptr;
+  nn::EmbeddingImpl* embedding = nullptr;
+  std::int64_t whole = 0;  // of the dim that is cut
+  DimPart part = {};       // of it
+  bool tied = false;       // the weight is another layer's, which cuts it
+
+  bool is_cut() const { return rule->cut != TensorCut::kTokens; }
+  int dim() const { return rule->cut == TensorCut::kInputs ? 1 : 0; }
+};
+
+const char* kind_of(TensorCut cut) {
+  switch (cut) {
+    case TensorCut::kOutputs:
+      return "outputs";
+    case TensorCut::kInputs:
+      return "inputs";
+    case TensorCut::kVocabulary:
+      return "its vocabulary";
+    case TensorCut::kTokens:
+      return "tokens";
+  }
+  return "";
+}
+
+const TensorRule& rule_for(const std::string& name, const TensorPlan& plan,
+                           std::set<const TensorRule*>& used) {
+  for (const TensorRule& rule : plan) {
+    if (!matches_pattern(rule.pattern, name)) continue;
+    used.insert(&rule);
+    return rule;
+  }
+  throw_error<ConfigError>(
+      "no rule of the tensor-parallel plan names the layer {}: add one, TensorCut::kTokens where it "
+      "stays whole",
+      name);
+}
+
+LayerCut cut_of(const NamedLayer& named, const TensorRule& rule, const Group& group) {
+  LayerCut cut{.name = named.name,
+               .layer = named.layer,
+               .rule = &rule,
+               .linear = dynamic_cast<nn::LinearImpl*>(named.layer),
+               .embedding = dynamic_cast<nn::EmbeddingImpl*>(named.layer)};
+  const bool fits = !cut.is_cut() || cut.linear != nullptr ||
+                    (cut.embedding != nullptr && rule.cut == TensorCut::kVocabulary);
+  if (!fits) {
+    throw_error<ConfigError>("the tensor-parallel plan cuts {} by {}, which a {} does not have",
+                             named.name, kind_of(rule.cut), named.layer->name());
+  }
+  if (!cut.is_cut()) return cut;
+  const at::Tensor& weight = cut.linear != nullptr ? cut.linear->weight() : cut.embedding->weight();
+  cut.tied = named.layer->named_parameters(/*recurse=*/false).is_empty();
+  cut.whole = weight.size(cut.dim());
+  cut.part = dim_part(rule, named.name, cut.whole, group.rank(), group.size());
+  return cut;
+}
+
+std::vector<LayerCut> plan_cuts(torch::nn::Module& model, const TensorPlan& plan,
+                                const Group& group) {
+  std::vector<NamedLayer> layers;
+  collect_layers(model, "", layers);
+  std::set<const TensorRule*> used;
+  std::vector<LayerCut> cuts;
+  for (const NamedLayer& named : layers) {
+    cuts.push_back(cut_of(named, rule_for(named.name, plan, used), group));
+  }
+  for (const TensorRule& rule : plan) {
+    if (used.contains(&rule)) continue;
+    throw_error<ConfigError>("the rule {} of the tensor-parallel plan names no layer of the model",
+                             rule.pattern);
+  }
+  return cuts;
+}
+
+void keep_parts(const LayerCut& cut) {
+  if (!cut.is_cut() || cut.tied) return;
+  const nn::ParameterPart part{.dim = cut.dim(),
+                               .begin = cut.part.begin,
+                               .size = cut.part.end - cut.part.begin,
+                               .whole = cut.whole};
+  cut.layer->keep_part("weight", part);
+  const bool has_bias = cut.linear != nullptr && cut.linear->bias().defined();
+  if (has_bias && cut.rule->cut != TensorCut::kInputs) cut.layer->keep_part("bias", part);
+}
+
+std::string full_name(const LayerCut& cut, const std::string& parameter) {
+  return cut.name.empty() ? parameter : cut.name + "." + parameter;
+}
+
+}  // namespace
+
+struct TensorParallel::Impl {
+  Impl(torch::nn::Module& model, Group& tp, const TensorPlan& plan,
+       const TensorParallelOptions& options)
+      : tokens(std::make_shared<TokenRows>(tp.duplicate("tensor"), options.sequence)) {
+    const std::vector<LayerCut> cuts = plan_cuts(model, plan, tp);
+    parts.group = &tokens->group();
+    for (const LayerCut& cut : cuts) keep_parts(cut);
+    nn::give_memory(model);
+    if (tp.size() == 1) return;
+    for (const LayerCut& cut : cuts) {
+      set_hooks(cut);
+      note_copies(cut);
+    }
+  }
+
+  void set_hooks(const LayerCut& cut) {
+    const auto rows = tokens;
+    const auto enter = [rows](const at::Tensor& x) { return rows->enter(x); };
+    const auto leave = [rows](const at::Tensor& x) { return rows->leave(x); };
+    switch (cut.rule->cut) {
+      case TensorCut::kOutputs:
+        return cut.linear->set_hooks(enter, {});
+      case TensorCut::kInputs:
+        return cut.linear->set_hooks({}, leave);
+      case TensorCut::kVocabulary:
+        return cut.linear != nullptr ? set_head_hooks(cut) : set_lookup_hooks(cut);
+      case TensorCut::kTokens:
+        if (tokens->sequence() && cut.embedding != nullptr) {
+          cut.embedding->set_hooks([rows](const at::Tensor& ids) { return rows->own(ids); }, {});
+        }
+    }
+  }
+
+  void set_lookup_hooks(const LayerCut& cut) {
+    const auto rows = tokens;
+    const auto local = [rows, part = cut.part, whole = cut.whole](const at::Tensor& ids) {
+      rows->begin_pass(ids.numel());
+      return detail::rows_here(ids, part, whole);
+    };
+    cut.embedding->set_hooks(local, [rows](const at::Tensor& x) { return rows->leave(x); });
+  }
+
+  void set_head_hooks(const LayerCut& cut) {
+    const auto rows = tokens;
+    Group* group = &tokens->group();
+    cut.linear->set_hooks(
+        [rows](const at::Tensor& x) { return rows->enter_last(x); },
+        [group, whole = cut.whole](const at::Tensor& logits) {
+          return detail::gather_columns(logits, whole, *group);
+        });
+    cut.linear->set_vocabulary(
+        {.first = cut.part.begin, .size = cut.whole, .gather = [group](const at::Tensor& own) {
+           std::vector<std::int64_t> shape = own.sizes().vec();
+           shape.insert(shape.begin(), group->size());
+           const at::Tensor all = at::empty(shape, own.options());
+           group->all_gather(buffer_of_tensor(own), buffer_of_tensor(all));
+           return all;
+         }});
+  }
+
+  // Parameters that this rank does not have alone.
+  void note_copies(const LayerCut& cut) {
+    if (cut.tied) return;
+    for (const auto& item : cut.layer->named_parameters(/*recurse=*/false)) {
+      const std::string name = full_name(cut, item.key());
+      if (cut.layer->part(item.key()).dim < 0) {
+        if (tokens->sequence()) partial_over(0, tokens->group().size()).push_back(name);
+        if (tokens->group().rank() != 0) parts.counted_elsewhere.push_back(name);
+      } else if (cut.part.copies > 1) {
+        partial_over(cut.part.first_rank, cut.part.copies).push_back(name);
+        if (tokens->group().rank() != cut.part.first_rank) parts.counted_elsewhere.push_back(name);
+      }
+    }
+  }
+
+  // The names that are partial over ranks [first, first + count).
+  std::vector<std::string>& partial_over(int first, int count) {
+    Group* group = &tokens->group();
+    if (count < group->size()) {
+      if (!shared_heads) {
+        std::vector<int> ranks(static_cast<std::size_t>(count));
+        std::iota(ranks.begin(), ranks.end(), first);
+        shared_heads = group->split("kv heads", ranks);
+      }
+      group = shared_heads.get();
+    }
+    for (PartialGradients& partial : parts.partial) {
+      if (partial.group == group) return partial.parameters;
+    }
+    parts.partial.push_back({group, {}});
+    return parts.partial.back().parameters;
+  }
+
+  std::shared_ptr<TokenRows> tokens;  // the layers' hooks have it, too
+  std::unique_ptr<Group> shared_heads;  // ranks with this one's kv head
+  ModelParts parts;
+};
+
+TensorParallel::TensorParallel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TensorParallel::~TensorParallel() = default;
+TensorParallel::TensorParallel(TensorParallel&&) noexcept = default;
+TensorParallel& TensorParallel::operator=(TensorParallel&&) noexcept = default;
+
+Group& TensorParallel::group() const { return impl_->tokens->group(); }
+bool TensorParallel::sequence() const { return impl_->tokens->sequence(); }
+const ModelParts& TensorParallel::parts() const { return impl_->parts; }
+
+TensorParallel parallelize(nn::TransformerImpl& model, Group& tp,
+                           const TensorParallelOptions& options) {
+  return parallelize(model, tp, tensor_plan(model.config()), options);
+}
+
+TensorParallel parallelize(torch::nn::Module& model, Group& tp, const TensorPlan& plan,
+                           const TensorParallelOptions& options) {
+  return TensorParallel(std::make_unique<TensorParallel::Impl>(model, tp, plan, options));
+}
+
+}  // namespace trireme
