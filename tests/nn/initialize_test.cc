@@ -97,7 +97,7 @@ TEST(ParameterRoles, MatricesDecayOthersDoNot) {
     nn::Transformer model(small_model_config(family));
     const auto parameters = nn::parameters_with_roles(*model);
     EXPECT_EQ(parameters.size(), model->named_parameters().size());
-    for (const auto& [name, tensor, role] : parameters) {
+    for (const auto& [name, tensor, role, part] : parameters) {
       EXPECT_EQ(nn::decays(role), tensor.dim() == 2) << name;
     }
   }

@@ -116,6 +116,32 @@ TEST(EmbeddingOp, AddsRowsWhereTheyAreAtHome) {
   EXPECT_THROW(pass(), Error);
 }
 
+TEST(EmbeddingOp, ARowThatIsElsewhereIsZerosAndGetsNoGradient) {
+  for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto table = leaf(normal({7, 5}, 1), dtype);
+    const auto indices =
+        torch::tensor({std::int64_t{6}, ops::kNoRow, std::int64_t{2}, ops::kNoRow}).view({2, 2});
+    const auto factors = normal({2, 2, 5}, 2).to(dtype);
+    const auto positions = leaf(normal({2, 5}, 3), dtype);
+    const auto rows = ops::embedding(table, indices);
+    EXPECT_TRUE(rows[0][0].equal(table[6])) << dtype;
+    EXPECT_EQ(rows[0][1].abs().sum().item<double>(), 0) << dtype;
+    EXPECT_TRUE(rows[1][0].equal(table[2])) << dtype;
+    EXPECT_EQ(rows[1][1].abs().sum().item<double>(), 0) << dtype;
+    EXPECT_TRUE(ops::embedding(table, indices, positions)[1][1].equal(positions[1])) << dtype;
+    (rows * factors).sum().backward();
+    auto expected = torch::zeros({7, 5}, dtype);
+    expected[6] = factors[0][0];
+    expected[2] = factors[1][0];
+    EXPECT_TRUE(table.grad().equal(expected)) << dtype;
+  }
+  const auto table = leaf(normal({7, 5}, 1), at::kFloat);
+  const auto indices = torch::tensor({std::int64_t{6}, ops::kNoRow});
+  const auto uses = ops::uses_in_graph(ops::embedding(table, indices).sum(), table);
+  ASSERT_EQ(uses.lookups.size(), 1U);
+  EXPECT_TRUE(uses.lookups[0].equal(torch::tensor({std::int64_t{6}})));
+}
+
 TEST(EmbeddingOp, TakesNoIndices) {
   const auto table = leaf(normal({7, 5}, 1), at::kFloat);
   const auto none = torch::empty({3, 0}, at::kLong);

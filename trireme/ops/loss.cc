@@ -22,7 +22,6 @@
 #include <memory>
 #include <numeric>
 
-#include "trireme/base/check.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
@@ -318,8 +317,11 @@ at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight
 at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight_VC,
                                 const at::Tensor& targets_N, const VocabularyPart& part) {
   check(x_NC, weight_VC, targets_N);
-  TRIREME_ASSERT(part.gather && part.first >= 0 && part.first + weight_VC.size(0) <= part.size,
-                 "a part lies in its vocabulary");
+  const std::int64_t end = part.first + weight_VC.size(0);
+  if (part.first < 0 || end > part.size) {
+    throw_error<ShapeError>("rows [{}, {}) are no part of a vocabulary of {}", part.first, end,
+                            part.size);
+  }
   check_range(targets_N, part.size);
   return LinearCrossEntropy::apply(x_NC, weight_VC.contiguous(), targets_N,
                                    needs_gradient(x_NC, weight_VC), part);

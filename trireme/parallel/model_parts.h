@@ -13,9 +13,10 @@
 //   sum_partial_gradients(*model, cut.parts());
 //   const double norm = whole_gradient_norm(*model, cut.parts());
 //
-// Parameters are named as in named_parameters(). Most are a rank's alone. Some are on several ranks,
-// equal: of these a rank may compute a share of the gradient only, where it has a part of the tokens
-// or of the work, and one rank counts them where something is summed over the whole model.
+// Parameters are named as in named_parameters(). Most are a rank's alone. Some are on several
+// ranks, equal: of these a rank may compute a share of the gradient only, where it has a part of
+// the tokens or of the work, and one rank counts them where something is summed over the whole
+// model.
 #pragma once
 
 #include <string>

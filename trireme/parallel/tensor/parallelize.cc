@@ -76,7 +76,8 @@ const TensorRule& rule_for(const std::string& name, const TensorPlan& plan,
     return rule;
   }
   throw_error<ConfigError>(
-      "no rule of the tensor-parallel plan names the layer {}: add one, TensorCut::kTokens where it "
+      "no rule of the tensor-parallel plan names the layer {}: add one, TensorCut::kTokens where "
+      "it "
       "stays whole",
       name);
 }
@@ -180,11 +181,10 @@ struct TensorParallel::Impl {
   void set_head_hooks(const LayerCut& cut) {
     const auto rows = tokens;
     Group* group = &tokens->group();
-    cut.linear->set_hooks(
-        [rows](const at::Tensor& x) { return rows->enter_last(x); },
-        [group, whole = cut.whole](const at::Tensor& logits) {
-          return detail::gather_columns(logits, whole, *group);
-        });
+    cut.linear->set_hooks([rows](const at::Tensor& x) { return rows->enter_last(x); },
+                          [group, whole = cut.whole](const at::Tensor& logits) {
+                            return detail::gather_columns(logits, whole, *group);
+                          });
     cut.linear->set_vocabulary(
         {.first = cut.part.begin, .size = cut.whole, .gather = [group](const at::Tensor& own) {
            std::vector<std::int64_t> shape = own.sizes().vec();
@@ -228,7 +228,7 @@ struct TensorParallel::Impl {
     return parts.partial.back().parameters;
   }
 
-  std::shared_ptr<TokenRows> tokens;  // the layers' hooks have it, too
+  std::shared_ptr<TokenRows> tokens;    // the layers' hooks have it, too
   std::unique_ptr<Group> shared_heads;  // ranks with this one's kv head
   ModelParts parts;
 };

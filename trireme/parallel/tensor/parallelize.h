@@ -12,8 +12,8 @@
 //     return nn::Transformer(config);
 //   }();
 //   const TensorParallel cut = parallelize(*model, *tp, {.sequence = true});
-//   nn::initialize(*model, seed);                         // the same weights on any number of ranks
-//   ShardedModel sharded(*model, *dp, {.parts = cut.parts()});
+//   nn::initialize(*model, seed);                         // the same weights on any number of
+//   ranks ShardedModel sharded(*model, *dp, {.parts = cut.parts()});
 //
 // From then on the model is called as before, by all ranks of tp with the same tokens, and gives
 // the same loss on all of them. Parameters are this rank's parts, gradients those of the parts.

@@ -73,7 +73,8 @@ at::Tensor TokenRows::own(const at::Tensor& values) const {
 
 at::Tensor rows_here(const at::Tensor& indices, const DimPart& part, std::int64_t whole) {
   if (indices.is_cpu() && indices.numel() > 0) {
-    const auto least = indices.min().item<std::int64_t>(), most = indices.max().item<std::int64_t>();
+    const auto least = indices.min().item<std::int64_t>(),
+               most = indices.max().item<std::int64_t>();
     TORCH_CHECK_INDEX(least >= 0 && most < whole, "index ", least < 0 ? least : most,
                       " is outside of an embedding of ", whole, " rows");
   }
