@@ -101,7 +101,7 @@ inline std::map<std::string, at::Tensor> named_values(const torch::nn::Module& m
   return values;
 }
 
-inline constexpr double kTensorLearningRate = 0.3;
+inline constexpr double kTensorLearningRate = 0.02;
 
 // In f64, by plain gradient descent.
 inline TrainedSteps train_whole(const std::string& family, std::int64_t steps) {

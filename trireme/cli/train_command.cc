@@ -40,7 +40,7 @@ constexpr auto kLookForPreparation = std::chrono::milliseconds(100);
 struct TrainArguments {
   std::string config;
   std::vector<std::string> overrides;
-  int workers = 0;  // 0: parallel.dp, or one
+  int workers = 0;  // 0: parallel.dp, or one, times parallel.tp
   bool resume = false;
   // A worker of --workers, whose launcher has prepared the run.
   bool prepared = false;
@@ -63,6 +63,9 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   options.network_interface = config.parallel.network_interface;
   options.fingerprint = result_settings(config);
   options.fingerprint.emplace_back("parallel.shard", std::to_string(config.parallel.shard));
+  options.fingerprint.emplace_back("parallel.tp", std::to_string(config.parallel.tp));
+  options.fingerprint.emplace_back("parallel.sequence",
+                                   config.parallel.sequence ? "true" : "false");
   options.fingerprint.emplace_back("parallel.bucket_bytes",
                                    std::to_string(config.parallel.bucket_bytes));
   options.fingerprint.emplace_back("numerics", numerics_fingerprint());
@@ -212,9 +215,8 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
                                   : run_rank(config, arguments, info);
   }
   if (info.parameter_servers) return run_served(config, arguments, info);
-  const int workers = arguments.workers > 0    ? arguments.workers
-                      : config.parallel.dp > 0 ? static_cast<int>(config.parallel.dp)
-                                               : 1;
+  const auto asked = std::max<std::int64_t>(1, config.parallel.dp) * config.parallel.tp;
+  const int workers = arguments.workers > 0 ? arguments.workers : static_cast<int>(asked);
   const auto servers = static_cast<int>(config.parallel.ps.servers);
   if (workers == 1 && servers == 0) return run_rank(config, arguments, info);
   const auto lock = prepare_run(config, {.resume = arguments.resume,
@@ -244,7 +246,8 @@ void add_train_command(CLI::App& app, Action& action, std::vector<std::string> c
                       "key=value pairs that go before the file, such as train.steps=100");
   command
       ->add_option("--workers", arguments->workers,
-                   "worker processes to start on this host (default: parallel.dp, or 1)")
+                   "worker processes to start on this host (default: parallel.dp, or 1, times "
+                   "parallel.tp)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--resume", arguments->resume, "go on with the run in the folder 'out'");
   command->add_flag(kPreparedFlag, arguments->prepared)->group("");

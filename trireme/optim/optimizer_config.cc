@@ -26,6 +26,7 @@ struct Method {
   std::optional<double> epsilon = {};
   std::optional<double> weight_decay = {};
   bool has_8bit_state = false;
+  bool by_parameter = false;
 };
 
 // The papers' values, but for adamw and muon: those of language models, whose gradients change too
@@ -45,16 +46,26 @@ constexpr std::array kMethods = {
            .epsilon = 1e-8,
            .weight_decay = 0.1,
            .has_8bit_state = true},
-    Method{.name = "lamb", .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-6, .weight_decay = 0.01},
+    Method{.name = "lamb",
+           .beta1 = 0.9,
+           .beta2 = 0.999,
+           .epsilon = 1e-6,
+           .weight_decay = 0.01,
+           .by_parameter = true},
     Method{
         .name = "lion", .beta1 = 0.9, .beta2 = 0.99, .weight_decay = 1.0, .has_8bit_state = true},
-    Method{.name = "adafactor", .momentum = 0.0, .epsilon = 1e-30, .weight_decay = 0.0},
+    Method{.name = "adafactor",
+           .momentum = 0.0,
+           .epsilon = 1e-30,
+           .weight_decay = 0.0,
+           .by_parameter = true},
     Method{.name = "muon",
            .beta1 = 0.9,
            .beta2 = 0.95,
            .momentum = 0.95,
            .epsilon = 1e-8,
-           .weight_decay = 0.1},
+           .weight_decay = 0.1,
+           .by_parameter = true},
 };
 
 struct Option {
@@ -166,6 +177,13 @@ OptimizerConfig OptimizerConfig::with_defaults() const {
     if (!(all.*option.given)) all.*option.given = method.*option.own;
   }
   return all;
+}
+
+void OptimizerConfig::check_takes_parts(const std::string& why) const {
+  if (!method_of(name).by_parameter) return;
+  throw_error<ConfigError>(
+      "optimizer.name is {}, which works on whole parameters, but {}: take one of {}", name, why,
+      names_of_methods([](const Method& method) { return !method.by_parameter; }));
 }
 
 }  // namespace trireme::optim

@@ -42,6 +42,9 @@ struct OptimizerConfig {
   // Throws ConfigError: a value with its range, an unknown method, an option that the method does
   // not have with the methods that do.
   void validate() const;
+  // Throws ConfigError, with why and the methods that fit, for one whose update of an element needs
+  // more of its parameter than is here: lamb its norm, adafactor and muon its rows and columns.
+  void check_takes_parts(const std::string& why) const;
   // With all options that the method has. Throws ConfigError for an unknown method.
   OptimizerConfig with_defaults() const;
 };

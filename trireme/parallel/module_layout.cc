@@ -41,9 +41,15 @@ UnitOf number_units(const torch::nn::Module& module,
   return unit_of;
 }
 
-// Parameters of embeddings, and what layers say are no hidden matrices: heads.
-std::unordered_set<const c10::TensorImpl*> embeddings_of(const torch::nn::Module& module) {
+// What the owners of parameters say of them.
+struct Said {
+  // Parameters of embeddings, and what layers say are no hidden matrices: heads.
   std::unordered_set<const c10::TensorImpl*> embeddings;
+  std::unordered_map<const c10::TensorImpl*, nn::ParameterPart> parts;
+};
+
+Said ask_owners(const torch::nn::Module& module) {
+  Said said;
   module.apply([&](const torch::nn::Module& part) {
     const auto* layer = dynamic_cast<const nn::Layer*>(&part);
     const bool embeds = dynamic_cast<const torch::nn::EmbeddingImpl*>(&part) != nullptr ||
@@ -51,10 +57,13 @@ std::unordered_set<const c10::TensorImpl*> embeddings_of(const torch::nn::Module
     for (const auto& item : part.named_parameters(/*recurse=*/false)) {
       const bool hidden =
           layer != nullptr ? nn::is_hidden_matrix(layer->role(item.key())) : !embeds;
-      if (!hidden) embeddings.insert(item.value().unsafeGetTensorImpl());
+      if (!hidden) said.embeddings.insert(item.value().unsafeGetTensorImpl());
+      if (layer != nullptr) {
+        said.parts[item.value().unsafeGetTensorImpl()] = layer->part(item.key());
+      }
     }
   });
-  return embeddings;
+  return said;
 }
 
 void check_alike(const std::vector<FlatEntry>& entries, const std::vector<at::Tensor>& parameters) {
@@ -80,7 +89,7 @@ void check_alike(const std::vector<FlatEntry>& entries, const std::vector<at::Te
 ModuleLayout make_layout(const torch::nn::Module& module,
                          const std::vector<const torch::nn::Module*>& units) {
   const UnitOf unit_of = number_units(module, units);
-  const auto embeddings = embeddings_of(module);
+  const Said said = ask_owners(module);
   struct Found {
     std::string name;
     at::Tensor tensor;
@@ -106,7 +115,9 @@ ModuleLayout make_layout(const torch::nn::Module& module,
       layout.parameters.push_back(one.tensor);
       layout.unit_of.push_back(unit);
       layout.hidden_matrix.push_back(one.tensor.dim() > 1 &&
-                                     !embeddings.contains(one.tensor.unsafeGetTensorImpl()));
+                                     !said.embeddings.contains(one.tensor.unsafeGetTensorImpl()));
+      const auto part = said.parts.find(one.tensor.unsafeGetTensorImpl());
+      layout.parts.push_back(part == said.parts.end() ? nn::ParameterPart() : part->second);
       layout.size += round_up(one.tensor.numel(), FlatParameters::kAlignment);
     }
     layout.size = round_up(layout.size, kShardBlock);

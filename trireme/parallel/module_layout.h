@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "trireme/nn/layer.h"
 #include "trireme/optim/flat_layout.h"
 
 namespace torch::nn {
@@ -30,6 +31,8 @@ struct ModuleLayout {
   std::vector<std::size_t> unit_of;  // by entry
   // By entry: two dims and more, of no embedding, and where an nn::Layer owns it, of no head.
   std::vector<bool> hidden_matrix;
+  // By entry: of which larger parameter it is a part, as the nn::Layer that owns it says.
+  std::vector<nn::ParameterPart> parts;
   std::int64_t size = 0;           // elements, a multiple of kShardBlock
   std::vector<at::Tensor> frozen;  // parameters that require no gradient: not in the buffers
 };

@@ -19,6 +19,7 @@
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/parallel/shard/shard_plan.h"
+#include "trireme/parallel/tensor/tensor_plan.h"
 #include "trireme/topology/host.h"
 
 namespace trireme {
@@ -41,7 +42,33 @@ struct FlatElements {
   std::int64_t all() const { return rest + layers * block; }
 };
 
-FlatElements flat_elements(const nn::ModelConfig& c) {
+// What tensor parallelism leaves of a model on the rank that has most.
+struct LargestPart {
+  std::int64_t heads, kv_heads;
+  std::int64_t q_width, kv_width, mlp_width, vocab_size;
+
+  LargestPart(const nn::ModelConfig& c, std::int64_t tp) {
+    const std::int64_t D = c.head_width();
+    const AttentionHeads all{c.heads, c.kv_heads, D};
+    const auto largest = [&](std::int64_t size, const TensorRule& rule) {
+      std::int64_t most = 0;
+      for (int rank = 0; rank < tp; ++rank) {
+        const DimPart part = dim_part(rule, rule.pattern, size, rank, static_cast<int>(tp));
+        most = std::max(most, part.end - part.begin);
+      }
+      return most;
+    };
+    q_width = largest(c.width, {"attn.q", TensorCut::kOutputs, all});
+    kv_width = largest(c.kv_heads * D, {"attn.k", TensorCut::kOutputs, all, true});
+    mlp_width = largest(c.mlp_width, {"mlp.up", TensorCut::kOutputs});
+    vocab_size = largest(c.vocab_size, {"token_embedding", TensorCut::kVocabulary});
+    heads = q_width / D;
+    kv_heads = kv_width / D;
+  }
+};
+
+FlatElements flat_elements(const nn::ModelConfig& c, std::int64_t tp) {
+  const LargestPart part(c, tp);
   const auto sum = [](std::initializer_list<std::int64_t> parameters) {
     std::int64_t elements = 0;
     for (const std::int64_t count : parameters) {
@@ -49,13 +76,13 @@ FlatElements flat_elements(const nn::ModelConfig& c) {
     }
     return elements;
   };
-  const std::int64_t C = c.width, F = c.mlp_width, KD = c.kv_heads * c.head_width();
+  const std::int64_t C = c.width, F = part.mlp_width, HD = part.q_width, KD = part.kv_width;
   const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * sum({C});
-  const std::int64_t biases = c.is_gpt2() ? sum({C, KD, KD, C, F, C}) : 0;
+  const std::int64_t biases = c.is_gpt2() ? sum({HD, KD, KD, C, F, C}) : 0;
   const std::int64_t matrices =
-      sum({C * C, KD * C, KD * C, C * C, F * C, C * F}) + (c.is_gpt2() ? 0 : sum({F * C}));
+      sum({HD * C, KD * C, KD * C, C * HD, F * C, C * F}) + (c.is_gpt2() ? 0 : sum({F * C}));
   const std::int64_t embeddings =
-      (c.tied() ? 1 : 2) * sum({c.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
+      (c.tied() ? 1 : 2) * sum({part.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
   const auto whole = [](std::int64_t n) { return div_up(n, kShardBlock) * kShardBlock; };
   FlatElements flat{whole(embeddings + norm), whole(2 * norm + matrices + biases), c.layers, {}};
   flat.kinds.hidden_matrices = c.layers * matrices;
@@ -98,43 +125,50 @@ class GradientBuffers {
   std::vector<int> heights_;
 };
 
-// Bytes of the tensors of a step by what they hold; "of all rows" where nothing else is said.
+// Bytes of the tensors of a step by what they hold.
 struct TensorBytes {
   std::int64_t element;
-  std::int64_t stream;          // [B, T, C]
-  std::int64_t kv;              // keys, or values
-  std::int64_t hidden;          // [B, T, F]
-  std::int64_t moments;         // what a norm keeps of its rows: f32
-  std::int64_t log_sums;        // what attention keeps: f32
-  std::int64_t norm_partials;   // of the gradients of a norm's parameters
-  std::int64_t logits;          // of a block of rows, with their gradient
-  std::int64_t head_gradient;   // f32
-  std::int64_t whole_step;      // batch and rotary table
-  std::int64_t mlp_kept;        // hidden values and those before the nonlinearity
-  std::int64_t mlp_gradients;   // before the nonlinearity
-  std::int64_t checkpoint = 0;  // state of the random numbers
+  std::int64_t stream;         // [B, T, C], with sequence parallelism this rank's rows of it
+  std::int64_t all_rows;       // of it
+  std::int64_t q;              // queries, or what attention makes of them
+  std::int64_t kv;             // keys, or values
+  std::int64_t hidden;         // [B, T, F]
+  std::int64_t moments;        // what a norm keeps of its rows: f32
+  std::int64_t log_sums;       // what attention keeps: f32
+  std::int64_t norm_partials;  // of the gradients of a norm's parameters
+  std::int64_t logits;         // of a block of rows, with their gradient
+  std::int64_t head_gradient;  // f32
+  std::int64_t whole_step;     // batch and rotary table
+  std::int64_t mlp_kept;       // hidden values and those before the nonlinearity
+  std::int64_t mlp_gradients;  // before the nonlinearity
+  std::int64_t gathered;       // all rows of it where the stream has its own; else nothing
 
   explicit TensorBytes(const TrainConfig& config) {
     const nn::ModelConfig& c = config.model;
+    const LargestPart part(c, config.parallel.tp);
     const bool bf16 = config.train.dtype == "bf16", gpt2 = c.is_gpt2();
     const std::int64_t rows = config.batch.micro_batch_size * c.context;
+    const std::int64_t own = config.parallel.sequence ? div_up(rows, config.parallel.tp) : rows;
     element = bf16 ? 2 : 4;
-    stream = rows * c.width * element;
-    kv = rows * c.kv_heads * c.head_width() * element;
-    hidden = rows * c.mlp_width * element;
-    moments = rows * (gpt2 ? 2 : 1) * kF32Bytes;
-    log_sums = rows * c.heads * kF32Bytes;
-    norm_partials = ops::norm_blocks(rows) * 2 * c.width * kF32Bytes;
-    logits = std::min(ops::kLossRows, rows) * c.vocab_size * (kF32Bytes + (bf16 ? element : 0));
-    head_gradient = c.vocab_size * c.width * kF32Bytes;
+    stream = own * c.width * element;
+    all_rows = rows * c.width * element;
+    gathered = config.parallel.sequence ? all_rows : 0;
+    q = rows * part.q_width * element;
+    kv = rows * part.kv_width * element;
+    hidden = rows * part.mlp_width * element;
+    moments = own * (gpt2 ? 2 : 1) * kF32Bytes;
+    log_sums = rows * part.heads * kF32Bytes;
+    norm_partials = ops::norm_blocks(own) * 2 * c.width * kF32Bytes;
+    logits = std::min(ops::kLossRows, rows) * part.vocab_size * (kF32Bytes + (bf16 ? element : 0));
+    head_gradient = part.vocab_size * c.width * kF32Bytes;
     whole_step = 2 * rows * kI64Bytes + (gpt2 ? 0 : c.context * c.head_width() * kF32Bytes);
     const bool again = config.compute.recompute_mode() == Recompute::kActivations;
     mlp_kept = ((gpt2 ? 2 : 3) - (again ? 1 : 0)) * hidden;
-    mlp_gradients = (gpt2 ? 1 : 2) * hidden + (gpt2 || !bf16 ? 0 : stream);
+    mlp_gradients = (gpt2 ? 1 : 2) * hidden + (gpt2 || !bf16 ? 0 : all_rows);
   }
 
   // A block's attention half: the stream and its norm, q, k, v, and what attention gives.
-  std::int64_t attention_kept() const { return 4 * stream + moments + 2 * kv + log_sums; }
+  std::int64_t attention_kept() const { return 2 * stream + moments + 2 * q + 2 * kv + log_sums; }
   std::int64_t block_kept() const { return attention_kept() + 2 * stream + moments + mlp_kept; }
 };
 
@@ -153,13 +187,13 @@ std::int64_t activation_bytes(const TrainConfig& config) {
 
   const std::int64_t moments[] = {
       // In the loss: the final norm's sum and result, and the gradient of that.
-      kept + t.moments + 3 * t.stream + t.head_gradient + t.logits,
+      kept + t.moments + 2 * t.stream + t.gathered + t.all_rows + t.head_gradient + t.logits,
       // The final norm, backward: its sum, three gradients.
-      kept + t.moments + 4 * t.stream + t.norm_partials,
-      // The last MLP.
-      kept + again + t.stream + t.mlp_gradients + t.stream,
+      kept + t.moments + 4 * t.stream + t.gathered + t.norm_partials,
+      // The last MLP; its input and its output's gradient are gathered.
+      kept + again + t.stream + 2 * t.gathered + t.mlp_gradients + t.all_rows,
       // The last attention: gradients of its output, of q, k and v.
-      kept + again - mlp + still_held + 3 * t.stream + 2 * t.kv,
+      kept + again - mlp + still_held + t.stream + 2 * t.gathered + 2 * t.q + 2 * t.kv,
   };
   return t.whole_step + *std::max_element(std::begin(moments), std::end(moments));
 }
@@ -172,17 +206,19 @@ struct Product {
 // Of all linear layers, forward and backward; the head's go by blocks of rows.
 std::vector<Product> products_of(const TrainConfig& config) {
   const nn::ModelConfig& c = config.model;
+  const LargestPart part(c, config.parallel.tp);
   const std::int64_t N = config.batch.micro_batch_size * c.context;
   std::vector<Product> products;
   const auto add = [&](std::int64_t rows, std::int64_t in, std::int64_t out) {
     products.insert(products.end(), {{rows, in, out}, {rows, out, in}, {out, rows, in}});
   };
-  add(N, c.width, c.width);
-  add(N, c.width, c.kv_heads * c.head_width());
-  add(N, c.width, c.mlp_width);
-  add(N, c.mlp_width, c.width);
-  add(std::min(ops::kLossRows, N), c.width, c.vocab_size);
-  if (N % ops::kLossRows != 0) add(N % ops::kLossRows, c.width, c.vocab_size);
+  add(N, c.width, part.q_width);
+  add(N, part.q_width, c.width);
+  add(N, c.width, part.kv_width);
+  add(N, c.width, part.mlp_width);
+  add(N, part.mlp_width, c.width);
+  add(std::min(ops::kLossRows, N), c.width, part.vocab_size);
+  if (N % ops::kLossRows != 0) add(N % ops::kLossRows, c.width, part.vocab_size);
   return products;
 }
 
@@ -194,7 +230,8 @@ class ThreadScratch {
   static std::int64_t bytes(const TrainConfig& config, int threads) {
     ThreadScratch scratch(threads);
     for (const Product& product : products_of(config)) scratch.add(product);
-    return kF32Bytes * (scratch.left_ + scratch.right_ + scratch.tiles_ + attention(config.model));
+    return kF32Bytes * (scratch.left_ + scratch.right_ + scratch.tiles_ +
+                        attention(config.model, LargestPart(config.model, config.parallel.tp)));
   }
 
  private:
@@ -221,11 +258,12 @@ class ThreadScratch {
 
   // Of the backward pass, which takes more than the forward pass: blocks of queries and keys as
   // left panels, three blocks of scores, and all of a kv head's queries.
-  static std::int64_t attention(const nn::ModelConfig& c) {
+  static std::int64_t attention(const nn::ModelConfig& c, const LargestPart& part) {
     constexpr std::int64_t kQueries = 96, kKeys = 192;  // of a block
     const std::int64_t columns = ops::detail::tile_shape().columns;
     const std::int64_t width = div_up(c.head_width(), columns) * columns;
-    const std::int64_t queries = c.heads / c.kv_heads * div_up(c.context, kQueries) * kQueries;
+    const std::int64_t queries =
+        part.heads / part.kv_heads * div_up(c.context, kQueries) * kQueries;
     return (3 * kQueries + kKeys) * kLeftRow + 3 * kQueries * kKeys +
            (5 * kKeys + 2 * kQueries + queries) * width;
   }
@@ -235,16 +273,23 @@ class ThreadScratch {
   std::int64_t left_ = 0, right_ = 0, tiles_ = 0;
 };
 
+// Ranks with different samples.
+int replicas(const TrainConfig& config, const JobShape& job) {
+  return std::max(1, job.ranks / static_cast<int>(config.parallel.tp));
+}
+
 // Sums of gradients that a rank comes to have of the pieces of a step's micro-batches.
 std::int64_t shard_sums(const TrainConfig& config, const JobShape& job) {
-  const auto mine = static_cast<std::uint64_t>(config.batch.micro_batches / job.ranks);
+  const auto mine = static_cast<std::uint64_t>(config.batch.micro_batches / replicas(config, job));
   return mine == 1 ? 1 : std::bit_width(mine - 1) + 2;
 }
 
 // That keep one copy of the model between them.
 std::int64_t ranks_to_a_copy(const TrainConfig& config, const JobShape& job) {
-  if (config.parallel.shard_ranks == kHostRanks) return job.local_ranks;
-  return config.parallel.shard_ranks > 0 ? config.parallel.shard_ranks : job.ranks;
+  if (config.parallel.shard_ranks == kHostRanks) {
+    return std::max<std::int64_t>(1, job.local_ranks / config.parallel.tp);
+  }
+  return config.parallel.shard_ranks > 0 ? config.parallel.shard_ranks : replicas(config, job);
 }
 
 // In GB from one on, else in MB.
@@ -275,6 +320,9 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
   add("compute.recompute=blocks", [](TrainConfig& c) { c.compute.recompute = "blocks"; });
   add("parallel.shard=3", [](TrainConfig& c) { c.parallel.shard = 3; });
   add("parallel.shard_ranks=0", [](TrainConfig& c) { c.parallel.shard_ranks = 0; });
+  if (config.parallel.tp > 1 && !config.parallel.sequence) {
+    add("parallel.sequence=true", [](TrainConfig& c) { c.parallel.sequence = true; });
+  }
   add("batch.micro_batch_size=1", [](TrainConfig& c) { c.batch.micro_batch_size = 1; });
   add("train.dtype=bf16", [](TrainConfig& c) { c.train.dtype = "bf16"; });
   add("a model of half the layers",
@@ -285,7 +333,7 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
 }  // namespace
 
 MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
-  const FlatElements flat = flat_elements(config.model);
+  const FlatElements flat = flat_elements(config.model, config.parallel.tp);
   const std::int64_t stage = config.parallel.shard;
   const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
   const std::int64_t sharers = ranks_to_a_copy(config, job);
@@ -295,9 +343,10 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   memory[kWeights] = copy_bytes == 0 ? (stage == 3 ? share : all) * kF32Bytes
                                      : (stage == 0 ? all : share) * kF32Bytes +
                                            (stage == 3 ? share : all) * copy_bytes;
-  memory[kGradients] = kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
-                                                          config.batch.micro_batches, job.ranks))
-                                              : share * shard_sums(config, job));
+  memory[kGradients] =
+      kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
+                                         config.batch.micro_batches, replicas(config, job)))
+                             : share * shard_sums(config, job));
   const std::int64_t state = optim::optimizer_state_bytes(config.optimizer, flat.kinds);
   // Parameter servers keep it in place of the workers.
   memory[kOptimizer] = config.parallel.ps.servers > 0
@@ -339,7 +388,7 @@ void check_memory(const TrainConfig& config, const JobShape& job, std::int64_t a
 
 void check_gather_budget(const TrainConfig& config) {
   const std::int64_t budget = config.parallel.gather_budget_bytes;
-  const FlatElements flat = flat_elements(config.model);
+  const FlatElements flat = flat_elements(config.model, config.parallel.tp);
   const std::int64_t least = (flat.rest + flat.block) * (config.train.dtype == "bf16" ? 2 : 4);
   if (config.parallel.shard < 3 || budget == 0 || budget >= least) return;
   throw_error<ConfigError>(

@@ -13,6 +13,7 @@
 
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
+#include "trireme/nn/parameter_memory.h"
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 
@@ -37,12 +38,31 @@ void copy_common(const at::Tensor& from, const std::vector<ShardPiece>& from_pie
   }
 }
 
-// Of an elementwise part of the state, whole, on rank 0.
+// Of an elementwise part of the state, whole, on rank 0 of the data group.
 at::Tensor gather_state(ShardedModel& model, const optim::OptimizerState& part) {
   const std::vector<ShardPiece>& shard = model.shard();
   const at::Tensor own = at::zeros({shard_size(shard)}, at::TensorOptions().dtype(at::kFloat));
   copy_common(part.values, part.pieces, own, shard);
   return model.gather_shard(own);
+}
+
+nn::Transformer model_without_memory(const nn::ModelConfig& config) {
+  const nn::ParametersWithoutMemory later;
+  return nn::Transformer(config);
+}
+
+// Gives the model, or this rank's part of it, memory and initial values.
+std::optional<TensorParallel> fill_model(nn::TransformerImpl& model, const ParallelConfig& config,
+                                         const ParallelGroups& groups,
+                                         std::optional<std::uint64_t> seed) {
+  const MemoryScope scope(MemoryCategory::kWeights);
+  std::optional<TensorParallel> cut;
+  if (groups.tensor() != nullptr) {
+    cut.emplace(parallelize(model, *groups.tensor(), {.sequence = config.sequence}));
+  }
+  nn::give_memory(model);
+  if (seed) nn::initialize(model, *seed);
+  return cut;
 }
 
 }  // namespace
@@ -55,11 +75,12 @@ nn::Transformer initialized_model(const nn::ModelConfig& config,
   return model;
 }
 
-ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed)
-    : group_(group),
+ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<std::uint64_t> seed)
+    : groups_(config.parallel, world),
       micro_batches_(static_cast<double>(config.batch.micro_batches)),
-      model_(initialized_model(config.model, seed)),
-      sharded_(*model_, group,
+      model_(model_without_memory(config.model)),
+      cut_(fill_model(*model_, config.parallel, groups_, seed)),
+      sharded_(*model_, groups_.data(),
                {.stage = static_cast<int>(config.parallel.shard),
                 .dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
                 .micro_batches = config.batch.micro_batches,
@@ -67,7 +88,9 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
                 .units = model_->blocks(),
                 .prefetch = static_cast<int>(config.parallel.prefetch),
                 .gather_budget_bytes = config.parallel.gather_budget_bytes,
-                .shard_ranks = static_cast<int>(config.parallel.shard_ranks)}),
+                .shard_ranks = static_cast<int>(config.parallel.shard_ranks),
+                .parts = cut_ ? cut_->parts() : ModelParts()}),
+      whole_(sharded_.layout(), groups_.tensor()),
       optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())),
       optimizer_name_(config.optimizer.name),
       average_decay_(config.train.average_decay) {
@@ -81,38 +104,38 @@ ModelState::ModelState(const TrainConfig& config, Group& group, std::optional<st
 
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   const ModuleLayout& layout = sharded_.layout();
-  const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
-  load_weights(checkpoint, layout.entries, whole);
+  const at::Tensor parts = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
+  load_weights(checkpoint, layout, parts);
   if (!with_optimizer) {
-    sharded_.set_weights(whole);
+    sharded_.set_weights(parts);
     if (average_) average_.emplace(average_decay_, sharded_.pieces());
     return;
   }
   check_optimizer(checkpoint, optimizer_name_);
   optimizer_->set_steps(checkpoint_number(checkpoint, kOptimizerStepsKey));
-  sharded_.set_weights(whole, optimizer_.get());
+  sharded_.set_weights(parts, optimizer_.get());
   const std::vector<optim::OptimizerState> state = optimizer_->state();
   load_optimizer(checkpoint, layout, state);
   optimizer_->set_state(state);
-  load_average(checkpoint, whole);
+  load_average(checkpoint, parts);
 }
 
-void ModelState::load_average(const Checkpoint& checkpoint, const at::Tensor& whole) {
+void ModelState::load_average(const Checkpoint& checkpoint, const at::Tensor& parts) {
   if (!average_) return;
   average_->set_updates(
-      trireme::load_average(checkpoint, sharded_.layout().entries, average_decay_, whole));
-  sharded_.scatter_shard(whole, average_->values());
+      trireme::load_average(checkpoint, sharded_.layout(), average_decay_, parts));
+  sharded_.scatter_shard(parts, average_->values());
 }
 
 void ModelState::load(const StartPoint& start) {
   const std::int64_t step = start.resumed ? start.resumed->step() : -1;
   std::int64_t roots = step;
-  group_.broadcast(buffer_of(std::span(&roots, 1)), 0);
+  groups_.world().broadcast(buffer_of(std::span(&roots, 1)), 0);
   if (roots != step) {
     throw_error<CheckpointError>(
         "rank {} finds its newest checkpoint at step {}, rank 0 at step {} (-1: none): the run's "
         "folder must be on storage that all hosts share",
-        group_.rank(), step, roots);
+        rank(), step, roots);
   }
   if (start.resumed) load(*start.resumed, true);
   if (!start.resumed && start.weights) load(*start.weights, false);
@@ -126,7 +149,12 @@ at::Tensor ModelState::loss(const MicroBatch& batch) {
 
 GradientSum ModelState::finish_gradients(std::vector<double>& extras) {
   sharded_.finish_gradients();
-  group_.all_reduce(buffer_of(std::span(extras)));
+  groups_.data().all_reduce(buffer_of(std::span(extras)));
+  // Those who compute the same samples have the same losses, but need not have heard the same
+  // signals.
+  if (groups_.tensor() != nullptr) {
+    groups_.tensor()->all_reduce(buffer_of(std::span(extras)), ReduceOp::kMax);
+  }
   const TimedPart part("gradient norm");
   return {micro_batches_, sharded_.gradient_norm() / micro_batches_};
 }
@@ -137,18 +165,22 @@ void ModelState::step(double learning_rate, double scale) {
 }
 
 std::string ModelState::describe_workers() const {
-  return fmt::format("{} worker{} ({})", size(), size() == 1 ? "" : "s", group_.engine());
+  const Group& world = groups_.world();
+  return groups_.tensor() == nullptr
+             ? fmt::format("{} worker{} ({})", size(), size() == 1 ? "" : "s", world.engine())
+             : fmt::format("{} workers ({}), {}{}", size(), world.engine(),
+                           groups_.mesh().to_string(), cut_->sequence() ? ", sequence" : "");
 }
 
 double ModelState::total(double value) {
-  group_.all_reduce(buffer_of(std::span(&value, 1)));
+  groups_.world().all_reduce(buffer_of(std::span(&value, 1)));
   return value;
 }
 
 Evaluation ModelState::evaluate(const Evaluator& evaluator) {
   swap_average();
   const Evaluation result =
-      evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, group_);
+      evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, groups_.data());
   swap_average();
   return result;
 }
@@ -162,24 +194,28 @@ void ModelState::swap_average() {
 void ModelState::save_average(CheckpointWriter* writer, CheckpointState& state) {
   if (!average_) return;
   state[kAverageUpdatesKey] = fmt::format("{}", average_->updates());
-  const at::Tensor whole = sharded_.gather_shard(average_->values());
-  if (writer != nullptr) add_weights(*writer, sharded_.layout(), whole, kAverageFile);
+  const at::Tensor whole = put_together(sharded_.gather_shard(average_->values()));
+  if (writer != nullptr) add_weights(*writer, whole_.layout(), whole, kAverageFile);
+}
+
+at::Tensor ModelState::put_together(const at::Tensor& parts) const {
+  return parts.defined() ? whole_.gather(parts) : parts;
 }
 
 void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
   {
-    const at::Tensor weights = sharded_.gather_weights();
-    if (writer != nullptr) add_weights(*writer, sharded_.layout(), weights);
+    const at::Tensor weights = put_together(sharded_.gather_weights());
+    if (writer != nullptr) add_weights(*writer, whole_.layout(), weights);
   }
   std::vector<optim::OptimizerState> parts = optimizer_->state();
   for (optim::OptimizerState& part : parts) {
-    if (part.elementwise) part.values = gather_state(sharded_, part);
+    if (part.elementwise) part.values = put_together(gather_state(sharded_, part));
   }
   save_average(writer, state);
   state[kOptimizerNameKey] = optimizer_name_;
   state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
   if (writer == nullptr) return;
-  add_optimizer(*writer, sharded_.layout(), parts);
+  add_optimizer(*writer, whole_.layout(), parts);
   writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
 }
 

@@ -2,12 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // ModelState: the weights of a run and all that an update needs, shared among its ranks
-// (parallel/shard/sharded_model.h), and how they go to and from checkpoints.
+// (parallel/shard/sharded_model.h, parallel/tensor/parallelize.h), and how they go to and from
+// checkpoints.
 //
-//   ModelState state(config, group, seed);
+//   ModelState state(config, world, seed);
 //   state.backward(state.loss(batch));
 //
-// A checkpoint holds whole tensors, whatever the number of ranks and the stage of ZeRO.
+// A checkpoint holds whole tensors, whatever the mesh and the stage of ZeRO.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,18 +25,22 @@
 #include "trireme/optim/optimizer.h"
 #include "trireme/optim/weight_average.h"
 #include "trireme/parallel/shard/sharded_model.h"
+#include "trireme/parallel/tensor/parallelize.h"
+#include "trireme/parallel/whole_layout.h"
+#include "trireme/train/parallel_groups.h"
 #include "trireme/train/state_files.h"
 #include "trireme/train/step_model.h"
 #include "trireme/train/train_config.h"
 
 namespace trireme {
 
-// Not thread-safe. All ranks make one alike. The group outlives it.
+// Not thread-safe. All ranks make one alike. The world outlives it.
 class ModelState final : public RunState {
  public:
   // config.model resolved. Weights by nn::initialize(seed); without a seed they are whatever memory
-  // holds, for a load() that follows. Collective. Throws as ShardedModel does.
-  ModelState(const TrainConfig& config, Group& group, std::optional<std::uint64_t> seed);
+  // holds, for a load() that follows. Collective. Throws as ShardedModel, parallelize() and
+  // train_mesh() do.
+  ModelState(const TrainConfig& config, Group& world, std::optional<std::uint64_t> seed);
 
   // Weights, and with with_optimizer the state of the optimizer and the average of the weights;
   // without, the average begins at these weights. Collective; each rank reads the checkpoint.
@@ -59,27 +64,35 @@ class ModelState final : public RunState {
   void step(double learning_rate, double scale) override;
   void drop_gradients() override { sharded_.drop_gradients(); }
   StepReport report() override { return sharded_.report(); }
-  int rank() const override { return group_.rank(); }
-  int size() const override { return group_.size(); }
+  int rank() const override { return groups_.world().rank(); }
+  int size() const override { return groups_.world().size(); }
   std::string describe_workers() const override;
   std::int64_t first_step() const override { return first_step_; }
   double total(double value) override;
   Evaluation evaluate(const Evaluator& evaluator) override;
   void save(CheckpointWriter* writer, CheckpointState& state) override;
-  void finish() override { group_.barrier(); }
+  void finish() override { groups_.world().barrier(); }
 
   nn::Transformer& model() { return model_; }
   ShardedModel& sharded() { return sharded_; }
+  const ParallelGroups& groups() const { return groups_; }
+  // Payload that this rank has sent so far for activations that are cut or summed.
+  std::int64_t activation_bytes_sent() const { return cut_ ? cut_->group().bytes_sent() : 0; }
   optim::Optimizer& optimizer() { return *optimizer_; }
 
  private:
-  void load_average(const Checkpoint& checkpoint, const at::Tensor& whole);
+  void load_average(const Checkpoint& checkpoint, const at::Tensor& parts);
   void save_average(CheckpointWriter* writer, CheckpointState& state);
+  // Of this rank's parts, whole in its copy of the model (undefined: not here): of the model, on
+  // rank 0.
+  at::Tensor put_together(const at::Tensor& parts) const;
 
-  Group& group_;
+  const ParallelGroups groups_;
   const double micro_batches_;  // of a step
   nn::Transformer model_;
+  std::optional<TensorParallel> cut_;
   ShardedModel sharded_;
+  const WholeLayout whole_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::string optimizer_name_;
   double average_decay_;

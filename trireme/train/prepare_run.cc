@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <filesystem>
 
@@ -19,6 +20,7 @@
 #include "trireme/topology/host.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
+#include "trireme/train/parallel_groups.h"
 #include "trireme/train/prepare_data.h"
 #include "trireme/train/served_parameters.h"
 
@@ -29,18 +31,21 @@ std::string tokens_folder(const TrainConfig& config) {
   return config.data.tokens.empty() ? RunFolder(config.out).data() : config.data.tokens;
 }
 
-// Workers to a copy of the model. auto: by what the launcher says of this host, before workers have
-// met; ShardedModel then asks all hosts.
+// Workers to a copy of the model, of those with different samples. auto: by what the launcher says
+// of this host, before workers have met; ShardedModel then asks all hosts.
 ShardPlan shard_plan(const TrainConfig& config, int workers, int local_workers) {
-  if (config.parallel.shard_ranks != kHostRanks) return {workers, config.parallel.shard_ranks};
-  const bool is_power_of_two = std::has_single_bit(static_cast<unsigned>(local_workers));
-  if (local_workers != workers && (workers % local_workers != 0 || !is_power_of_two)) {
+  const auto tp = static_cast<int>(config.parallel.tp);
+  const int replicas = workers / tp;
+  if (config.parallel.shard_ranks != kHostRanks) return {replicas, config.parallel.shard_ranks};
+  const int local = std::max(1, local_workers / tp);
+  const bool is_power_of_two = std::has_single_bit(static_cast<unsigned>(local));
+  if (local != replicas && (replicas % local != 0 || !is_power_of_two)) {
     throw_error<ConfigError>(
         "parallel.shard_ranks is auto, but this host has {} of {} workers: start equally many on "
         "each, a power of two of them, or give it a number",
         local_workers, workers);
   }
-  return {workers, local_workers};
+  return {replicas, local};
 }
 
 // What servers cannot do, said before anything is made.
@@ -52,20 +57,22 @@ void check_served(const TrainConfig& config, int workers) {
         "among the workers or kept by servers; set one of them to 0",
         config.parallel.shard, servers.servers);
   }
+  if (config.parallel.tp > 1) {
+    throw_error<ConfigError>(
+        "parallel.tp is {} and parallel.ps.servers {}: servers keep whole matrices for workers "
+        "that compute with them; set parallel.tp to 1, or parallel.ps.servers to 0",
+        config.parallel.tp, servers.servers);
+  }
   check_served_micro_batches(ps::Consistency::parse(servers.consistency),
                              config.batch.micro_batches, workers);
 }
 
 void check_layout(const TrainConfig& config, int workers, int local_workers) {
-  if (config.parallel.dp != 0 && config.parallel.dp != workers) {
-    throw_error<ConfigError>(
-        "parallel.dp is {}, but there are {} workers: start {} workers, or leave parallel.dp out",
-        config.parallel.dp, workers, config.parallel.dp);
-  }
+  const Mesh mesh = train_mesh(config.parallel, workers);
   if (config.parallel.ps.servers > 0) return check_served(config, workers);
   const ShardPlan shards = shard_plan(config, workers, local_workers);
   if (config.parallel.shard >= 2) shards.rounds(config.batch.micro_batches, 0);
-  const MicroBatchPlan plan(config.batch.micro_batches, workers);
+  const MicroBatchPlan plan(config.batch.micro_batches, mesh.axis_size("dp"));
 }
 
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {

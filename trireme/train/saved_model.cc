@@ -35,7 +35,7 @@ SavedModel load_saved_model(const std::string& path, SavedWeights weights) {
         "out",
         checkpoint.path());
   }
-  load_weights(checkpoint, flat.entries(), flat.data(), average ? kAverageFile : kModelFile);
+  load_weights(checkpoint, flat.layout(), flat.data(), average ? kAverageFile : kModelFile);
   return {checkpoint.path(), checkpoint.step(), std::move(model), std::move(tokenizer)};
 }
 

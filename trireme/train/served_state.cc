@@ -71,8 +71,8 @@ void ServedState::start_average(const StartPoint& start) {
         first_step_);
   }
   if (!start.resumed) return;
-  average_->set_updates(load_average(*start.resumed, parameters_.layout().entries, average_decay_,
-                                     average_->values()));
+  average_->set_updates(
+      load_average(*start.resumed, parameters_.layout(), average_decay_, average_->values()));
 }
 
 // The weights of a step lie where they belong until the next one is applied.
@@ -83,14 +83,14 @@ void ServedState::update_average() {
 void ServedState::give_first_values(const StartPoint& start) {
   if (!start.resumed) {
     if (start.weights) {
-      load_weights(*start.weights, parameters_.layout().entries, parameters_.weights());
+      load_weights(*start.weights, parameters_.layout(), parameters_.weights());
     }
     return worker().wait(worker().init());
   }
   check_optimizer(*start.resumed, optimizer_name_);
   WholeState state = zero_state(worker().layout());
   state.steps = checkpoint_number(*start.resumed, kOptimizerStepsKey);
-  load_weights(*start.resumed, parameters_.layout().entries, state.weights);
+  load_weights(*start.resumed, parameters_.layout(), state.weights);
   load_optimizer(*start.resumed, parameters_.layout(), state.optimizer);
   const std::vector<std::vector<std::byte>> bytes = range_states(worker().layout(), state);
   worker().wait(worker().init_states(bytes));

@@ -9,6 +9,8 @@
 
 #include <charconv>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <unordered_set>
 #include <utility>
 
@@ -30,16 +32,41 @@ void append_views(const at::Tensor& flat, const std::vector<FlatEntry>& entries,
   }
 }
 
+// Layouts that know of no parts are whole.
+nn::ParameterPart part_of(const ModuleLayout& layout, std::size_t entry) {
+  return layout.parts.empty() ? nn::ParameterPart() : layout.parts[entry];
+}
+
+// The part of the file's tensor that the entry is.
 void copy_tensor(const SafetensorsFile& file, const Checkpoint& checkpoint, const std::string& name,
-                 const FlatEntry& entry, float* flat) {
+                 const FlatEntry& entry, const nn::ParameterPart& part, const at::Tensor& flat) {
   const TensorView& tensor = file.at(name);
-  if (tensor.dtype != DType::kF32 || tensor.shape != entry.shape) {
+  std::vector<std::int64_t> shape = entry.shape;
+  if (part.dim >= 0) shape[static_cast<std::size_t>(part.dim)] = part.whole;
+  if (tensor.dtype != DType::kF32 || tensor.shape != shape) {
     throw_error<CheckpointError>(
         "{}: tensor '{}' is {} [{}], but this model's is f32 [{}]: it belongs to another model",
         checkpoint.path(), name, dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "),
-        fmt::join(entry.shape, ", "));
+        fmt::join(shape, ", "));
   }
-  std::memcpy(flat + entry.offset, tensor.bytes.data(), tensor.bytes.size());
+  if (part.dim < 0) {
+    std::memcpy(flat.data_ptr<float>() + entry.offset, tensor.bytes.data(), tensor.bytes.size());
+    return;
+  }
+  // Runs of elements that lie side by side in both.
+  const auto dim = static_cast<std::size_t>(part.dim);
+  const auto product = [&](std::size_t begin, std::size_t end) {
+    return std::accumulate(shape.begin() + static_cast<std::ptrdiff_t>(begin),
+                           shape.begin() + static_cast<std::ptrdiff_t>(end), std::int64_t{1},
+                           std::multiplies<>());
+  };
+  const std::int64_t runs = product(0, dim), inner = product(dim + 1, shape.size());
+  constexpr auto kBytes = static_cast<std::int64_t>(sizeof(float));
+  for (std::int64_t run = 0; run < runs; ++run) {
+    std::memcpy(flat.data_ptr<float>() + entry.offset + run * part.size * inner,
+                tensor.bytes.data() + (run * part.whole + part.begin) * inner * kBytes,
+                static_cast<std::size_t>(part.size * inner * kBytes));
+  }
 }
 
 // The name of a tensor of the optimizer's file.
@@ -57,17 +84,21 @@ std::vector<FlatEntry> entries_named(const std::vector<FlatEntry>& entries,
   return found;
 }
 
-// Fills the part from the checkpoint; whole: of the layout's size, for the way.
+// Fills the part from the checkpoint; whole: of the layout's size, for the way. What is kept by
+// parameter and not by element is of whole ones.
 void load_part(const SafetensorsFile& file, const Checkpoint& checkpoint,
                const ModuleLayout& layout, const at::Tensor& whole,
                const optim::OptimizerState& part) {
   if (!part.elementwise) {
     const FlatEntry entry{state_name(part, part.parameters[0]), part.values.sizes().vec(), 0,
                           part.values.numel()};
-    return copy_tensor(file, checkpoint, entry.name, entry, part.values.data_ptr<float>());
+    return copy_tensor(file, checkpoint, entry.name, entry, {}, part.values);
   }
-  for (const FlatEntry& entry : entries_named(layout.entries, part.parameters)) {
-    copy_tensor(file, checkpoint, state_name(part, entry.name), entry, whole.data_ptr<float>());
+  const std::unordered_set<std::string> names(part.parameters.begin(), part.parameters.end());
+  for (std::size_t i = 0; i < layout.entries.size(); ++i) {
+    const FlatEntry& entry = layout.entries[i];
+    if (!names.contains(entry.name)) continue;
+    copy_tensor(file, checkpoint, state_name(part, entry.name), entry, part_of(layout, i), whole);
   }
   for (const ShardPiece& piece : part.pieces) {
     part.values.narrow(0, piece.local_begin, piece.count())
@@ -93,12 +124,13 @@ void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at:
   writer.add_tensors(file_name, views);
 }
 
-void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+void load_weights(const Checkpoint& checkpoint, const ModuleLayout& layout,
                   const at::Tensor& weights, const char* file_name) {
   const SafetensorsFile model = checkpoint.tensors(file_name);
-  check_tensor_count(model, checkpoint, file_name, entries.size());
-  for (const FlatEntry& entry : entries) {
-    copy_tensor(model, checkpoint, entry.name, entry, weights.data_ptr<float>());
+  check_tensor_count(model, checkpoint, file_name, layout.entries.size());
+  for (std::size_t i = 0; i < layout.entries.size(); ++i) {
+    copy_tensor(model, checkpoint, layout.entries[i].name, layout.entries[i], part_of(layout, i),
+                weights);
   }
 }
 
@@ -151,15 +183,15 @@ std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& 
   return value;
 }
 
-std::int64_t load_average(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
-                          double decay, const at::Tensor& average) {
+std::int64_t load_average(const Checkpoint& checkpoint, const ModuleLayout& layout, double decay,
+                          const at::Tensor& average) {
   if (!checkpoint.state().contains(kAverageUpdatesKey)) {
     throw_error<CheckpointError>(
         "{} holds no average of the weights, but train.average_decay is {}: leave it at 0, or "
         "begin with these weights alone (train.init)",
         checkpoint.path(), decay);
   }
-  load_weights(checkpoint, entries, average, kAverageFile);
+  load_weights(checkpoint, layout, average, kAverageFile);
   return checkpoint_number(checkpoint, kAverageUpdatesKey);
 }
 

@@ -31,9 +31,9 @@ inline constexpr char kAverageUpdatesKey[] = "average_updates";
 void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at::Tensor& flat,
                  const char* file_name = kModelFile);
 // Fills flat f32 weights from the checkpoint's model, or from another file of it with the same
-// tensors (kAverageFile). Throws CheckpointError on another shape (which tensor, both shapes), a
-// missing or a surplus tensor, a missing file.
-void load_weights(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
+// tensors (kAverageFile); of parameters that are parts, the parts. Throws CheckpointError on
+// another shape (which tensor, both shapes), a missing or a surplus tensor, a missing file.
+void load_weights(const Checkpoint& checkpoint, const ModuleLayout& layout,
                   const at::Tensor& weights, const char* file_name = kModelFile);
 
 // Values of elementwise parts are whole, [layout.size]. Written on return.
@@ -47,8 +47,8 @@ void check_optimizer(const Checkpoint& checkpoint, const std::string& name);
 
 // Fills average, f32 [the layout's size], and returns how many updates it is of. Throws
 // CheckpointError also where there is none of the weights, though decay is above 0.
-std::int64_t load_average(const Checkpoint& checkpoint, const std::vector<FlatEntry>& entries,
-                          double decay, const at::Tensor& average);
+std::int64_t load_average(const Checkpoint& checkpoint, const ModuleLayout& layout, double decay,
+                          const at::Tensor& average);
 
 // A whole number of a checkpoint's state. Throws CheckpointError.
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);

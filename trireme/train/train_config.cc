@@ -11,6 +11,7 @@
 #include "trireme/base/error.h"
 #include "trireme/optim/flat_layout.h"
 #include "trireme/parallel/shard/shard_plan.h"
+#include "trireme/parallel/tensor/tensor_plan.h"
 #include "trireme/ps/dense_codec.h"
 #include "trireme/ps/protocol/view.h"
 
@@ -183,7 +184,13 @@ bool ServersConfig::is_given() const {
 }
 
 void ParallelConfig::visit(ConfigFields& f) {
-  f.field("dp", dp, "data-parallel ranks; 0: as many as there are workers");
+  f.field("dp", dp,
+          "data-parallel ranks, each with other samples; 0: as many as there are workers for");
+  f.field("tp", tp,
+          "tensor parallelism: workers side by side that compute each sample together, with a part "
+          "of every matrix each");
+  f.field("sequence", sequence,
+          "tp 2 and more: what lies between those matrices is cut by tokens, for less memory");
   f.field(
       "shard", shard,
       "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
@@ -208,6 +215,13 @@ void ParallelConfig::visit(ConfigFields& f) {
 
 void ParallelConfig::validate() const {
   require_at_least("parallel.dp", dp, 0);
+  require_at_least("parallel.tp", tp, 1);
+  if (sequence && tp == 1) {
+    throw_error<ConfigError>(
+        "parallel.sequence is true, but parallel.tp is 1 and no matrix is cut: leave it out, or "
+        "set "
+        "parallel.tp to 2 or more");
+  }
   if (shard < 0 || shard > 3) {
     throw_error<ConfigError>("parallel.shard is {}: 0, 1, 2 or 3, a stage of ZeRO", shard);
   }
@@ -277,6 +291,9 @@ void TrainConfig::validate() const {
   compute.validate();
   nn::ModelConfig resolved = model;
   resolved.resolve(model.vocab_size > 0 ? model.vocab_size : data.vocab_size);
+  if (parallel.tp == 1) return;
+  optimizer.check_takes_parts(fmt::format("parallel.tp {} cuts them", parallel.tp));
+  check_tensor_plan(resolved, static_cast<int>(parallel.tp));
 }
 
 TrainConfig load_train_config(const ConfigTree& tree) {

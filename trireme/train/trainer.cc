@@ -15,6 +15,7 @@
 #include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
+#include "trireme/train/parallel_groups.h"
 #include "trireme/train/run_log.h"
 
 namespace trireme {
@@ -31,7 +32,7 @@ std::pair<TrainConfig, TrainData> open_resolved(TrainConfig given, const Group& 
   auto [config, data] = open_resolved(std::move(given));
   std::int64_t& shard_ranks = config.parallel.shard_ranks;
   if (shard_ranks == kHostRanks) {
-    shard_ranks = host_shard_ranks(group.hosts());
+    shard_ranks = host_data_ranks(train_mesh(config.parallel, group.size()), group.hosts());
     if (group.rank() == 0) {
       log_info("parallel.shard_ranks is auto: the {} workers of each host keep a copy of the model",
                shard_ranks);

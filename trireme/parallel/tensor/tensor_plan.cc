@@ -37,6 +37,18 @@ TensorPlan tensor_plan(const nn::ModelConfig& config) {
   return plan;
 }
 
+void check_tensor_plan(const nn::ModelConfig& config, int ranks) {
+  const AttentionHeads heads{config.heads, config.kv_heads, config.head_width()};
+  const auto check = [&](const char* layer, std::int64_t size, const TensorRule& rule) {
+    dim_part(rule, layer, size, 0, ranks);
+  };
+  check("blocks.0.attn.q", config.width, {"", TensorCut::kOutputs, heads});
+  check("blocks.0.attn.k", config.kv_heads * config.head_width(),
+        {"", TensorCut::kOutputs, heads, true});
+  check("blocks.0.mlp.up", config.mlp_width, {"", TensorCut::kOutputs});
+  check("token_embedding", config.vocab_size, {"", TensorCut::kVocabulary});
+}
+
 bool matches_pattern(std::string_view pattern, std::string_view name) {
   if (pattern.empty()) return name.empty();
   if (pattern.front() != '*') {

@@ -55,6 +55,9 @@ using TensorPlan = std::vector<TensorRule>;
 // Of every nn::Transformer with that config, resolved.
 TensorPlan tensor_plan(const nn::ModelConfig& config);
 
+// Throws as dim_part() does where the plan of such a model does not fit so many ranks. Pure.
+void check_tensor_plan(const nn::ModelConfig& config, int ranks);
+
 // Whether the name is one of the pattern's.
 bool matches_pattern(std::string_view pattern, std::string_view name);
 

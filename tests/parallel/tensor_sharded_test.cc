@@ -1,0 +1,151 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Tensor parallelism inside of copies of a model whose state is sharded (ZeRO) between them.
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "tests/support/ranks.h"
+#include "tests/support/tensor_training.h"
+#include "trireme/optim/optimizer.h"
+#include "trireme/parallel/flat_parameters.h"
+#include "trireme/parallel/shard/sharded_model.h"
+
+namespace trireme {
+namespace {
+
+using testing::run_threads;
+using testing::trained_whole;
+
+struct Layout {
+  int dp, tp, stage;
+  bool sequence;
+  at::ScalarType dtype = at::kFloat;
+  nn::Recompute recompute = nn::Recompute::kNone;
+
+  std::string text() const {
+    return fmt::format("dp {} tp {} stage {}{} {}{}", dp, tp, stage, sequence ? " sequence" : "",
+                       c10::toString(dtype),
+                       recompute == nn::Recompute::kNone ? "" : " recomputed");
+  }
+};
+
+constexpr std::int64_t kSteps = 20;
+
+struct Difference {
+  double losses = 0, norms = 0, weights = 0;
+};
+
+void widen(double& most, double value, double expected) {
+  const double here = std::abs(value - expected) / std::abs(expected);
+  if (!(here <= most)) most = here;
+}
+
+// The largest differences from the model of one rank in f64; of weights on ranks with dp 0.
+Difference train_sharded(Group& world, const std::string& family, const Layout& layout,
+                         const testing::TrainedSteps& expected) {
+  const Mesh mesh({{"dp", layout.dp}, {"tp", layout.tp}});
+  const auto dp = world.split(mesh, "dp"), tp = world.split(mesh, "tp");
+  nn::Transformer model = testing::transformer_without_memory(testing::tensor_config(family));
+  const TensorParallel cut = parallelize(*model, *tp, {.sequence = layout.sequence});
+  nn::initialize(*model, 11);
+  const auto roled = nn::parameters_with_roles(*model);
+  model->set_recompute(layout.recompute);
+  ShardedModel sharded(*model, *dp,
+                       {.stage = layout.stage,
+                        .dtype = layout.dtype,
+                        .micro_batches = testing::kTensorMicroBatches,
+                        .bucket_bytes = std::int64_t{16} << 10,
+                        .units = model->blocks(),
+                        .parts = cut.parts()});
+  model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
+    return sharded.run(block, inputs, f);
+  });
+  const auto optimizer =
+      optim::make_optimizer({.name = "sgd", .momentum = 0.0, .stochastic_rounding = false},
+                            sharded.space());
+  Difference difference;
+  for (std::int64_t step = 0; step < kSteps; ++step) {
+    double loss = 0;
+    for (const std::int64_t m : sharded.micro_batches()) {
+      const std::int64_t micro_batch = step * testing::kTensorMicroBatches + m;
+      const at::Tensor one = sharded.forward(
+          [&] { return testing::loss_of_micro_batch(model, family, micro_batch); });
+      sharded.backward(one);
+      loss += one.item<double>();
+    }
+    sharded.finish_gradients();
+    dp->all_reduce(buffer_of(std::span(&loss, 1)));
+    const auto index = static_cast<std::size_t>(step);
+    constexpr auto kCount = static_cast<double>(testing::kTensorMicroBatches);
+    widen(difference.losses, loss / kCount, expected.losses[index]);
+    widen(difference.norms, sharded.gradient_norm() / kCount, expected.norms[index]);
+    sharded.step(*optimizer, testing::kTensorLearningRate, 1 / kCount);
+  }
+  const at::Tensor weights = sharded.gather_weights();
+  if (dp->rank() != 0) return difference;
+  for (const FlatEntry& entry : sharded.layout().entries) {
+    const at::Tensor own = FlatParameters::view(weights, entry).to(at::kDouble);
+    const at::Tensor& whole = expected.weights.at(entry.name);
+    const auto found = std::ranges::find(roled, entry.name, &nn::RoledParameter::name);
+    const nn::ParameterPart& part = found->part;
+    const at::Tensor there =
+        part.dim < 0 ? whole : whole.narrow(part.dim, part.begin, part.size);
+    const double here = (own - there).abs().max().item<double>() /
+                        std::max(whole.abs().max().item<double>(), 1e-2);
+    if (!(here <= difference.weights)) difference.weights = here;
+  }
+  return difference;
+}
+
+// f32 rounds by 2^-24, 6e-8, at each of some ten operations on the way from a weight to its
+// gradient, whose errors add up at random; 20 updates of a fiftieth of a gradient each add up to
+// less than a weight is large, and so small ones do not make the descent unstable, which would
+// multiply errors. bf16 computes with 2^-9, 2e-3.
+void expect_close(const Difference& difference, const Layout& layout, const std::string& what) {
+  const double unit = layout.dtype == at::kFloat ? 1e-6 : 1e-2;
+  EXPECT_LT(difference.losses, unit) << what;
+  EXPECT_LT(difference.norms, 5 * unit) << what;
+  EXPECT_LT(difference.weights, 10 * unit) << what;
+}
+
+void expect_trains_as_one_rank(const std::string& family, const Layout& layout) {
+  const testing::TrainedSteps& expected = trained_whole(family, kSteps);
+  run_threads(layout.dp * layout.tp, [&](Group& world) {
+    expect_close(train_sharded(world, family, layout, expected), layout,
+                 fmt::format("{}, {}, rank {}", family, layout.text(), world.rank()));
+  });
+}
+
+TEST(TensorSharded, EveryStageTrainsTheModelOfOneRank) {
+  for (const int stage : {0, 1, 2, 3}) {
+    for (const bool sequence : {false, true}) {
+      expect_trains_as_one_rank("gpt2", {2, 2, stage, sequence});
+      expect_trains_as_one_rank("uneven", {1, 3, stage, sequence});
+      expect_trains_as_one_rank("llama", {2, 4, stage, sequence});
+    }
+    expect_trains_as_one_rank("uneven", {4, 2, stage, true});
+  }
+}
+
+TEST(TensorSharded, InBf16) {
+  for (const int stage : {0, 3}) {
+    expect_trains_as_one_rank("gpt2", {2, 2, stage, stage == 3, at::kBFloat16});
+    expect_trains_as_one_rank("llama", {1, 4, stage, stage == 0, at::kBFloat16});
+  }
+}
+
+TEST(TensorSharded, RecomputesWhatItDoesNotKeep) {
+  for (const auto recompute : {nn::Recompute::kActivations, nn::Recompute::kBlocks}) {
+    for (const int stage : {1, 3}) {
+      expect_trains_as_one_rank("uneven", {2, 2, stage, true, at::kFloat, recompute});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trireme
