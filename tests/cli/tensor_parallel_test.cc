@@ -36,7 +36,8 @@ class TensorParallelTrainingTest : public CliTest {
       EXPECT_NEAR(found[i], expected[i], kLossBound * expected[i]) << out << ", step " << i;
     }
     EXPECT_LT(weights_difference(out, alone), kWeightBound) << out;
-    const auto evaluations = metrics(out, "validation_loss"), theirs = metrics(alone, "validation_loss");
+    const auto evaluations = metrics(out, "validation_loss"),
+               theirs = metrics(alone, "validation_loss");
     ASSERT_EQ(evaluations.size(), theirs.size());
     for (std::size_t i = 0; i < theirs.size(); ++i) {
       const double loss = theirs[i]["validation_loss"];
@@ -95,9 +96,8 @@ TEST_F(TensorParallelTrainingTest, CheckpointsGoFromMeshToMesh) {
   train_or_fail("moved", with({"train.steps=4"}));
   train_or_fail("moved",
                 with({"train.steps=8", "--resume", "parallel.tp=3", "parallel.sequence=true"}));
-  train_or_fail("moved",
-                with({"train.steps=12", "--resume", "parallel.tp=2", "parallel.dp=2",
-                      "parallel.shard=3"}));
+  train_or_fail("moved", with({"train.steps=12", "--resume", "parallel.tp=2", "parallel.dp=2",
+                               "parallel.shard=3"}));
   // Learning rates follow the steps that are left, so the parts have theirs.
   train_or_fail("parts", with({"train.steps=4"}));
   train_or_fail("parts", with({"train.steps=8", "--resume"}));

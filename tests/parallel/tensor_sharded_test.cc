@@ -65,16 +65,15 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
   model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     return sharded.run(block, inputs, f);
   });
-  const auto optimizer =
-      optim::make_optimizer({.name = "sgd", .momentum = 0.0, .stochastic_rounding = false},
-                            sharded.space());
+  const auto optimizer = optim::make_optimizer(
+      {.name = "sgd", .momentum = 0.0, .stochastic_rounding = false}, sharded.space());
   Difference difference;
   for (std::int64_t step = 0; step < kSteps; ++step) {
     double loss = 0;
     for (const std::int64_t m : sharded.micro_batches()) {
       const std::int64_t micro_batch = step * testing::kTensorMicroBatches + m;
-      const at::Tensor one = sharded.forward(
-          [&] { return testing::loss_of_micro_batch(model, family, micro_batch); });
+      const at::Tensor one =
+          sharded.forward([&] { return testing::loss_of_micro_batch(model, family, micro_batch); });
       sharded.backward(one);
       loss += one.item<double>();
     }
@@ -93,10 +92,9 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
     const at::Tensor& whole = expected.weights.at(entry.name);
     const auto found = std::ranges::find(roled, entry.name, &nn::RoledParameter::name);
     const nn::ParameterPart& part = found->part;
-    const at::Tensor there =
-        part.dim < 0 ? whole : whole.narrow(part.dim, part.begin, part.size);
-    const double here = (own - there).abs().max().item<double>() /
-                        std::max(whole.abs().max().item<double>(), 1e-2);
+    const at::Tensor there = part.dim < 0 ? whole : whole.narrow(part.dim, part.begin, part.size);
+    const double here =
+        (own - there).abs().max().item<double>() / std::max(whole.abs().max().item<double>(), 1e-2);
     if (!(here <= difference.weights)) difference.weights = here;
   }
   return difference;

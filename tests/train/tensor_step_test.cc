@@ -89,10 +89,9 @@ TEST(TensorSteps, MemoryIsDividedAsEstimated) {
           config.compute.recompute = recompute;
           const MemorySplit estimate = estimate_memory(config, {.ranks = 2});
           const MemorySplit measured = measure(config);
-          const std::string what = fmt::format("{} {} {}{}: estimated {}, measured {}", family,
-                                               dtype, recompute, sequence ? " sequence" : "",
-                                               describe_memory(estimate),
-                                               describe_memory(measured));
+          const std::string what = fmt::format(
+              "{} {} {}{}: estimated {}, measured {}", family, dtype, recompute,
+              sequence ? " sequence" : "", describe_memory(estimate), describe_memory(measured));
           for (const MemoryCategory category :
                {MemoryCategory::kWeights, MemoryCategory::kOptimizer,
                 MemoryCategory::kActivations}) {

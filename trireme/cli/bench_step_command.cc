@@ -138,8 +138,14 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
       ->check(CLI::PositiveNumber);
   command->add_option("--workers", arguments->workers, "to start, which train together")
       ->check(CLI::PositiveNumber);
-  command->add_option("--accumulate", options.accumulate, "micro-batches of each worker in a step")
+  command->add_option("--accumulate", options.accumulate, "micro-batches of each replica in a step")
       ->capture_default_str();
+  command
+      ->add_option("--tp", options.tp,
+                   "tensor parallelism: workers that compute each sample together")
+      ->capture_default_str();
+  command->add_flag("--sequence", options.sequence,
+                    "with --tp: cut what lies between the cut matrices by tokens");
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
   command
       ->add_option("--shard-ranks", arguments->shard_ranks,

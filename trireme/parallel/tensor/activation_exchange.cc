@@ -70,7 +70,7 @@ struct CopyToRanks : torch::autograd::Function<CopyToRanks> {
 
 struct SumOverRanks : torch::autograd::Function<SumOverRanks> {
   static at::Tensor forward(AutogradContext* /*context*/, const at::Tensor& x, Group* group) {
-    return all_sum(x.clone(at::MemoryFormat::Contiguous), *group);
+    return all_sum(x.detach().contiguous(), *group);
   }
   static variable_list backward(AutogradContext* /*context*/, const variable_list& gradients) {
     return {gradients[0], at::Tensor()};

@@ -36,7 +36,7 @@ std::pair<std::int64_t, std::int64_t> even_part(std::int64_t count, int rank, in
 at::Tensor copy_to_ranks(const at::Tensor& x, Group& group);
 
 // For the output of a matrix cut by its inputs: the sum, the same bits on all ranks. x: any shape;
-// its memory may become the sum's.
+// its memory becomes the sum's, so that x is of no use afterwards.
 at::Tensor sum_over_ranks(const at::Tensor& x, Group& group);
 
 // x: this rank's rows of [rows, C] -> all of them.

@@ -21,10 +21,12 @@
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/parallel/shard/shard_plan.h"
+#include "trireme/parallel/tensor/tensor_plan.h"
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
+#include "trireme/train/parallel_groups.h"
 #include "trireme/train/train_step.h"
 
 namespace trireme {
@@ -55,11 +57,19 @@ TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig
   return {folder, kSplit};
 }
 
+// Ranks with other samples than one another.
+int replicas_of(const StepBenchOptions& options, int ranks) {
+  return std::max(1, ranks / static_cast<int>(options.tp));
+}
+
 TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig& model, int ranks) {
   TrainConfig config;
   config.seed = kSeed;
   config.model = model;
-  config.batch = {.micro_batch_size = options.batch, .micro_batches = options.accumulate * ranks};
+  config.batch = {.micro_batch_size = options.batch,
+                  .micro_batches = options.accumulate * replicas_of(options, ranks)};
+  config.parallel.tp = options.tp;
+  config.parallel.sequence = options.sequence;
   config.parallel.shard = options.shard;
   config.parallel.shard_ranks = options.shard_ranks;
   config.train.steps = options.warm_up_steps + options.steps;
@@ -156,6 +166,8 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
   ShardedModel& sharded = state.sharded();
   const std::int64_t sent_before = sharded.bytes_sent();
   const std::int64_t sent_across_before = sharded.bytes_sent_between_replicas();
+  const std::int64_t activations_before = state.activation_bytes_sent();
+  process_memory().reset_peak();
   for (std::int64_t i = 0; i < options.steps; ++i) {
     recorder.start();
     const StepStats stats = step.run(options.warm_up_steps + i, false);
@@ -172,8 +184,12 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
   };
   report.exchange = {spread_of(communication_us), spread_of(exposed_us),
                      per_step(sharded.bytes_sent() - sent_before),
-                     per_step(sharded.bytes_sent_between_replicas() - sent_across_before)};
-  const MemorySplit memory = process_memory().report().current;
+                     per_step(sharded.bytes_sent_between_replicas() - sent_across_before),
+                     per_step(state.activation_bytes_sent() - activations_before)};
+  const MemoryReport report_of_memory = process_memory().report();
+  const MemorySplit& memory = report_of_memory.current;
+  report.weight_bytes = memory[MemoryCategory::kWeights];
+  report.activation_bytes = report_of_memory.at_peak[MemoryCategory::kActivations];
   report.state_bytes = memory[MemoryCategory::kWeights] + memory[MemoryCategory::kGradients] +
                        memory[MemoryCategory::kOptimizer];
   report.parts = sums.of_step(report.seconds.median);
@@ -206,16 +222,27 @@ void StepBenchOptions::validate(int ranks) const {
         "--shard-ranks is of --shard 1, 2 and 3, but --shard is 0 and nothing is sharded: leave it "
         "out, or give a stage");
   }
+  check_at_least_one("--tp", tp);
+  if (ranks % tp != 0) {
+    throw_error<ConfigError>("--tp is {}, but there are {} ranks: start a multiple of {}", tp,
+                             ranks, tp);
+  }
+  if (sequence && tp == 1) {
+    throw_error<ConfigError>("--sequence is of --tp 2 and more, but --tp is 1: leave it out");
+  }
+  if (tp > 1) check_tensor_plan(known_model(model, tokens), static_cast<int>(tp));
   if (shard_ranks != kHostRanks) {
-    const ShardPlan plan(ranks, shard_ranks);
-    if (shard >= 2) plan.rounds(accumulate * ranks, 0);
+    const int replicas = replicas_of(*this, ranks);
+    const ShardPlan plan(replicas, shard_ranks);
+    if (shard >= 2) plan.rounds(accumulate * replicas, 0);
   }
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
   check_memory(*this, train_config(*this, known_model(model, tokens), 1));
 }
 
 double StepBenchReport::tokens_per_step() const {
-  return static_cast<double>(options.batch * options.tokens * options.accumulate * ranks);
+  return static_cast<double>(options.batch * options.tokens * options.accumulate *
+                             replicas_of(options, ranks));
 }
 
 double StepBenchReport::share_of_limit() const {
@@ -243,9 +270,12 @@ StepBenchReport bench_step(const StepBenchOptions& options, const std::string& f
   report.options = options;
   report.ranks = group.size();
   if (options.shard_ranks == kHostRanks) {
-    report.options.shard_ranks = host_shard_ranks(group.hosts());
+    report.options.shard_ranks = host_data_ranks(
+        train_mesh(train_config(options, model, group.size()).parallel, group.size()),
+        group.hosts());
   }
-  report.replicas = ShardPlan(report.ranks, report.options.shard_ranks).replicas();
+  report.replicas =
+      ShardPlan(replicas_of(options, report.ranks), report.options.shard_ranks).replicas();
   report.parameters = model.num_parameters();
   report.threads = at::get_num_threads();
   report.flops = static_cast<double>(options.accumulate) *

@@ -28,7 +28,9 @@ struct StepBenchOptions {
   std::string dtype = "f32";        // or bf16
   std::int64_t batch = 4;           // sequences of a micro-batch
   std::int64_t tokens = 256;        // of a sequence
-  std::int64_t accumulate = 1;      // micro-batches of each rank in a step
+  std::int64_t accumulate = 1;      // micro-batches of each replica in a step
+  std::int64_t tp = 1;              // ranks that compute a sample together
+  bool sequence = false;            // with tp
   std::int64_t shard = 0;           // stage of ZeRO
   std::int64_t shard_ranks = 0;     // as ShardOptions has it
   std::int64_t steps = 10;          // timed
@@ -69,6 +71,7 @@ struct ExchangeCost {
   Spread exposed_us;                       // of it: the rank waited
   double bytes_sent = 0;                   // in a step
   double bytes_sent_between_replicas = 0;  // of these: of gradients, between copies of the model
+  double activation_bytes_sent = 0;        // besides, in a step: between ranks of tp
   double exposed_share() const {
     return communication_us.median > 0 ? exposed_us.median / communication_us.median : 0;
   }
@@ -81,11 +84,14 @@ struct StepBenchReport {
   ExchangeCost exchange;
   // Between two steps: weights, gradients and the optimizer's state.
   std::int64_t state_bytes = 0;
+  // Of those, weights; and the most that activations took.
+  std::int64_t weight_bytes = 0;
+  std::int64_t activation_bytes = 0;
   std::int64_t parameters = 0;
   int threads = 1;
-  double loss = 0;              // of the last step, nats per token
-  Spread seconds;               // of a step
-  double flops = 0;             // of a step's matrix products, counted from shapes
+  double loss = 0;   // of the last step, nats per token
+  Spread seconds;    // of a step
+  double flops = 0;  // of a step's matrix products, counted from shapes; of tp ranks together
   std::vector<StepPart> parts;  // the longest first
   std::int64_t peak_bytes = 0;  // resident, of this process while it ran the steps
   StepLimit limit;              // without rates if it was not measured

@@ -82,6 +82,8 @@ Fields head(const StepBenchReport& report) {
       {"GFLOP a step", report.flops / 1e9},
       {"GFLOP/s", report.flops / report.seconds.median / 1e9},
       {"in matrix products", percent(report.matrix_share())},
+      {"weights MB", static_cast<double>(report.weight_bytes) / 1e6},
+      {"activations MB, at most", static_cast<double>(report.activation_bytes) / 1e6},
       {"peak MB", static_cast<double>(report.peak_bytes) / 1e6}};
   if (report.ranks > 1) {
     const ExchangeCost& cost = report.exchange;
@@ -93,6 +95,11 @@ Fields head(const StepBenchReport& report) {
          {"communication ms", with_spread(scaled(cost.communication_us, 1e-3), 1)},
          {"exposed ms", with_spread(scaled(cost.exposed_us, 1e-3), 1)},
          {"exposed share", percent(cost.exposed_share())}});
+  }
+  if (options.tp > 1) {
+    fields.emplace_back("tensor parallel", fmt::format("{} ranks{}", options.tp,
+                                                       options.sequence ? ", sequence" : ""));
+    fields.emplace_back("sent for activations, MB", report.exchange.activation_bytes_sent / 1e6);
   }
   if (report.replicas > 1) {
     fields.emplace_back("copies of the model", fmt::format("{}, of {} ranks each", report.replicas,
@@ -154,9 +161,14 @@ std::string to_json(const StepBenchReport& report) {
                {"accumulate", options.accumulate},
                {"shard", options.shard},
                {"shard_ranks", options.shard_ranks},
+               {"tp", options.tp},
+               {"sequence", options.sequence},
                {"state_bytes_per_parameter", state_bytes_per_parameter(report)},
                {"bytes_sent", report.exchange.bytes_sent},
                {"bytes_sent_between_replicas", report.exchange.bytes_sent_between_replicas},
+               {"activation_bytes_sent", report.exchange.activation_bytes_sent},
+               {"weight_bytes", report.weight_bytes},
+               {"activation_bytes", report.activation_bytes},
                {"exposed_share", report.exchange.exposed_share()}};
   add_spread("communication_ms", scaled(report.exchange.communication_us, 1e-3), json);
   add_spread("exposed_ms", scaled(report.exchange.exposed_us, 1e-3), json);
