@@ -87,7 +87,8 @@ TEST_F(TensorParallelTrainingTest, EveryMeshTrainsTheModelOfOne) {
 }
 
 TEST_F(TensorParallelTrainingTest, CheckpointsGoFromMeshToMesh) {
-  const std::vector<std::string> common = {"train.average_decay=0.9", "model.family=llama"};
+  const std::vector<std::string> common = {"train.average_decay=0.9", "train.dropout=0.1",
+                                           "model.family=llama"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.end(), common.begin(), common.end());
     return more;

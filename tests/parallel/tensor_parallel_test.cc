@@ -55,9 +55,19 @@ TEST(TensorParallel, BesideDataParallelism) {
   }
 }
 
+TEST(TensorParallel, DropsTheSameElements) {
+  const std::vector<double>& plain = trained_whole("gpt2", 20).losses;
+  const std::vector<double>& dropped = trained_whole("dropout", 20).losses;
+  EXPECT_GT(std::abs(plain[1] - dropped[1]), 1e-3);
+  for (const bool sequence : {false, true}) {
+    expect_trains_as_one_rank({.family = "dropout", .tp = 3, .sequence = sequence});
+    expect_trains_as_one_rank({.family = "dropout", .dp = 2, .tp = 2, .sequence = sequence});
+  }
+}
+
 TEST(TensorParallel, RecomputesWhatItDoesNotKeep) {
   for (const auto recompute : {nn::Recompute::kActivations, nn::Recompute::kBlocks}) {
-    for (const std::string family : {"gpt2", "uneven"}) {
+    for (const std::string family : {"dropout", "uneven"}) {
       for (const bool sequence : {false, true}) {
         expect_trains_as_one_rank(
             {.family = family, .tp = 2, .sequence = sequence, .recompute = recompute, .steps = 3});

@@ -45,10 +45,10 @@ struct TensorRun {
 
 inline constexpr std::int64_t kTensorMicroBatches = 4;
 
-// "gpt2", "llama" (2 of 4 heads for keys), "uneven": llama with 3 of 6 heads for keys and a tied
-// head, all sizes odd ones, documents apart.
+// "gpt2", "dropout" (the same with a fifth dropped), "llama" (2 of 4 heads for keys), "uneven":
+// llama with 3 of 6 heads for keys and a tied head, all sizes odd ones, documents apart.
 inline nn::ModelConfig tensor_config(const std::string& family) {
-  if (family != "uneven") return small_model_config(family);
+  if (family != "uneven") return small_model_config(family == "dropout" ? "gpt2" : family);
   nn::ModelConfig config;
   config.family = "llama";
   config.layers = 2;
@@ -74,6 +74,8 @@ inline at::Tensor loss_of_micro_batch(nn::Transformer& model, const std::string&
     starts = torch::zeros({3, 11}, at::kLong);
     starts.narrow(1, 6, 5).fill_(6);
   }
+  if (family == "dropout") model->set_dropout({.share = 0.2, .seed = 5});
+  model->set_first_sample(3 * micro_batch);
   return model->loss(tokens, targets, starts);
 }
 

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "trireme/nn/dropout.h"
 #include "trireme/nn/kv_cache.h"
 #include "trireme/nn/linear.h"
 #include "trireme/nn/model_config.h"
@@ -30,6 +31,7 @@ struct TokenContext {
   // Null in training; else the tokens follow those in the cache, and their keys and values enter
   // it.
   KvCache* cache = nullptr;
+  DropoutRows dropout = {};
 };
 
 class AttentionImpl : public torch::nn::Module {

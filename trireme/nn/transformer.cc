@@ -29,14 +29,19 @@ void check_tokens(const at::Tensor& tokens, const char* what) {
 BlockImpl::BlockImpl(const ModelConfig& config) {
   attn_norm_ = register_module("attn_norm", Norm(config));
   attn_ = register_module("attn", Attention(config));
+  attn_dropout_ = register_module("attn_dropout", Dropout());
   mlp_norm_ = register_module("mlp_norm", Norm(config));
   mlp_ = register_module("mlp", Mlp(config));
+  mlp_dropout_ = register_module("mlp_dropout", Dropout());
 }
 
 ResidualStream BlockImpl::forward(ResidualStream stream, const TokenContext& context,
                                   std::size_t layer) {
-  stream.change_BTC = attn_(attn_norm_->forward(stream), context, layer);
-  stream.change_BTC = mlp_(mlp_norm_->forward(stream));
+  // Of dropout: 0 is the embeddings'.
+  const auto place = static_cast<std::uint32_t>(2 * layer + 1);
+  stream.change_BTC =
+      attn_dropout_(attn_(attn_norm_->forward(stream), context, layer), context.dropout, place);
+  stream.change_BTC = mlp_dropout_(mlp_(mlp_norm_->forward(stream)), context.dropout, place + 1);
   return stream;
 }
 
@@ -46,6 +51,7 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
     position_embedding_ =
         register_module("position_embedding", Embedding(config.context, config.width));
   }
+  embedding_dropout_ = register_module("embedding_dropout", Dropout());
   torch::nn::ModuleList blocks;
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config);
@@ -75,6 +81,16 @@ at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, std::int64_t posi
   const at::Tensor& table = position_embedding_->weight();
   const bool whole = tokens_BT.size(1) == config_.context;
   return token_embedding_(tokens_BT, whole ? table : table.narrow(0, position, tokens_BT.size(1)));
+}
+
+// A sample has fewer tokens than 2^24.
+DropoutRows TransformerImpl::dropout_rows(const at::Tensor& tokens_BT) const {
+  constexpr std::int64_t kTokens = std::int64_t{1} << 24;
+  if (dropout_.share == 0 || first_sample_ < 0) return {};
+  const std::int64_t B = tokens_BT.size(0), T = tokens_BT.size(1);
+  const at::TensorOptions numbers(at::kLong);
+  const at::Tensor samples = at::arange(first_sample_, first_sample_ + B, numbers) * kTokens;
+  return {dropout_, samples.unsqueeze(1) + at::arange(T, numbers)};
 }
 
 void TransformerImpl::set_recompute(Recompute recompute) {
@@ -119,11 +135,12 @@ ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
                                       const at::Tensor& document_starts_BT, KvCache* cache) {
   check_tokens(tokens_BT, "tokens");
   const std::int64_t position = cache == nullptr ? 0 : cache->tokens;
-  ResidualStream stream{embed(tokens_BT, position), {}};
   TokenContext context{.sequences = tokens_BT.size(0),
                        .tokens = tokens_BT.size(1),
                        .document_starts_BT = document_starts_BT,
-                       .cache = cache};
+                       .cache = cache,
+                       .dropout = dropout_rows(tokens_BT)};
+  ResidualStream stream{embedding_dropout_(embed(tokens_BT, position), context.dropout, 0), {}};
   if (position_embedding_.is_empty()) {
     context.rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
                                        config_.rope_theta, stream.x_BTC.options());

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "trireme/nn/attention.h"
+#include "trireme/nn/dropout.h"
 #include "trireme/nn/kv_cache.h"
 #include "trireme/nn/linear.h"
 #include "trireme/nn/mlp.h"
@@ -33,10 +34,10 @@
 
 namespace trireme::nn {
 
-// x + attention(norm(x)), then x + mlp(norm(x)).
+// x + attention(norm(x)), then x + mlp(norm(x)), with dropout on what is added.
 class BlockImpl : public torch::nn::Module {
  public:
-  // Children attn_norm, attn, mlp_norm, mlp.
+  // Children attn_norm, attn, attn_dropout, mlp_norm, mlp, mlp_dropout.
   explicit BlockImpl(const ModelConfig& config);
 
   // The stream before the block -> after it; the other arguments as in AttentionImpl::forward.
@@ -47,8 +48,10 @@ class BlockImpl : public torch::nn::Module {
  private:
   Norm attn_norm_{nullptr};
   Attention attn_{nullptr};
+  Dropout attn_dropout_{nullptr};
   Norm mlp_norm_{nullptr};
   Mlp mlp_{nullptr};
+  Dropout mlp_dropout_{nullptr};
 };
 TORCH_MODULE(Block);
 
@@ -80,6 +83,13 @@ class TransformerImpl : public torch::nn::Module {
   // Of the passes that begin from now on, where gradients are enabled; kNone until it is called.
   void set_recompute(Recompute recompute);
 
+  // Of the passes that begin from now on and are told which samples they are of.
+  void set_dropout(const DropoutConfig& dropout) { dropout_ = dropout; }
+  // The number of the first sequence of the passes that begin from now on, among all samples of a
+  // training run, from which dropout is drawn; the others follow it. Negative, as it begins: no
+  // training, and no dropout.
+  void set_first_sample(std::int64_t number) { first_sample_ = number; }
+
   // The blocks, in the order in which they compute.
   std::vector<const torch::nn::Module*> blocks() const;
   // What stands around each block: it may bring the block's parameters and take them away again,
@@ -94,12 +104,16 @@ class TransformerImpl : public torch::nn::Module {
                        KvCache* cache);
   ResidualStream run_block(std::size_t layer, ResidualStream stream, const TokenContext& context);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
+  DropoutRows dropout_rows(const at::Tensor& tokens_BT) const;
 
   ModelConfig config_;
   Recompute recompute_ = Recompute::kNone;
+  DropoutConfig dropout_;
+  std::int64_t first_sample_ = -1;
   BlockRunner block_runner_;
   Embedding token_embedding_{nullptr};
   Embedding position_embedding_{nullptr};  // empty with rotary positions
+  Dropout embedding_dropout_{nullptr};
   std::vector<Block> blocks_;
   Norm final_norm_{nullptr};
   Linear head_{nullptr};

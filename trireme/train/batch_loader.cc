@@ -25,7 +25,9 @@ MicroBatch BatchLoader::load(std::int64_t first, std::int64_t count) const {
     shards_.read(sampler_.token_offset(sample), {row, static_cast<std::size_t>(context_ + 1)});
   }
   MicroBatch batch{tokens.narrow(1, 0, context_).contiguous(),
-                   tokens.narrow(1, 1, context_).contiguous()};
+                   tokens.narrow(1, 1, context_).contiguous(),
+                   {},
+                   first};
   if (separator_) batch.document_starts_BT = ops::document_starts(batch.inputs_BT, *separator_);
   return batch;
 }

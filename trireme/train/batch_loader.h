@@ -26,6 +26,7 @@ struct MicroBatch {
   at::Tensor inputs_BT;                // i64
   at::Tensor targets_BT;               // i64: inputs shifted by one
   at::Tensor document_starts_BT = {};  // ops::document_starts(); undefined: not asked for
+  std::int64_t first_sample = 0;       // of the first row; the others follow it
 };
 
 // Constant after construction; any thread may call it.

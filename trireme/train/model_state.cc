@@ -3,6 +3,7 @@
 
 #include "trireme/train/model_state.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
@@ -75,6 +76,15 @@ nn::Transformer initialized_model(const nn::ModelConfig& config,
   return model;
 }
 
+at::Tensor loss_of(nn::TransformerImpl& model, const MicroBatch& batch) {
+  model.set_first_sample(at::GradMode::is_enabled() ? batch.first_sample : -1);
+  return model.loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+}
+
+nn::DropoutConfig dropout_config(const TrainConfig& config) {
+  return {.share = config.train.dropout, .seed = static_cast<std::uint64_t>(config.seed)};
+}
+
 ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<std::uint64_t> seed)
     : groups_(config.parallel, world),
       micro_batches_(static_cast<double>(config.batch.micro_batches)),
@@ -96,6 +106,7 @@ ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<st
       average_decay_(config.train.average_decay) {
   if (average_decay_ > 0) average_.emplace(average_decay_, sharded_.pieces());
   model_->set_recompute(config.compute.recompute_mode());
+  model_->set_dropout(dropout_config(config));
   if (config.parallel.shard < 3) return;
   model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
     return sharded_.run(block, inputs, f);
@@ -143,8 +154,7 @@ void ModelState::load(const StartPoint& start) {
 }
 
 at::Tensor ModelState::loss(const MicroBatch& batch) {
-  return sharded_.forward(
-      [&] { return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT); });
+  return sharded_.forward([&] { return loss_of(*model_, batch); });
 }
 
 GradientSum ModelState::finish_gradients(std::vector<double>& extras) {

@@ -102,6 +102,10 @@ class ModelState final : public RunState {
 
 // Weights by nn::initialize(seed), or whatever memory holds; in the ledger's weights.
 nn::Transformer initialized_model(const nn::ModelConfig& config, std::optional<std::uint64_t> seed);
+// The model's loss of a batch; where gradients are enabled, with dropout.
+at::Tensor loss_of(nn::TransformerImpl& model, const MicroBatch& batch);
+// What a run's config says of dropout.
+nn::DropoutConfig dropout_config(const TrainConfig& config);
 
 // More files of a checkpoint, and keys of its state.
 inline constexpr char kTokenizerFile[] = "tokenizer.json";

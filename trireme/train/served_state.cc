@@ -49,6 +49,7 @@ ServedState::ServedState(const TrainConfig& config, const ServedWorker& job,
       alone_(join_world({})),
       average_decay_(config.train.average_decay) {
   model_->set_recompute(config.compute.recompute_mode());
+  model_->set_dropout(dropout_config(config));
   model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
     parameters_.wait_for_unit(block);
     return f(inputs);
@@ -97,8 +98,7 @@ void ServedState::give_first_values(const StartPoint& start) {
 }
 
 at::Tensor ServedState::loss(const MicroBatch& batch) {
-  return parameters_.forward(
-      [&] { return model_->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT); });
+  return parameters_.forward([&] { return loss_of(*model_, batch); });
 }
 
 GradientSum ServedState::finish_gradients(std::vector<double>& extras) {

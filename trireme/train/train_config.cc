@@ -112,6 +112,9 @@ void StepConfig::visit(ConfigFields& f) {
   f.field("dtype", dtype, "what the model computes in; sums and the optimizer are f32 always",
           {"f32", "bf16", "f16"});
   f.field("clip_norm", clip_norm, "bound on the global gradient norm; 0: none");
+  f.field("dropout", dropout,
+          "share of the embeddings' and of each half block's output that a training pass leaves "
+          "out, for small data; 0: none");
   f.field("average_decay", average_decay,
           "keep an exponential moving average of the weights, for evaluation and beside them in "
           "checkpoints; 0.999 is usual, 0: none");
@@ -128,6 +131,9 @@ void StepConfig::validate() const {
   }
   if (!(clip_norm >= 0)) {
     throw_error<ConfigError>("train.clip_norm is {}: 0 (none) or above", clip_norm);
+  }
+  if (!(dropout >= 0 && dropout < 1)) {
+    throw_error<ConfigError>("train.dropout is {}: 0 (none) or above, and below 1", dropout);
   }
   if (!(average_decay >= 0 && average_decay < 1)) {
     throw_error<ConfigError>("train.average_decay is {}: 0 (none) or above, and below 1",

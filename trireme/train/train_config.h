@@ -47,6 +47,7 @@ struct StepConfig {
   std::int64_t steps = 1000;
   std::string dtype = "f32";
   double clip_norm = 1.0;
+  double dropout = 0;  // share of what embeddings and blocks add to the stream (nn/dropout.h)
   double average_decay =
       0;             // of the moving average of the weights (optim/weight_average.h); 0: none
   std::string init;  // checkpoint whose weights to start from; empty: random weights

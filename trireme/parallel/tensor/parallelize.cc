@@ -15,6 +15,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
+#include "trireme/nn/dropout.h"
 #include "trireme/nn/parameter_memory.h"
 #include "trireme/ops/embedding.h"
 #include "trireme/parallel/tensor/activation_exchange.h"
@@ -163,9 +164,10 @@ struct TensorParallel::Impl {
       case TensorCut::kVocabulary:
         return cut.linear != nullptr ? set_head_hooks(cut) : set_lookup_hooks(cut);
       case TensorCut::kTokens:
-        if (tokens->sequence() && cut.embedding != nullptr) {
-          cut.embedding->set_hooks([rows](const at::Tensor& ids) { return rows->own(ids); }, {});
-        }
+        if (!tokens->sequence()) return;
+        const auto own = [rows](const at::Tensor& ids) { return rows->own(ids); };
+        if (cut.embedding != nullptr) cut.embedding->set_hooks(own, {});
+        if (auto* dropout = dynamic_cast<nn::DropoutImpl*>(cut.layer)) dropout->set_rows_hook(own);
     }
   }
 

@@ -26,9 +26,12 @@ TensorPlan tensor_plan(const nn::ModelConfig& config) {
       {"blocks.*.attn.k", TensorCut::kOutputs, heads, true},
       {"blocks.*.attn.v", TensorCut::kOutputs, heads, true},
       {"blocks.*.attn.out", TensorCut::kInputs, heads},
+      {"blocks.*.attn_dropout", TensorCut::kTokens},
       {"blocks.*.mlp_norm", TensorCut::kTokens},
       {"blocks.*.mlp.up", TensorCut::kOutputs},
       {"blocks.*.mlp.down", TensorCut::kInputs},
+      {"blocks.*.mlp_dropout", TensorCut::kTokens},
+      {"embedding_dropout", TensorCut::kTokens},
       {"final_norm", TensorCut::kTokens},
       {"head", TensorCut::kVocabulary},
   };

@@ -30,7 +30,7 @@ enum class TensorCut {
   // An Embedding by its rows, or a Linear by its outputs, which are then the logits of a
   // vocabulary (LinearImpl::cross_entropy()).
   kVocabulary,
-  // Whole on all ranks, for every token on its own: a norm; an Embedding of positions.
+  // Whole on all ranks, for every token on its own: a norm; dropout; an Embedding of positions.
   kTokens,
 };
 

@@ -85,7 +85,7 @@ Fields head(const StepBenchReport& report) {
       {"weights MB", static_cast<double>(report.weight_bytes) / 1e6},
       {"activations MB, at most", static_cast<double>(report.activation_bytes) / 1e6},
       {"peak MB", static_cast<double>(report.peak_bytes) / 1e6}};
-  if (report.ranks > 1) {
+  if (report.ranks > options.tp) {
     const ExchangeCost& cost = report.exchange;
     fields.insert(
         fields.end(),
