@@ -71,7 +71,7 @@ TEST_F(TensorParallelTrainingTest, EveryMeshTrainsTheModelOfOne) {
   train_or_fail("alone");
   const std::vector<std::vector<std::string>> meshes = {
       {"parallel.tp=2"},
-      {"parallel.tp=3", "parallel.sequence=true"},
+      {"parallel.tp=3", "parallel.sequence=true", "parallel.tp_chunks=2"},
       {"parallel.tp=2", "parallel.dp=2", "parallel.shard=1"},
       {"parallel.tp=2", "parallel.dp=2", "parallel.shard=3", "parallel.sequence=true",
        "compute.recompute=blocks"},
@@ -116,6 +116,7 @@ TEST_F(TensorParallelTrainingTest, RefusesWhatDoesNotFit) {
   };
   refused({"parallel.tp=0"}, {"parallel.tp is 0", "at least 1"});
   refused({"parallel.sequence=true"}, {"parallel.sequence is true", "parallel.tp is 1"});
+  refused({"parallel.tp_chunks=2"}, {"parallel.tp_chunks is 2", "parallel.tp is 1"});
   refused({"parallel.tp=4"}, {"blocks.0.attn.q has 3 heads", "4 ranks of tp", "at most 3"});
   refused({"parallel.tp=2", "--workers", "3"},
           {"parallel.tp is 2", "3 workers", "a multiple of 2"});

@@ -37,7 +37,8 @@ TEST(Dropout, LeavesOutItsShareAndKeepsTheMean) {
     EXPECT_NEAR(kept, 1 / (1 - share), 1e-4 / (1 - share)) << share;
     EXPECT_TRUE(y.eq(0).logical_or(y.eq(kept)).all().item<bool>());
     // Every column and every row, too: 6 deviations.
-    const auto by_column = y.eq(0).to(at::kDouble).mean(0), by_row = y.eq(0).to(at::kDouble).mean(1);
+    const auto by_column = y.eq(0).to(at::kDouble).mean(0),
+               by_row = y.eq(0).to(at::kDouble).mean(1);
     const double deviation = std::sqrt(share * (1 - share));
     EXPECT_LT((by_column - share).abs().max().item<double>(), 6 * deviation / std::sqrt(500.0));
     EXPECT_LT((by_row - share).abs().max().item<double>(), 6 * deviation / std::sqrt(203.0));
@@ -68,8 +69,7 @@ TEST(Dropout, SeedsPlacesAndRowsHaveTheirOwnMasks) {
   far.rows_N = mask.rows_N + (std::int64_t{1} << 40);
   for (const ops::DropoutMask& other : {seed, place, far}) {
     // Half of 1280 elements differ: 6 deviations.
-    const double differing =
-        ops::dropout(x, other).ne(first).to(at::kDouble).sum().item<double>();
+    const double differing = ops::dropout(x, other).ne(first).to(at::kDouble).sum().item<double>();
     EXPECT_NEAR(differing, 640, 6 * 18);
   }
 }
@@ -77,8 +77,7 @@ TEST(Dropout, SeedsPlacesAndRowsHaveTheirOwnMasks) {
 TEST(Dropout, GradientsGoWhereValuesWent) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const auto x = leaf(torch::ones({30, 21}), dtype);
-    const auto y =
-        ops::dropout(x, {.share = 0.25, .seed = 1, .place = 0, .rows_N = rows(0, 30)});
+    const auto y = ops::dropout(x, {.share = 0.25, .seed = 1, .place = 0, .rows_N = rows(0, 30)});
     y.backward(torch::ones_like(y));
     EXPECT_TRUE(x.grad().equal(y.detach())) << dtype;
     EXPECT_EQ(y.scalar_type(), dtype);

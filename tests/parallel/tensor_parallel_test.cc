@@ -55,6 +55,30 @@ TEST(TensorParallel, BesideDataParallelism) {
   }
 }
 
+// Of 33 rows, 11 or 16 and 17 on a rank: 2, 3 and 7 chunks of them, and more chunks than rows.
+TEST(TensorParallel, ExchangesBesideProducts) {
+  for (const bool sequence : {false, true}) {
+    for (const int chunks : {2, 3, 7, 40}) {
+      expect_trains_as_one_rank(
+          {.family = "dropout", .tp = 3, .sequence = sequence, .chunks = chunks, .steps = 5});
+      expect_trains_as_one_rank({.family = "llama",
+                                 .dp = 2,
+                                 .tp = 2,
+                                 .sequence = sequence,
+                                 .chunks = chunks,
+                                 .steps = 5});
+    }
+    for (const auto recompute : {nn::Recompute::kActivations, nn::Recompute::kBlocks}) {
+      expect_trains_as_one_rank({.family = "uneven",
+                                 .tp = 2,
+                                 .sequence = sequence,
+                                 .chunks = 2,
+                                 .recompute = recompute,
+                                 .steps = 3});
+    }
+  }
+}
+
 TEST(TensorParallel, DropsTheSameElements) {
   const std::vector<double>& plain = trained_whole("gpt2", 20).losses;
   const std::vector<double>& dropped = trained_whole("dropout", 20).losses;

@@ -32,14 +32,15 @@ struct TensorRun {
   int dp = 1;
   int tp = 1;
   bool sequence = false;
+  int chunks = 1;
   nn::Recompute recompute = nn::Recompute::kNone;
   std::int64_t steps = 20;
   // Changes what the ranks know of their parts: for mistakes.
   std::function<void(ModelParts&)> spoil = {};
 
   std::string text() const {
-    return fmt::format("{} dp {} tp {}{}{}", family, dp, tp, sequence ? " sequence" : "",
-                       recompute == nn::Recompute::kNone ? "" : " recomputed");
+    return fmt::format("{} dp {} tp {}{} chunks {}{}", family, dp, tp, sequence ? " sequence" : "",
+                       chunks, recompute == nn::Recompute::kNone ? "" : " recomputed");
   }
 };
 
@@ -177,7 +178,8 @@ inline double train_parts(Group& world, const TensorRun& run, const TrainedSteps
   const Mesh mesh({{"dp", run.dp}, {"tp", run.tp}});
   const auto dp = world.split(mesh, "dp"), tp = world.split(mesh, "tp");
   nn::Transformer model = transformer_without_memory(tensor_config(run.family));
-  const TensorParallel cut = parallelize(*model, *tp, {.sequence = run.sequence});
+  const TensorParallel cut =
+      parallelize(*model, *tp, {.sequence = run.sequence, .chunks = run.chunks});
   nn::initialize(*model, 11);
   model->to(at::kDouble);
   model->set_recompute(run.recompute);

@@ -146,6 +146,10 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
       ->capture_default_str();
   command->add_flag("--sequence", options.sequence,
                     "with --tp: cut what lies between the cut matrices by tokens");
+  command
+      ->add_option("--tp-chunks", options.tp_chunks,
+                   "with --tp: runs of tokens, each of which travels while the next is computed")
+      ->capture_default_str();
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
   command
       ->add_option("--shard-ranks", arguments->shard_ranks,

@@ -64,6 +64,7 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   options.fingerprint = result_settings(config);
   options.fingerprint.emplace_back("parallel.shard", std::to_string(config.parallel.shard));
   options.fingerprint.emplace_back("parallel.tp", std::to_string(config.parallel.tp));
+  options.fingerprint.emplace_back("parallel.tp_chunks", std::to_string(config.parallel.tp_chunks));
   options.fingerprint.emplace_back("parallel.sequence",
                                    config.parallel.sequence ? "true" : "false");
   options.fingerprint.emplace_back("parallel.bucket_bytes",

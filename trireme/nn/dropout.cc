@@ -8,8 +8,7 @@
 
 namespace trireme::nn {
 
-at::Tensor DropoutImpl::forward(const at::Tensor& x, const DropoutRows& rows,
-                                std::uint32_t place) {
+at::Tensor DropoutImpl::forward(const at::Tensor& x, const DropoutRows& rows, std::uint32_t place) {
   if (!rows.rows_BT.defined() || rows.config.share == 0) return x;
   return ops::dropout(x, {.share = rows.config.share,
                           .seed = rows.config.seed,

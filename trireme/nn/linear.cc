@@ -24,7 +24,10 @@ LinearImpl::LinearImpl(std::int64_t in, std::int64_t out, LinearOptions options)
 LinearImpl::LinearImpl(const at::Tensor& tied_weight)
     : role_(ParameterRole::kEmbedding), weight_(tied_weight) {}
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) { return finish(product(input(x))); }
+at::Tensor LinearImpl::forward(const at::Tensor& x) {
+  if (!rows_runner_) return finish(product(input(x)));
+  return add_bias(rows_runner_(input(x), [this](const at::Tensor& rows) { return product(rows); }));
+}
 
 at::Tensor LinearImpl::product(const at::Tensor& input) const {
   return ops::linear(input, weight_, bias_in_product());
@@ -40,8 +43,10 @@ at::Tensor LinearImpl::cross_entropy(const at::Tensor& x, const at::Tensor& targ
 at::Tensor LinearImpl::input(const at::Tensor& x) const { return input_hook_ ? input_hook_(x) : x; }
 
 at::Tensor LinearImpl::finish(const at::Tensor& product) const {
-  if (!output_hook_) return product;
-  const at::Tensor whole = output_hook_(product);
+  return output_hook_ ? add_bias(output_hook_(product)) : product;
+}
+
+at::Tensor LinearImpl::add_bias(const at::Tensor& whole) const {
   return bias_.defined() ? whole + bias_ : whole;
 }
 

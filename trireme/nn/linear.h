@@ -24,6 +24,11 @@ namespace trireme::nn {
 // Differentiable; empty means identity.
 using TensorHook = std::function<at::Tensor(const at::Tensor&)>;
 
+// What computes f, which makes rows of rows, one of each, of runs of x's rows, and does with x and
+// with what f returns what hooks would do. Differentiable.
+using RowsRunner = std::function<at::Tensor(const at::Tensor& x,
+                                            const std::function<at::Tensor(const at::Tensor&)>& f)>;
+
 struct LinearOptions {
   bool bias = false;
   ParameterRole role = ParameterRole::kMatrix;  // of the weight
@@ -56,6 +61,11 @@ class LinearImpl : public Layer {
   // input weight^T (+ bias_in_product()).
   at::Tensor product(const at::Tensor& input) const;
   at::Tensor finish(const at::Tensor& product) const;
+  // In the place of the output hook, which is set too: output_hook(product(x)) = runner(x,
+  // product).
+  void set_rows_runner(RowsRunner runner) { rows_runner_ = std::move(runner); }
+  // What finish() does after the output hook.
+  at::Tensor add_bias(const at::Tensor& whole) const;
   const at::Tensor& bias_in_product() const;  // undefined where finish() adds it
   bool has_input_hook() const { return static_cast<bool>(input_hook_); }
   bool has_output_hook() const { return static_cast<bool>(output_hook_); }
@@ -70,6 +80,7 @@ class LinearImpl : public Layer {
   at::Tensor bias_;
   TensorHook input_hook_;
   TensorHook output_hook_;
+  RowsRunner rows_runner_;
   ops::VocabularyPart vocabulary_;  // no gather: it is all here
 };
 TORCH_MODULE(Linear);

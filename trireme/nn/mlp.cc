@@ -21,12 +21,14 @@ MlpImpl::MlpImpl(const ModelConfig& config) {
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
   TRIREME_ASSERT(!up_->has_output_hook() && !down_->has_input_hook(),
                  "an MLP is one operation: nothing can happen between its matrices");
-  const at::Tensor input = up_->input(x);
-  return down_->finish(
-      gate_.is_empty()
-          ? ops::gelu_mlp(input, up_->weight(), up_->bias(), down_->weight(),
-                          down_->bias_in_product(), hidden_)
-          : ops::swiglu_mlp(input, gate_->weight(), up_->weight(), down_->weight(), hidden_));
+  const auto between = [this](const at::Tensor& input) {
+    return gate_.is_empty()
+               ? ops::gelu_mlp(input, up_->weight(), up_->bias(), down_->weight(),
+                               down_->bias_in_product(), hidden_)
+               : ops::swiglu_mlp(input, gate_->weight(), up_->weight(), down_->weight(), hidden_);
+  };
+  if (rows_runner_) return down_->add_bias(rows_runner_(x, between));
+  return down_->finish(between(up_->input(x)));
 }
 
 }  // namespace trireme::nn

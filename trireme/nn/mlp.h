@@ -8,6 +8,8 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/pimpl.h>
 
+#include <utility>
+
 #include "trireme/nn/linear.h"
 #include "trireme/nn/model_config.h"
 #include "trireme/ops/linear.h"
@@ -23,11 +25,15 @@ class MlpImpl : public torch::nn::Module {
   // too, and down's output hook.
   at::Tensor forward(const at::Tensor& x);
 
+  // In the place of up's input hook and down's output hook, which are set too.
+  void set_rows_runner(RowsRunner runner) { rows_runner_ = std::move(runner); }
+
   // kKept until it is called.
   void set_hidden_values(ops::HiddenValues hidden) { hidden_ = hidden; }
 
  private:
   ops::HiddenValues hidden_ = ops::HiddenValues::kKept;
+  RowsRunner rows_runner_;
   Linear gate_{nullptr};
   Linear up_{nullptr};
   Linear down_{nullptr};

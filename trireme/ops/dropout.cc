@@ -73,7 +73,8 @@ void multiply(const T* x, T* out, const std::int64_t* rows, std::int64_t N, std:
                        for (std::int64_t c = 0; c < C; ++c) {
                          // A dropped element is zero even where it is not finite.
                          const float factor = factors[static_cast<std::size_t>(c)];
-                         out[n * C + c] = factor == 0.0F ? T(0) : static_cast<T>(x[n * C + c] * factor);
+                         out[n * C + c] =
+                             factor == 0.0F ? T(0) : static_cast<T>(x[n * C + c] * factor);
                        }
                      }
                    });

@@ -11,9 +11,10 @@
 
 namespace trireme::ops {
 
-// Which elements are dropped: bits of Philox4x32 under key `seed`, counted by place, row and column.
+// Which elements are dropped: bits of Philox4x32 under key `seed`, counted by place, row and
+// column.
 struct DropoutMask {
-  double share = 0;         // of the elements, below 1; taken to the nearest 1 / 65536
+  double share = 0;  // of the elements, below 1; taken to the nearest 1 / 65536
   std::uint64_t seed = 0;
   std::uint32_t place = 0;  // in the model: masks of different places are independent
   at::Tensor rows_N = {};   // i64, what row of all there are each row of x is, any shape

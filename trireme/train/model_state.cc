@@ -59,7 +59,9 @@ std::optional<TensorParallel> fill_model(nn::TransformerImpl& model, const Paral
   const MemoryScope scope(MemoryCategory::kWeights);
   std::optional<TensorParallel> cut;
   if (groups.tensor() != nullptr) {
-    cut.emplace(parallelize(model, *groups.tensor(), {.sequence = config.sequence}));
+    cut.emplace(
+        parallelize(model, *groups.tensor(),
+                    {.sequence = config.sequence, .chunks = static_cast<int>(config.tp_chunks)}));
   }
   nn::give_memory(model);
   if (seed) nn::initialize(model, *seed);

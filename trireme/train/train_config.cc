@@ -197,6 +197,9 @@ void ParallelConfig::visit(ConfigFields& f) {
           "of every matrix each");
   f.field("sequence", sequence,
           "tp 2 and more: what lies between those matrices is cut by tokens, for less memory");
+  f.field("tp_chunks", tp_chunks,
+          "tp 2 and more: tokens of a micro-batch are computed in so many runs, each of which "
+          "travels while the next is computed; pays between hosts alone");
   f.field(
       "shard", shard,
       "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
@@ -222,6 +225,12 @@ void ParallelConfig::visit(ConfigFields& f) {
 void ParallelConfig::validate() const {
   require_at_least("parallel.dp", dp, 0);
   require_at_least("parallel.tp", tp, 1);
+  require_at_least("parallel.tp_chunks", tp_chunks, 1);
+  if (tp_chunks > 1 && tp == 1) {
+    throw_error<ConfigError>(
+        "parallel.tp_chunks is {}, but parallel.tp is 1 and nothing travels: leave it out",
+        tp_chunks);
+  }
   if (sequence && tp == 1) {
     throw_error<ConfigError>(
         "parallel.sequence is true, but parallel.tp is 1 and no matrix is cut: leave it out, or "

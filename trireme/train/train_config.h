@@ -90,10 +90,11 @@ struct ServersConfig {
 };
 
 struct ParallelConfig {
-  std::int64_t dp = 0;     // data-parallel ranks; 0: as many as there are workers for
-  std::int64_t tp = 1;     // ranks among whom matrices are cut (tensor parallelism)
-  bool sequence = false;   // with tp, activations between the cut matrices, by tokens
-  std::int64_t shard = 0;  // ZeRO stage
+  std::int64_t dp = 0;         // data-parallel ranks; 0: as many as there are workers for
+  std::int64_t tp = 1;         // ranks among whom matrices are cut (tensor parallelism)
+  bool sequence = false;       // with tp, activations between the cut matrices, by tokens
+  std::int64_t tp_chunks = 1;  // of rows, whose exchanges go on beside others' products
+  std::int64_t shard = 0;      // ZeRO stage
   // That keep one copy of the model between them; 0: all; kHostRanks ("auto"): those of a host.
   std::int64_t shard_ranks = 0;
   std::int64_t bucket_bytes = std::int64_t{25} << 20;

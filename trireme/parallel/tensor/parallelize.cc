@@ -16,9 +16,11 @@
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
 #include "trireme/nn/dropout.h"
+#include "trireme/nn/mlp.h"
 #include "trireme/nn/parameter_memory.h"
 #include "trireme/ops/embedding.h"
 #include "trireme/parallel/tensor/activation_exchange.h"
+#include "trireme/parallel/tensor/row_chunks.h"
 #include "trireme/parallel/tensor/token_rows.h"
 #include "trireme/parallel/tensor_buffer.h"
 
@@ -141,6 +143,10 @@ struct TensorParallel::Impl {
   Impl(torch::nn::Module& model, Group& tp, const TensorPlan& plan,
        const TensorParallelOptions& options)
       : tokens(std::make_shared<TokenRows>(tp.duplicate("tensor"), options.sequence)) {
+    if (options.chunks < 1) {
+      throw_error<ConfigError>("{} chunks of rows between two exchanges: at least 1",
+                               options.chunks);
+    }
     const std::vector<LayerCut> cuts = plan_cuts(model, plan, tp);
     parts.group = &tokens->group();
     for (const LayerCut& cut : cuts) keep_parts(cut);
@@ -149,6 +155,27 @@ struct TensorParallel::Impl {
     for (const LayerCut& cut : cuts) {
       set_hooks(cut);
       note_copies(cut);
+    }
+    if (options.chunks > 1) run_in_chunks(model, cuts, options.chunks);
+  }
+
+  // The MLPs, and the other matrices whose outputs are summed.
+  void run_in_chunks(torch::nn::Module& model, const std::vector<LayerCut>& cuts, int count) {
+    const auto chunks = std::make_shared<detail::RowChunks>(tokens, count);
+    std::set<const nn::LinearImpl*> in_mlps;
+    model.apply([&](torch::nn::Module& module) {
+      auto* mlp = dynamic_cast<nn::MlpImpl*>(&module);
+      if (mlp == nullptr) return;
+      for (const auto& child : module.children()) {
+        in_mlps.insert(dynamic_cast<const nn::LinearImpl*>(child.get()));
+      }
+      mlp->set_rows_runner(
+          [chunks](const auto& x, const auto& f) { return chunks->enter_and_leave(x, f); });
+    });
+    for (const LayerCut& cut : cuts) {
+      if (cut.rule->cut != TensorCut::kInputs || in_mlps.contains(cut.linear)) continue;
+      cut.linear->set_rows_runner(
+          [chunks](const auto& x, const auto& f) { return chunks->leave(x, f); });
     }
   }
 

@@ -50,6 +50,11 @@ struct TensorParallelOptions {
   // Activations between the cut matrices, and what norms and dropout do with them, are cut by
   // tokens.
   bool sequence = false;
+  // Of the rows between an exchange and the next, in an MLP and before attention's last matrix:
+  // while the exchange of some goes on, others are computed (Wang et al. 2023, section 3.2). 1: one
+  // after the other. It pays where bytes need neither the cores that compute nor their memory's
+  // bandwidth: between hosts, not in shared memory (docs/parallelism.md has figures).
+  int chunks = 1;
 };
 
 // What has become of the parameters. Movable. Outlives the model's last pass.
@@ -75,8 +80,8 @@ class TensorParallel {
 // Cuts the model's layers and gives memory to parameters that have none (uninitialised). The model
 // must not have been given to ShardedModel or the like yet. Collective over tp, moves no bytes.
 //
-// Throws ConfigError, before anything is cut: a layer that no rule of the plan names, a rule that
-// names none, a rule that does not fit its layer's kind; what dim_part() does.
+// Throws ConfigError, before anything is cut: chunks below 1; a layer that no rule of the plan
+// names, a rule that names none, a rule that does not fit its layer's kind; what dim_part() does.
 TensorParallel parallelize(nn::TransformerImpl& model, Group& tp,
                            const TensorParallelOptions& options = {});
 // The same of any model of nn's layers. With sequence the first layer that sees a sample is an

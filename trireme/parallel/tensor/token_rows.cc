@@ -49,11 +49,14 @@ at::Tensor TokenRows::enter_last(const at::Tensor& x) {
 
 at::Tensor TokenRows::leave(const at::Tensor& x) {
   if (!sequence_) return sum_over_ranks(x, *group_);
-  const at::Tensor rows = scatter_row_sums(x, *group_);
+  return free_gathered(scatter_row_sums(x, *group_));
+}
+
+at::Tensor TokenRows::free_gathered(const at::Tensor& left) {
   const std::vector<Gathered> gathered = std::exchange(gathered_, {});
-  if (gathered.empty()) return rows;
+  if (gathered.empty()) return left;
   for (const Gathered& one : gathered) free_memory(one.all);
-  return before_backward({rows}, [this, gathered] {
+  return before_backward({left}, [this, gathered] {
     for (const Gathered& one : gathered) gather_again(one);
   })[0];
 }

@@ -31,6 +31,8 @@ class TokenRows {
 
   Group& group() const { return *group_; }
   bool sequence() const { return sequence_; }
+  // All that there are in this pass, with sequence; 0 before the first.
+  std::int64_t rows() const { return rows_; }
 
   // The samples that follow have so many tokens. Until then it is that of the pass before.
   void begin_pass(std::int64_t rows);
@@ -43,6 +45,8 @@ class TokenRows {
   // From a matrix cut by its inputs, or an embedding cut by its rows: the sum over ranks, or this
   // rank's rows of it.
   at::Tensor leave(const at::Tensor& x);
+  // What leave() does with what was gathered; left: what it would return.
+  at::Tensor free_gathered(const at::Tensor& left);
   // This rank's of values [N] that all ranks have, of any shape.
   at::Tensor own(const at::Tensor& values) const;
 

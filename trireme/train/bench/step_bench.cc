@@ -70,6 +70,7 @@ TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig&
                   .micro_batches = options.accumulate * replicas_of(options, ranks)};
   config.parallel.tp = options.tp;
   config.parallel.sequence = options.sequence;
+  config.parallel.tp_chunks = options.tp_chunks;
   config.parallel.shard = options.shard;
   config.parallel.shard_ranks = options.shard_ranks;
   config.train.steps = options.warm_up_steps + options.steps;
@@ -223,6 +224,7 @@ void StepBenchOptions::validate(int ranks) const {
         "out, or give a stage");
   }
   check_at_least_one("--tp", tp);
+  check_at_least_one("--tp-chunks", tp_chunks);
   if (ranks % tp != 0) {
     throw_error<ConfigError>("--tp is {}, but there are {} ranks: start a multiple of {}", tp,
                              ranks, tp);

@@ -31,6 +31,7 @@ struct StepBenchOptions {
   std::int64_t accumulate = 1;      // micro-batches of each replica in a step
   std::int64_t tp = 1;              // ranks that compute a sample together
   bool sequence = false;            // with tp
+  std::int64_t tp_chunks = 1;       // as parallel.tp_chunks
   std::int64_t shard = 0;           // stage of ZeRO
   std::int64_t shard_ranks = 0;     // as ShardOptions has it
   std::int64_t steps = 10;          // timed

@@ -163,6 +163,7 @@ std::string to_json(const StepBenchReport& report) {
                {"shard_ranks", options.shard_ranks},
                {"tp", options.tp},
                {"sequence", options.sequence},
+               {"tp_chunks", options.tp_chunks},
                {"state_bytes_per_parameter", state_bytes_per_parameter(report)},
                {"bytes_sent", report.exchange.bytes_sent},
                {"bytes_sent_between_replicas", report.exchange.bytes_sent_between_replicas},
