@@ -204,13 +204,15 @@ TEST(Attention, CountsThePairsThatSeeEachOther) {
       for (std::int64_t key = 0; key < 40; ++key) pairs += sees(mask, b, token, key) ? 1 : 0;
     }
   }
-  EXPECT_EQ(
-      ops::visible_pairs({.sequences = 2,
-                          .queries = 30,
-                          .keys = 40,
-                          .window = 7,
-                          .document_starts = mask.document_starts_BS.data_ptr<std::int64_t>()}),
-      pairs);
+  const auto* starts = mask.document_starts_BS.data_ptr<std::int64_t>();
+  EXPECT_EQ(ops::visible_pairs({.sequences = 2,
+                                .queries = 30,
+                                .keys = 40,
+                                .query_begin = 10,
+                                .window = 7,
+                                .document_starts = starts + 10,
+                                .document_stride = 40}),
+            pairs);
 }
 
 TEST(Attention, RefusesWhatDoesNotFit) {

@@ -5,8 +5,6 @@
 
 #include <tuple>
 
-#include "trireme/ops/attention.h"
-
 namespace trireme::nn {
 
 AttentionImpl::AttentionImpl(const ModelConfig& config)
@@ -42,7 +40,9 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const TokenContext& conte
   }
   const ops::AttentionMask mask{.window = window_,
                                 .document_starts_BS = context.document_starts_BT};
-  const at::Tensor mixed = ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, mask);
+  const at::Tensor mixed = core_ && context.cache == nullptr
+                               ? core_(q_BTHD, k_BKSD, v_BKSD, mask)
+                               : ops::causal_attention(q_BTHD, k_BKSD, v_BKSD, mask);
   return out_(input.dim() == 2 ? mixed.view({B * T, -1}) : mixed.view({B, T, -1}));
 }
 

@@ -13,11 +13,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <utility>
 
 #include "trireme/nn/dropout.h"
 #include "trireme/nn/kv_cache.h"
 #include "trireme/nn/linear.h"
 #include "trireme/nn/model_config.h"
+#include "trireme/ops/attention.h"
 #include "trireme/ops/rotary.h"
 
 namespace trireme::nn {
@@ -34,6 +37,12 @@ struct TokenContext {
   DropoutRows dropout = {};
 };
 
+// What makes [B, T, H, D] of queries, keys, values and what the model was given of documents, as
+// ops::causal_attention does. Differentiable.
+using AttentionCore =
+    std::function<at::Tensor(const at::Tensor& q_BTHD, const at::Tensor& k_BKSD,
+                             const at::Tensor& v_BKSD, const ops::AttentionMask& mask)>;
+
 class AttentionImpl : public torch::nn::Module {
  public:
   // Children q [H D, C], k and v [K D, C], out [C, H D]; biases with gpt2.
@@ -45,9 +54,13 @@ class AttentionImpl : public torch::nn::Module {
   // attention_window, in the cache too.
   at::Tensor forward(const at::Tensor& x, const TokenContext& context, std::size_t layer);
 
+  // In the place of ops::causal_attention, but not where there is a cache. Empty: as before.
+  void set_core(AttentionCore core) { core_ = std::move(core); }
+
  private:
   std::int64_t head_width_;
   std::int64_t window_;
+  AttentionCore core_;
   Linear q_{nullptr};
   Linear k_{nullptr};
   Linear v_{nullptr};

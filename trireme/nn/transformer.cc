@@ -24,6 +24,12 @@ void check_tokens(const at::Tensor& tokens, const char* what) {
   }
 }
 
+void check_learned_positions(std::int64_t end, std::int64_t context) {
+  if (end <= context) return;
+  throw_error<ShapeError>(
+      "{} tokens exceed model.context {}, for which the model has learned positions", end, context);
+}
+
 }  // namespace
 
 BlockImpl::BlockImpl(const ModelConfig& config) {
@@ -68,11 +74,7 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
 at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, std::int64_t position) {
   if (position_embedding_.is_empty()) return token_embedding_(tokens_BT);
   const std::int64_t end = position + tokens_BT.size(1);
-  if (end > config_.context) {
-    throw_error<ShapeError>(
-        "{} tokens exceed model.context {}, for which the model has learned positions", end,
-        config_.context);
-  }
+  check_learned_positions(end, config_.context);
   if (position_embedding_->has_hooks()) {
     const at::Tensor ids = at::arange(position, end, tokens_BT.options()).expand_as(tokens_BT);
     return token_embedding_(tokens_BT) + position_embedding_(ids);
@@ -90,7 +92,31 @@ DropoutRows TransformerImpl::dropout_rows(const at::Tensor& tokens_BT) const {
   const std::int64_t B = tokens_BT.size(0), T = tokens_BT.size(1);
   const at::TensorOptions numbers(at::kLong);
   const at::Tensor samples = at::arange(first_sample_, first_sample_ + B, numbers) * kTokens;
-  return {dropout_, samples.unsqueeze(1) + at::arange(T, numbers)};
+  return {dropout_, samples.unsqueeze(1) +
+                        (positions_T_.defined() ? positions_T_ : at::arange(T, numbers))};
+}
+
+at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, const at::Tensor& positions_T) {
+  if (position_embedding_.is_empty()) return token_embedding_(tokens_BT);
+  if (position_embedding_->has_hooks()) {
+    return token_embedding_(tokens_BT) + position_embedding_(positions_T.expand_as(tokens_BT));
+  }
+  return token_embedding_(tokens_BT, position_embedding_(positions_T));
+}
+
+void TransformerImpl::set_positions(const at::Tensor& positions_T) {
+  if (positions_T.defined()) {
+    if (positions_T.dim() != 1 || positions_T.scalar_type() != at::kLong ||
+        positions_T.numel() == 0 || positions_T.min().item<std::int64_t>() < 0) {
+      throw_error<ShapeError>("positions of tokens must be i64 [T], none below 0; got {} [{}]",
+                              c10::toString(positions_T.scalar_type()),
+                              fmt::join(positions_T.sizes(), ", "));
+    }
+    if (!position_embedding_.is_empty()) {
+      check_learned_positions(positions_T.max().item<std::int64_t>() + 1, config_.context);
+    }
+  }
+  positions_T_ = positions_T;
 }
 
 void TransformerImpl::set_recompute(Recompute recompute) {
@@ -134,16 +160,26 @@ ResidualStream TransformerImpl::run_block(std::size_t layer, ResidualStream stre
 ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
                                       const at::Tensor& document_starts_BT, KvCache* cache) {
   check_tokens(tokens_BT, "tokens");
+  const bool placed = cache == nullptr && positions_T_.defined();
+  if (placed && positions_T_.size(0) != tokens_BT.size(1)) {
+    throw_error<ShapeError>("{} tokens for a model with {} positions set", tokens_BT.size(1),
+                            positions_T_.size(0));
+  }
   const std::int64_t position = cache == nullptr ? 0 : cache->tokens;
   TokenContext context{.sequences = tokens_BT.size(0),
                        .tokens = tokens_BT.size(1),
                        .document_starts_BT = document_starts_BT,
                        .cache = cache,
                        .dropout = dropout_rows(tokens_BT)};
-  ResidualStream stream{embedding_dropout_(embed(tokens_BT, position), context.dropout, 0), {}};
+  const at::Tensor embedded =
+      placed ? embed(tokens_BT, positions_T_) : embed(tokens_BT, position);
+  ResidualStream stream{embedding_dropout_(embedded, context.dropout, 0), {}};
   if (position_embedding_.is_empty()) {
-    context.rotary = ops::rotary_table(position, tokens_BT.size(1), config_.head_width(),
-                                       config_.rope_theta, stream.x_BTC.options());
+    const auto width = config_.head_width();
+    const auto options = stream.x_BTC.options();
+    context.rotary =
+        placed ? ops::rotary_table(positions_T_, width, config_.rope_theta, options)
+               : ops::rotary_table(position, tokens_BT.size(1), width, config_.rope_theta, options);
   }
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     stream = run_block(layer, std::move(stream), context);

@@ -80,6 +80,11 @@ class TransformerImpl : public torch::nn::Module {
   // the last token only, [B, V] f32. No gradient.
   at::Tensor decode(const at::Tensor& tokens_BT, KvCache& cache);
 
+  // Where the tokens of forward() and loss() stand in their sequences from now on: i64 [T], each at
+  // least 0 and with learned positions below context; undefined: 0 .. T - 1. Each pass then has T
+  // tokens. Throws ShapeError.
+  void set_positions(const at::Tensor& positions_T);
+
   // Of the passes that begin from now on, where gradients are enabled; kNone until it is called.
   void set_recompute(Recompute recompute);
 
@@ -104,6 +109,7 @@ class TransformerImpl : public torch::nn::Module {
                        KvCache* cache);
   ResidualStream run_block(std::size_t layer, ResidualStream stream, const TokenContext& context);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
+  at::Tensor embed(const at::Tensor& tokens_BT, const at::Tensor& positions_T);
   DropoutRows dropout_rows(const at::Tensor& tokens_BT) const;
 
   ModelConfig config_;
@@ -111,6 +117,7 @@ class TransformerImpl : public torch::nn::Module {
   DropoutConfig dropout_;
   std::int64_t first_sample_ = -1;
   BlockRunner block_runner_;
+  at::Tensor positions_T_;
   Embedding token_embedding_{nullptr};
   Embedding position_embedding_{nullptr};  // empty with rotary positions
   Dropout embedding_dropout_{nullptr};

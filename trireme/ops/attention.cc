@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "trireme/base/error.h"
-#include "trireme/ops/kernels/attention_kernels.h"
+#include "trireme/ops/attention_views.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/ops/tensor_view.h"
@@ -99,34 +99,22 @@ bool is_fused(const at::Tensor& q_BTHD, const at::Tensor& k, const AttentionMask
          !mask.document_starts_BS.defined() && (T == k.size(2) || T == 1);
 }
 
-at::Tensor last_dim_contiguous(const at::Tensor& x) {
-  return x.stride(-1) == 1 ? x : x.contiguous();
-}
-
-HeadsView view_BTHD(const at::Tensor& x) {
-  return {x.data_ptr(), x.stride(0), x.stride(2), x.stride(1)};
-}
-HeadsView view_BKSD(const at::Tensor& x) {
-  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
-}
-
 AttentionShape shape_of(const at::Tensor& q, const at::Tensor& k, std::int64_t window,
                         const at::Tensor& starts) {
-  return {.element = element_of(q),
-          .sequences = q.size(0),
-          .queries = q.size(1),
-          .keys = k.size(2),
-          .heads = q.size(2),
-          .kv_heads = k.size(1),
-          .head_width = q.size(3),
-          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))),
-          .window = window,
-          .document_starts = starts.defined() ? starts.data_ptr<std::int64_t>() : nullptr};
-}
-
-// Of one product of queries and keys, counting the pairs that see each other.
-double product_flops(const AttentionShape& shape) {
-  return 2.0 * visible_pairs(shape) * static_cast<double>(shape.heads * shape.head_width);
+  const std::int64_t query_begin = k.size(2) - q.size(1);
+  return {
+      .element = element_of(q),
+      .sequences = q.size(0),
+      .queries = q.size(1),
+      .keys = k.size(2),
+      .heads = q.size(2),
+      .kv_heads = k.size(1),
+      .head_width = q.size(3),
+      .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))),
+      .query_begin = query_begin,
+      .window = window,
+      .document_starts = starts.defined() ? starts.data_ptr<std::int64_t>() + query_begin : nullptr,
+      .document_stride = k.size(2)};
 }
 
 struct Attention : torch::autograd::Function<Attention> {

@@ -75,11 +75,16 @@ void check(const at::Tensor& x, const RotaryTable& table) {
 
 }  // namespace
 
-RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_t head_width,
-                         double theta, const at::TensorOptions& options) {
+RotaryTable rotary_table(const at::Tensor& positions_T, std::int64_t head_width, double theta,
+                         const at::TensorOptions& options) {
   if (head_width % 2 != 0) {
     throw_error<ShapeError>("heads of width {} cannot be rotated: the width must be even",
                             head_width);
+  }
+  if (positions_T.dim() != 1 || positions_T.scalar_type() != at::kLong) {
+    throw_error<ShapeError>("positions of a rotation must be i64 [T]; got {} [{}]",
+                            c10::toString(positions_T.scalar_type()),
+                            fmt::join(positions_T.sizes(), ", "));
   }
   const auto wide = options.dtype(at::kDouble).requires_grad(false);
   const auto result =
@@ -87,9 +92,14 @@ RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_
   const auto half = head_width / 2;
   const auto frequencies =
       (at::arange(half, wide) * (-std::log(theta) / static_cast<double>(half))).exp();
-  const auto positions = at::arange(position, position + tokens, wide);
-  const auto angles = (positions.unsqueeze(1) * frequencies).unsqueeze(1);
+  const auto angles = (positions_T.to(wide).unsqueeze(1) * frequencies).unsqueeze(1);
   return {angles.cos().to(result), angles.sin().to(result)};
+}
+
+RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_t head_width,
+                         double theta, const at::TensorOptions& options) {
+  const auto indices = options.dtype(at::kLong).requires_grad(false);
+  return rotary_table(at::arange(position, position + tokens, indices), head_width, theta, options);
 }
 
 at::Tensor rotate(const at::Tensor& x_BTHD, const RotaryTable& table) {

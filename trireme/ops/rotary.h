@@ -25,6 +25,9 @@ struct RotaryTable {
 // f32 those of far positions would be off by 1e-3 and more. Throws ShapeError.
 RotaryTable rotary_table(std::int64_t position, std::int64_t tokens, std::int64_t head_width,
                          double theta, const at::TensorOptions& options);
+// For tokens at the given positions, i64 [T].
+RotaryTable rotary_table(const at::Tensor& positions_T, std::int64_t head_width, double theta,
+                         const at::TensorOptions& options);
 
 // x_BTHD: [B, T, H, D]; a table of T tokens, f64 for x of f64. Returns the same shape and dtype,
 // computed in f32 at least. Gradient: x. Throws ShapeError.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "trireme/ops/kernels/matrix_kernels-inl.h"
 #include "trireme/ops/kernels/tasks.h"
@@ -37,14 +38,18 @@ struct Head {
   }
 };
 
-// The first key that query t of a sequence sees; the last is its own token, S - T + t.
+// The first key that query t of a sequence sees; the last is its own place, key end_key() - 1 of
+// query 0 and one on with each query. Both may lie outside of the keys.
 HWY_INLINE std::int64_t first_key(const AttentionShape& s, std::int64_t sequence, std::int64_t t) {
-  const std::int64_t token = s.keys - s.queries + t;
-  std::int64_t first = s.window > 0 ? std::max<std::int64_t>(0, token - s.window + 1) : 0;
-  if (s.document_starts != nullptr) {
-    first = std::max(first, s.document_starts[sequence * s.keys + token]);
-  }
-  return first;
+  return first_visible(s, sequence, t) - s.key_begin;
+}
+HWY_INLINE std::int64_t end_key(const AttentionShape& s) { return s.query_begin - s.key_begin + 1; }
+// The first key that one of the queries [t0, t0 + rows) sees.
+HWY_INLINE std::int64_t first_key_of(const AttentionShape& s, std::int64_t sequence,
+                                     std::int64_t t0, std::int64_t rows) {
+  std::int64_t first = s.keys;
+  for (std::int64_t t = t0; t < t0 + rows; ++t) first = std::min(first, first_key(s, sequence, t));
+  return std::max<std::int64_t>(first, 0);
 }
 
 // Panels of a matrix, by rows, and what multiplies them.
@@ -143,7 +148,7 @@ struct Visible {
 };
 HWY_INLINE Visible visible(const AttentionShape& s, std::int64_t sequence, std::int64_t t,
                            std::int64_t begin, std::int64_t count) {
-  const std::int64_t last = s.keys - s.queries + t + 1 - begin;
+  const std::int64_t last = end_key(s) + t - begin;
   return {std::clamp<std::int64_t>(first_key(s, sequence, t) - begin, 0, count),
           std::clamp<std::int64_t>(last, 0, count)};
 }
@@ -202,8 +207,40 @@ void soften_row(const AttentionShape& s, std::int64_t r, Visible v, std::int64_t
   }
 }
 
+// How out of a block ends: written, in the inputs' dtype, or added to what is there, in f32.
+template <bool kAdded, class T>
+void finish_block(const AttentionShape& s, const HeadsView& out, float* log_sums, Head head,
+                  std::int64_t t0, std::int64_t rows, const Running& running) {
+  using Out = std::conditional_t<kAdded, float, T>;
+  const std::int64_t D = s.head_width;
+  float* sums = log_sums + (head.sequence * s.heads + head.head) * s.queries + t0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    if (kAdded && running.sum[r] == 0.0F) continue;  // nothing to add
+    float share = running.sum[r] == 0.0F ? 0.0F : 1.0F / running.sum[r], share_before = 0;
+    float log_sum = running.most[r] + std::log(running.sum[r]);
+    if (kAdded && sums[r] != kMinusInfinity) {
+      // Not e^(log_sum - both): the shares must add up to 1, whatever the log-sums err by.
+      const float most = std::max(sums[r], log_sum);
+      const float before = std::exp(sums[r] - most), own = std::exp(log_sum - most);
+      share *= own / (before + own);
+      share_before = before / (before + own);
+      log_sum = most + std::log(before + own);
+    }
+    sums[r] = log_sum;
+    Out* to = head.at<Out>(out, head.head, t0 + r);
+    for (std::int64_t d = 0; d < D; d += kLanes) {
+      const std::size_t count = part_of(D, d);
+      const Vec value =
+          load(running.out.tile(r, d) + r % kTileRows * kTileColumns + d % kTileColumns);
+      Vec result = hn::Mul(value, fill(share));
+      if (kAdded) result = hn::MulAdd(load_part(to + d, count), fill(share_before), result);
+      store_part(result, to + d, count);
+    }
+  }
+}
+
 // One block of queries of one head.
-template <class T>
+template <class T, bool kAdded>
 void forward_block(const AttentionShape& s, const HeadsView& q, const HeadsView& k,
                    const HeadsView& v, const HeadsView& out, float* log_sums, Head head,
                    std::int64_t t0) {
@@ -226,11 +263,8 @@ void forward_block(const AttentionShape& s, const HeadsView& q, const HeadsView&
   std::fill_n(running.out.data, tile_floats(kQueryBlock, width_tiles(s)), 0.0F);
   pack_rows(head.at<const T>(q, head.head, t0), q.token_stride, rows, D, s.scale, queries);
 
-  std::int64_t begin = s.keys;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    begin = std::min(begin, first_key(s, head.sequence, t0 + r));
-  }
-  const std::int64_t end = s.keys - s.queries + t0 + rows;
+  std::int64_t begin = first_key_of(s, head.sequence, t0, rows);
+  const std::int64_t end = std::min(s.keys, end_key(s) + t0 + rows - 1);
   // Blocks of keys lie at multiples of kKeyBlock, so that no bit depends on what else is visible.
   for (begin = begin / kKeyBlock * kKeyBlock; begin < end; begin += kKeyBlock) {
     const std::int64_t count = std::min(kKeyBlock, end - begin);
@@ -243,26 +277,20 @@ void forward_block(const AttentionShape& s, const HeadsView& q, const HeadsView&
     }
     multiply_block<true>(rows, D, count, p.data, values, running.out, false);
   }
-  float* sums = log_sums + (head.sequence * s.heads + head.head) * s.queries + t0;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    sums[r] = running.most[r] + std::log(running.sum[r]);
-    const Vec inverse = fill(1.0F / running.sum[r]);
-    T* to = head.at<T>(out, head.head, t0 + r);
-    for (std::int64_t d = 0; d < D; d += kLanes) {
-      const Vec value =
-          load(running.out.tile(r, d) + r % kTileRows * kTileColumns + d % kTileColumns);
-      store_part(hn::Mul(value, inverse), to + d, part_of(D, d));
-    }
-  }
+  finish_block<kAdded, T>(s, out, log_sums, head, t0, rows, running);
 }
 
 void forward_task(const AttentionShape& s, const HeadsView& q, const HeadsView& k,
-                  const HeadsView& v, const HeadsView& out, float* log_sums, std::int64_t task) {
+                  const HeadsView& v, const HeadsView& out, float* log_sums, bool added,
+                  std::int64_t task) {
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
   // The longest blocks, the last, first.
   const std::int64_t block = blocks - 1 - task % blocks;
   const Head head{task / blocks / s.heads, task / blocks % s.heads};
-  const auto one = s.element == Element::kF32 ? forward_block<float> : forward_block<Bf16>;
+  const auto one_of = [&]<class T>(T) {
+    return added ? forward_block<T, true> : forward_block<T, false>;
+  };
+  const auto one = s.element == Element::kF32 ? one_of(float{}) : one_of(Bf16{});
   one(s, q, k, v, out, log_sums, head, block * kQueryBlock);
 }
 
@@ -368,15 +396,20 @@ float dot_row(const T* a, const T* b, std::int64_t width) {
   return hn::GetLane(hn::SumOfLanes(kF32Tag, sums));
 }
 
-template <class T>
+// Written in the inputs' dtype, or added in f32.
+template <bool kAdded, class Out>
 void store_tiles(Tiles tiles, std::int64_t first, std::int64_t rows, std::int64_t width,
-                 float scale, T* to, std::int64_t stride) {
+                 float scale, Out* to, std::int64_t stride) {
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t row = first + r;
     for (std::int64_t d = 0; d < width; d += kLanes) {
       const Vec value =
           load(tiles.tile(row, d) + row % kTileRows * kTileColumns + d % kTileColumns);
-      store_part(hn::Mul(value, fill(scale)), to + r * stride + d, part_of(width, d));
+      Out* at = to + r * stride + d;
+      const std::size_t count = part_of(width, d);
+      Vec result = hn::Mul(value, fill(scale));
+      if (kAdded) result = hn::Add(load_part(at, count), result);
+      store_part(result, at, count);
     }
   }
 }
@@ -409,7 +442,9 @@ void backward_block(const BackwardArguments& a, const BackwardMemory& m, Head he
   multiply_block<true>(rows, count, D, m.gradients.data, m.values, m.dp, true);
   const float* log_sums = a.log_sums + (head.sequence * s.heads + head.head) * s.queries + t0;
   for (std::int64_t r = 0; r < rows; ++r) {
-    gradient_row(r, visible(s, head.sequence, t0 + r, begin, count), padded, log_sums[r],
+    // A query that sees nothing gives nothing: e^(score - infinity).
+    const float log_sum = log_sums[r] == kMinusInfinity ? -kMinusInfinity : log_sums[r];
+    gradient_row(r, visible(s, head.sequence, t0 + r, begin, count), padded, log_sum,
                  m.dots[row0 + r], m);
   }
   pack_transposed(m, rows, count);
@@ -424,8 +459,9 @@ void backward_block(const BackwardArguments& a, const BackwardMemory& m, Head he
 }
 
 // Sequence and kv head of a task.
-template <class T>
+template <class T, bool kAdded>
 void backward_head(const BackwardArguments& a, Head kv) {
+  using Out = std::conditional_t<kAdded, float, T>;
   const AttentionShape& s = a.s;
   const std::int64_t D = s.head_width, group = s.heads / s.kv_heads, w = width_tiles(s);
   const BackwardMemory m = backward_memory(s);
@@ -448,32 +484,34 @@ void backward_head(const BackwardArguments& a, Head kv) {
     for (std::int64_t h = 0; h < group; ++h) {
       for (std::int64_t t0 = 0; t0 < s.queries; t0 += kQueryBlock) {
         const std::int64_t last = std::min(s.queries, t0 + kQueryBlock) - 1;
-        if (begin > s.keys - s.queries + last) continue;  // all keys lie ahead
-        std::int64_t first = s.keys;
-        for (std::int64_t t = t0; t <= last; ++t)
-          first = std::min(first, first_key(s, kv.sequence, t));
-        if (first >= begin + count) continue;  // all out of sight
+        if (begin >= end_key(s) + last) continue;  // all keys lie ahead
+        if (first_key_of(s, kv.sequence, t0, last + 1 - t0) >= begin + count) continue;
         backward_block<T>(a, m, {kv.sequence, kv.head * group + h}, t0, begin, count);
       }
     }
-    store_tiles(m.v_grad, 0, count, D, 1.0F, kv.at<T>(a.gradients.v, kv.head, begin),
-                a.gradients.v.token_stride);
-    store_tiles(m.k_grad, 0, count, D, s.scale, kv.at<T>(a.gradients.k, kv.head, begin),
-                a.gradients.k.token_stride);
+    store_tiles<kAdded>(m.v_grad, 0, count, D, 1.0F, kv.at<Out>(a.gradients.v, kv.head, begin),
+                        a.gradients.v.token_stride);
+    store_tiles<kAdded>(m.k_grad, 0, count, D, s.scale, kv.at<Out>(a.gradients.k, kv.head, begin),
+                        a.gradients.k.token_stride);
   }
   for (std::int64_t h = 0; h < group; ++h) {
-    store_tiles(m.q_grad, h * padded_queries(s), s.queries, D, s.scale,
-                kv.at<T>(a.gradients.q, kv.head * group + h, 0), a.gradients.q.token_stride);
+    store_tiles<kAdded>(m.q_grad, h * padded_queries(s), s.queries, D, s.scale,
+                        kv.at<Out>(a.gradients.q, kv.head * group + h, 0),
+                        a.gradients.q.token_stride);
   }
 }
 
 void backward_task(const AttentionShape& s, const HeadsView& q, const HeadsView& k,
                    const HeadsView& v, const HeadsView& out, const HeadsView& out_grad,
-                   const float* log_sums, const AttentionGradients& gradients, std::int64_t task) {
+                   const float* log_sums, const AttentionGradients& gradients, bool added,
+                   std::int64_t task) {
   const BackwardArguments arguments{s, q, k, v, out, out_grad, log_sums, gradients};
   const Head kv{task / s.kv_heads, task % s.kv_heads};
-  s.element == Element::kF32 ? backward_head<float>(arguments, kv)
-                             : backward_head<Bf16>(arguments, kv);
+  const auto one_of = [&]<class T>(T) {
+    return added ? backward_head<T, true> : backward_head<T, false>;
+  };
+  const auto one = s.element == Element::kF32 ? one_of(float{}) : one_of(Bf16{});
+  one(arguments, kv);
 }
 
 }  // namespace trireme::ops::HWY_NAMESPACE
@@ -487,37 +525,56 @@ HWY_EXPORT(forward_task);
 HWY_EXPORT(forward_tasks);
 HWY_EXPORT(backward_task);
 
+void forward(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
+             const HeadsView& v, const HeadsView& out, float* log_sums, bool added) {
+  const auto one = HWY_DYNAMIC_DISPATCH(forward_task);
+  run_tasks(HWY_DYNAMIC_DISPATCH(forward_tasks)(shape),
+            [&](std::int64_t task) { one(shape, q, k, v, out, log_sums, added, task); });
+}
+
+void backward(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
+              const HeadsView& v, const HeadsView& out, const HeadsView& out_grad,
+              const float* log_sums, const AttentionGradients& gradients, bool added) {
+  const auto one = HWY_DYNAMIC_DISPATCH(backward_task);
+  run_tasks(shape.sequences * shape.kv_heads, [&](std::int64_t task) {
+    one(shape, q, k, v, out, out_grad, log_sums, gradients, added, task);
+  });
+}
+
 }  // namespace
 
 void attention_forward(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
                        const HeadsView& v, const HeadsView& out, float* log_sums) {
-  const auto one = HWY_DYNAMIC_DISPATCH(forward_task);
-  run_tasks(HWY_DYNAMIC_DISPATCH(forward_tasks)(shape),
-            [&](std::int64_t task) { one(shape, q, k, v, out, log_sums, task); });
+  forward(shape, q, k, v, out, log_sums, false);
+}
+
+void attention_forward_added(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
+                             const HeadsView& v, const HeadsView& out, float* log_sums) {
+  forward(shape, q, k, v, out, log_sums, true);
 }
 
 void attention_backward(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
                         const HeadsView& v, const HeadsView& out, const HeadsView& out_grad,
                         const float* log_sums, const AttentionGradients& gradients) {
-  const auto one = HWY_DYNAMIC_DISPATCH(backward_task);
-  run_tasks(shape.sequences * shape.kv_heads, [&](std::int64_t task) {
-    one(shape, q, k, v, out, out_grad, log_sums, gradients, task);
-  });
+  backward(shape, q, k, v, out, out_grad, log_sums, gradients, false);
+}
+
+void attention_backward_added(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
+                              const HeadsView& v, const HeadsView& out, const HeadsView& out_grad,
+                              const float* log_sums, const AttentionGradients& gradients) {
+  backward(shape, q, k, v, out, out_grad, log_sums, gradients, true);
 }
 
 double visible_pairs(const AttentionShape& s) {
-  double pairs = 0;
+  std::int64_t pairs = 0;
   for (std::int64_t b = 0; b < s.sequences; ++b) {
     for (std::int64_t t = 0; t < s.queries; ++t) {
-      const std::int64_t token = s.keys - s.queries + t;
-      std::int64_t first = s.window > 0 ? std::max<std::int64_t>(0, token - s.window + 1) : 0;
-      if (s.document_starts != nullptr) {
-        first = std::max(first, s.document_starts[b * s.keys + token]);
-      }
-      pairs += static_cast<double>(token - first + 1);
+      const std::int64_t first = std::max(first_visible(s, b, t), s.key_begin);
+      const std::int64_t end = std::min(s.query_begin + t + 1, s.key_begin + s.keys);
+      pairs += std::max<std::int64_t>(0, end - first);
     }
   }
-  return pairs;
+  return static_cast<double>(pairs);
 }
 
 }  // namespace trireme::ops

@@ -12,8 +12,14 @@
 // read it and their blocks of queries in order. p = exp(score - (m + log l)) again, dp = dout v^T,
 // ds = p (dp - sum(dout out)); then dv += p^T dout, dk += ds^T q, dq += ds k. Each of these sums is
 // one chain over ascending rows, so no bit depends on the threads or on how tasks are cut.
+//
+// The keys may be a part of those that the queries see. Then a query's log-sum L = m + log l and
+// its out over this part and over what came before become those over both: L' = log(e^L +
+// e^before), out' = out e^(L - L') + out before e^(before - L'). Backward wants the L and the out
+// of all parts, and its sums over the parts are the gradients.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "trireme/ops/kernels/element.h"
@@ -31,22 +37,40 @@ struct HeadsView {
 struct AttentionShape {
   Element element = Element::kF32;
   std::int64_t sequences = 0;   // B
-  std::int64_t queries = 0;     // T, the last of the S tokens
+  std::int64_t queries = 0;     // T
   std::int64_t keys = 0;        // S
   std::int64_t heads = 0;       // H
   std::int64_t kv_heads = 0;    // K, which divides H
   std::int64_t head_width = 0;  // D, at most kMaxHeadWidth
   float scale = 1;
+  // Where in its sequence the first query and the first key stand; a query sees keys up to its own
+  // place.
+  std::int64_t query_begin = 0;
+  std::int64_t key_begin = 0;
   std::int64_t window = 0;  // a query sees this many keys at most, itself included; 0: all
-  // [B, S]: the first token of the document that token s belongs to; null: one document.
+  // Of query t of sequence b, at b document_stride + t: where its document begins; null: one
+  // document.
   const std::int64_t* document_starts = nullptr;
+  std::int64_t document_stride = 0;
 };
 
 inline constexpr std::int64_t kMaxHeadWidth = 256;
 
-// log_sums: f32 [B, H, T].
+// The first place in its sequence that query t sees.
+inline std::int64_t first_visible(const AttentionShape& s, std::int64_t sequence, std::int64_t t) {
+  const std::int64_t place = s.query_begin + t;
+  const std::int64_t first = s.window > 0 ? std::max<std::int64_t>(0, place - s.window + 1) : 0;
+  if (s.document_starts == nullptr) return first;
+  return std::max(first, s.document_starts[sequence * s.document_stride + t]);
+}
+
+// log_sums: f32 [B, H, T]. A query that sees no key: out 0, log-sum minus infinity.
 void attention_forward(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
                        const HeadsView& v, const HeadsView& out, float* log_sums);
+// The same over these keys and those that out, f32, and log_sums are of already; at first 0 and
+// minus infinity.
+void attention_forward_added(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
+                             const HeadsView& v, const HeadsView& out, float* log_sums);
 
 // Gradients are written, not added. q_grad, k_grad, v_grad: like q, k, v.
 struct AttentionGradients {
@@ -55,6 +79,10 @@ struct AttentionGradients {
 void attention_backward(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
                         const HeadsView& v, const HeadsView& out, const HeadsView& out_grad,
                         const float* log_sums, const AttentionGradients& gradients);
+// The same, added to gradients in f32. out, log_sums: over all keys that the queries see.
+void attention_backward_added(const AttentionShape& shape, const HeadsView& q, const HeadsView& k,
+                              const HeadsView& v, const HeadsView& out, const HeadsView& out_grad,
+                              const float* log_sums, const AttentionGradients& gradients);
 
 // Pairs of a query and a key that it may see, of all sequences: what attention's floating-point
 // operations are counted from.
