@@ -12,6 +12,7 @@
 #include <cmath>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "tests/support/model_fixtures.h"
 #include "trireme/base/error.h"
@@ -235,6 +236,80 @@ TEST_P(EachModel, ParametersComeOnceAndUnderTheirNames) {
   EXPECT_EQ(has("head.weight"), std::get<1>(GetParam()) == "no");
 }
 
+// Tokens of a sequence in another order, each at its own place, are the same sequence to what does
+// not look at its neighbours: one that sees itself alone.
+TEST_P(EachModel, TokensStandAtTheirPositions) {
+  nn::ModelConfig alone = config();
+  alone.attention_window = 1;
+  nn::Transformer m(alone);
+  nn::initialize(*m, 7);
+  m->to(at::kDouble);
+  const auto tokens = formula_tokens(2, 7, 37), targets = formula_tokens(2, 7, 37, 1);
+  const auto order = at::tensor({6, 2, 3, 0, 5, 1, 4}, at::kLong);
+  const auto plain = m->forward(tokens), loss = m->loss(tokens, targets);
+  loss.backward();
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : m->parameters()) {
+    gradients.push_back(parameter.grad().clone());
+    parameter.mutable_grad().zero_();
+  }
+  m->set_positions(order);
+  const auto turned = [&](const at::Tensor& x) { return x.index_select(1, order); };
+  EXPECT_LT(max_difference(m->forward(turned(tokens)), turned(plain)), 1e-12);
+  m->loss(turned(tokens), turned(targets)).backward();
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    EXPECT_LT(max_difference(m->parameters()[i].grad(), gradients[i]), 1e-12) << i;
+  }
+  EXPECT_THROW(m->forward(tokens.narrow(1, 0, 6)), ShapeError);
+  nn::KvCache cache;  // has positions of its own
+  EXPECT_LT(max_difference(m->decode(tokens, cache), plain.select(1, 6)), 1e-5);
+  m->set_positions({});
+  EXPECT_TRUE(m->forward(tokens).equal(plain));
+}
+
+// Rotary positions count by their differences.
+TEST_P(EachModel, PositionsMatter) {
+  auto m = model(at::kDouble);
+  const auto tokens = formula_tokens(1, 4, 37);
+  const auto with = [&](const std::vector<std::int64_t>& positions) {
+    m->set_positions(at::tensor(positions, at::kLong));
+    return m->forward(tokens);
+  };
+  const auto plain = m->forward(tokens);
+  EXPECT_LT(max_difference(with({0, 1, 2, 3}), plain), 1e-12);
+  EXPECT_GT(max_difference(with({0, 1, 2, 9}), plain), 1e-3);
+  const bool learned = std::get<0>(GetParam()) == "gpt2";
+  EXPECT_EQ(max_difference(with({5, 6, 7, 8}), plain) > 1e-3, learned);
+}
+
+TEST(Transformer, AttentionMayBeComputedByAnother) {
+  nn::Transformer m(small_model_config("llama"));
+  nn::initialize(*m, 7);
+  const auto tokens = formula_tokens(2, 7, 37);
+  const auto plain = m->forward(tokens);
+  int calls = 0;
+  const auto set_core = [&](const nn::AttentionCore& core) {
+    for (const auto& module : m->modules()) {
+      if (auto* attention = module->as<nn::AttentionImpl>()) attention->set_core(core);
+    }
+  };
+  set_core([&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+               const ops::AttentionMask& mask) {
+    ++calls;
+    EXPECT_EQ(q.sizes(), at::IntArrayRef({2, 7, 4, 6}));
+    EXPECT_EQ(k.sizes(), at::IntArrayRef({2, 2, 7, 6}));
+    return ops::causal_attention(q, k, v, mask);
+  });
+  EXPECT_TRUE(m->forward(tokens).equal(plain));
+  EXPECT_EQ(calls, 2);
+  nn::KvCache cache;
+  m->decode(tokens, cache);
+  EXPECT_EQ(calls, 2);
+  set_core({});
+  EXPECT_TRUE(m->forward(tokens).equal(plain));
+  EXPECT_EQ(calls, 2);
+}
+
 TEST(Transformer, RefusesWhatItCannotTake) {
   nn::Transformer gpt2(small_model_config("gpt2"));
   nn::initialize(*gpt2, 1);
@@ -248,6 +323,10 @@ TEST(Transformer, RefusesWhatItCannotTake) {
   EXPECT_THROW(gpt2->decode(formula_tokens(3, 1, 37), cache), ShapeError);
   EXPECT_THROW(gpt2->decode(formula_tokens(2, 3, 37), cache), ShapeError);
   EXPECT_EQ(cache.tokens, 9);
+  EXPECT_THROW(gpt2->set_positions(at::tensor({3, 11}, at::kLong)), ShapeError);
+  EXPECT_THROW(gpt2->set_positions(at::tensor({3, -1}, at::kLong)), ShapeError);
+  EXPECT_THROW(gpt2->set_positions(formula_tokens(1, 5, 37)), ShapeError);
+  EXPECT_THROW(gpt2->set_positions(at::tensor({3, 1}, at::kInt)), ShapeError);
 }
 
 // Rotary positions are relative: a document is computed as if it stood alone, and so is its loss.

@@ -52,6 +52,19 @@ TEST(Rotary, FarPositionsAreExact) {
   }
 }
 
+TEST(Rotary, PositionsMayBeInAnyOrder) {
+  for (const auto dtype : {at::kFloat, at::kDouble}) {
+    const auto all = ops::rotary_table(0, 20, 8, 100.0, at::TensorOptions(dtype));
+    const auto positions = torch::tensor({17, 3, 4, 0, 19}, at::kLong);
+    const auto some = ops::rotary_table(positions, 8, 100.0, at::TensorOptions(dtype));
+    EXPECT_TRUE(some.cos.equal(all.cos.index_select(0, positions)));
+    EXPECT_TRUE(some.sin.equal(all.sin.index_select(0, positions)));
+    EXPECT_THROW(ops::rotary_table(positions.to(at::kInt), 8, 100.0, at::TensorOptions(dtype)),
+                 ShapeError);
+    EXPECT_THROW(ops::rotary_table(positions, 7, 100.0, at::TensorOptions(dtype)), ShapeError);
+  }
+}
+
 TEST(Rotary, GradientsAreThoseOfFiniteDifferences) {
   testing::expect_gradients_of_differences(rotations());
 }
