@@ -168,6 +168,19 @@ TEST_P(AcrossRanks, KernelsFollowF64) {
   }
 }
 
+TEST_P(AcrossRanks, MessagesMayGoByAnotherEngine) {
+  const ContextCase c{.method = GetParam(), .tokens = 31, .heads = 6, .kv_heads = 2};
+  const Evaluation whole = run_whole(c, at::kDouble);
+  run_threads(
+      3,
+      [&](Group& group) {
+        const TokenParts parts = token_parts(c.tokens, group.rank(), group.size());
+        expect_close(run_own(c, group, at::kDouble), own_part_of(whole, parts), kF64.tolerance,
+                     "gloo");
+      },
+      "gloo");
+}
+
 TEST_P(AcrossRanks, ManyOfThemMayBeUnderWay) {
   const ContextCase c{.method = GetParam(), .tokens = 22, .heads = 3, .kv_heads = 3};
   run_threads(3, [&](Group& group) {
@@ -307,6 +320,7 @@ TEST_P(AcrossRanks, ARankThatIsGoneIsNamed) {
       }
       at::Tensor out;
       if (in_backward) out = attention_across_ranks(c, own, {}, group);
+      group.barrier();  // the messages of the forward pass are all there
       if (group.rank() == 1) return group.abandon("out of luck");
       const std::string error = failure_of([&] {
         if (!in_backward) out = attention_across_ranks(c, own, {}, group);
