@@ -3,12 +3,14 @@
 
 // What it costs to cut a sequence across ranks: attention alone, and a step of a small Transformer.
 //
-//   context_bench [tokens, default 8192] [ring or ulysses] [f32 or bf16]              one rank
+//   context_bench [tokens, default 8192] [ring or ulysses] [f32 or bf16] [threads]    one rank
 //   trireme launch --workers 2 -- context_bench 8192 ring f32                         two
 //
-// Ranks share the cores of their host. Times are of the slowest rank, medians of 7; the same work
-// on one rank with all cores is what to divide by. Before it measures it compares with attention of
-// one rank. "waits" is the part of a pass in which rank 0 waited for other ranks.
+// threads: of each rank, by default its share of the cores. Times are of the slowest rank, medians
+// of 5; the same work on one rank with as many threads in all is what to divide by. "cpu" is
+// processor time of all ranks together, which a busy machine changes least. Before it measures it
+// compares with attention of one rank. "waits" is the part of a pass in which rank 0 waited for
+// other ranks.
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -18,6 +20,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -39,52 +42,64 @@ namespace {
 
 using namespace trireme;
 
-constexpr int kRepetitions = 7;
+constexpr int kRepetitions = 5;
 constexpr std::int64_t kHeads = 8, kKvHeads = 4, kHeadWidth = 64;
 
 struct Options {
   std::int64_t tokens = 8192;
   std::string method = "ring";
   at::ScalarType dtype = at::kFloat;
+  int threads = 0;
 };
 
 struct Times {
   double median_ms = 0;
+  double cpu_ms = 0;    // median of the sums of all ranks
   double waits_ms = 0;  // of this rank, a mean
 };
 
-double slowest(Group& world, double value) {
-  world.all_reduce(Buffer{&value, 1, DType::kF64}, ReduceOp::kMax);
+double over_ranks(Group& world, double value, ReduceOp op) {
+  world.all_reduce(Buffer{&value, 1, DType::kF64}, op);
   return value;
 }
 
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+double cpu_ms() { return 1e3 * static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 Times measure(Group& world, const std::function<void()>& pass) {
   using Clock = std::chrono::steady_clock;
-  for (int i = 0; i < 2; ++i) pass();
-  std::vector<double> times;
+  pass();
+  std::vector<double> times, cpu_times;
   Times result;
   for (int i = 0; i < kRepetitions; ++i) {
     world.barrier();
     StepParts parts;
     parts.start();
     const auto start = Clock::now();
+    const double cpu_start = cpu_ms();
     pass();
+    const double cpu = cpu_ms() - cpu_start;
     const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     for (const PartTotal& part : parts.stop()) {
       if (part.name == "context parallel") result.waits_ms += part.seconds * 1e3 / kRepetitions;
     }
-    times.push_back(slowest(world, ms));
+    times.push_back(over_ranks(world, ms, ReduceOp::kMax));
+    cpu_times.push_back(over_ranks(world, cpu, ReduceOp::kSum));
   }
-  std::sort(times.begin(), times.end());
-  result.median_ms = times[kRepetitions / 2];
+  result.median_ms = median(times);
+  result.cpu_ms = median(cpu_times);
   return result;
 }
 
 void print(const Group& world, const Options& options, const std::string& what, const Times& t) {
   if (world.rank() != 0) return;
-  fmt::print("{:<24} {} ranks {:<8} {:<9} T {:<7} {:9.1f} ms   waits {:7.2f} ms\n", what,
-             world.size(), options.method, c10::toString(options.dtype), options.tokens,
-             t.median_ms, t.waits_ms);
+  fmt::print("{:<24} {} ranks {:<8} {:<9} T {:<7} {:9.1f} ms   cpu {:9.1f} ms   waits {:7.2f} ms\n",
+             what, world.size(), options.method, c10::toString(options.dtype), options.tokens,
+             t.median_ms, t.cpu_ms, t.waits_ms);
 }
 
 struct Inputs {
@@ -134,7 +149,7 @@ void bench_attention(const Options& options, Group& world) {
 void bench_model(const Options& options, Group& world) {
   nn::ModelConfig config;
   config.family = "llama";
-  config.layers = 4;
+  config.layers = 2;
   config.width = kHeads * kHeadWidth;
   config.heads = kHeads;
   config.kv_heads = kKvHeads;
@@ -161,6 +176,7 @@ Options options_of(int count, char** arguments) {
   if (count > 1) options.tokens = std::atoll(arguments[1]);
   if (count > 2) options.method = arguments[2];
   if (count > 3) options.dtype = std::string(arguments[3]) == "bf16" ? at::kBFloat16 : at::kFloat;
+  if (count > 4) options.threads = std::atoi(arguments[4]);
   return options;
 }
 
@@ -173,7 +189,8 @@ int main(int count, char** arguments) {
     install_caching_allocator();
     keep_memory_pages();
     const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    set_compute_threads({.threads = std::max(1, cores / world->size())});
+    const int share = std::max(1, cores / world->size());
+    set_compute_threads({.threads = options.threads > 0 ? options.threads : share});
     bench_attention(options, *world);
     bench_model(options, *world);
     world->close();

@@ -290,6 +290,9 @@ TEST_P(AcrossRanks, WrongShapesAreRefusedBeforeAnythingIsSent) {
     EXPECT_THAT(error({q, k, k}, 12, {}),
                 AllOf(StartsWith("ShapeError"), HasSubstr(rank), HasSubstr("6 of 12 tokens")));
     EXPECT_THAT(error({q, ones({1, 3, 4, 6}), ones({1, 3, 4, 6})}, 8, {}), HasSubstr("[1, 3, 4"));
+    const auto longer = ones({1, 2, 8, 6});
+    EXPECT_THAT(error({q, longer, longer}, 8, {}),
+                AllOf(HasSubstr(rank), HasSubstr("[1, 2, 8, 6]")));
     EXPECT_THAT(error({q, k, k.to(at::kDouble)}, 8, {}), HasSubstr("Double"));
     EXPECT_THAT(error({q, k, k}, 8, {.window = -1}), HasSubstr("window of -1"));
     EXPECT_THAT(error({q, k, k}, 8, {.document_starts_BS = torch::zeros({1, 8}, at::kLong)}),
