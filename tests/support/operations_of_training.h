@@ -12,10 +12,12 @@
 #include "tests/support/operation.h"
 #include "trireme/ops/attention.h"
 #include "trireme/ops/embedding.h"
+#include "trireme/ops/grouped_linear.h"
 #include "trireme/ops/linear.h"
 #include "trireme/ops/loss.h"
 #include "trireme/ops/norm.h"
 #include "trireme/ops/rotary.h"
+#include "trireme/ops/token_routing.h"
 
 namespace trireme::testing {
 
@@ -58,6 +60,83 @@ inline Operation swiglu_mlp_operation(std::int64_t rows, std::int64_t width, std
            normal({width, hidden}, 3) / 5},
           1,
           [](const Tensors& t) { return Tensors{ops::swiglu_mlp(t[0], t[1], t[2], t[3])}; }};
+}
+
+// Rows of 5 experts: many, none, one, and of two of them again; the last expert has none.
+inline ops::RowsByExpert uneven_groups() {
+  return {{0, 67}, {1, 0}, {2, 1}, {3, 21}, {0, 9}, {2, 33}, {1, 3}};
+}
+inline constexpr std::int64_t kUnevenRows = 134, kUnevenExperts = 5;
+
+inline Operation grouped_linear_operation(std::int64_t in, std::int64_t out, bool with_bias) {
+  const auto E = kUnevenExperts;
+  Operation operation{fmt::format("grouped linear {} x {}", in, out),
+                      {normal({kUnevenRows, in}, 0), normal({E, out, in}, 1)},
+                      1,
+                      [](const Tensors& t) {
+                        return Tensors{ops::grouped_linear(
+                            t[0], t[1], t.size() > 2 ? t[2] : at::Tensor(), uneven_groups())};
+                      }};
+  if (with_bias) operation.inputs.push_back(normal({E, out}, 2) * 3);
+  return operation;
+}
+
+inline Operation grouped_gelu_mlp_operation(std::int64_t width, std::int64_t hidden) {
+  const auto E = kUnevenExperts;
+  return {fmt::format("grouped gelu_mlp {} x {}", width, hidden),
+          {normal({kUnevenRows, width}, 0), normal({E, hidden, width}, 1) / 5,
+           normal({E, hidden}, 2), normal({E, width, hidden}, 3) / 5, normal({E, width}, 4)},
+          1,
+          [](const Tensors& t) {
+            return Tensors{ops::grouped_gelu_mlp(t[0], t[1], t[2], t[3], t[4], uneven_groups())};
+          }};
+}
+
+inline Operation grouped_swiglu_mlp_operation(std::int64_t width, std::int64_t hidden) {
+  const auto E = kUnevenExperts;
+  return {fmt::format("grouped swiglu_mlp {} x {}", width, hidden),
+          {normal({kUnevenRows, width}, 0), normal({E, hidden, width}, 1) / 5,
+           normal({E, hidden, width}, 2) / 5, normal({E, width, hidden}, 3) / 5},
+          1,
+          [](const Tensors& t) {
+            return Tensors{ops::grouped_swiglu_mlp(t[0], t[1], t[2], t[3], uneven_groups())};
+          }};
+}
+
+// Routes of tokens that choose 3 of 7 experts each, some of which drop some: tokens with all of
+// their choices, with one, and with none.
+inline ops::TokenRoutes uneven_routes(std::int64_t tokens, c10::Device device = at::kCPU) {
+  const at::Tensor scores = normal({tokens, 7}, 40) + torch::arange(7, at::kDouble) / 5;
+  return ops::route_tokens(ops::choose_experts(scores.to(device), 3), 7, tokens / 4);
+}
+
+inline Operation gather_tokens_operation(std::int64_t tokens, std::int64_t width) {
+  return {fmt::format("gather tokens {} x {}", tokens, width),
+          {normal({tokens, width}, 0)},
+          1,
+          [tokens](const Tensors& t) {
+            return Tensors{ops::gather_tokens(t[0], uneven_routes(tokens, t[0].device()))};
+          }};
+}
+
+// The weights are f32 where the rows are bf16.
+inline Operation combine_tokens_operation(std::int64_t tokens, std::int64_t width) {
+  const std::int64_t rows = uneven_routes(tokens).choices_M.numel();
+  return {fmt::format("combine tokens {} x {}", tokens, width),
+          {normal({rows, width}, 0), normal({tokens, 3}, 1)},
+          2,
+          [tokens](const Tensors& t) {
+            const auto dtype = t[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+            return Tensors{
+                ops::combine_tokens(t[0], t[1].to(dtype), uneven_routes(tokens, t[0].device()))};
+          }};
+}
+
+inline Operation router_operation(std::int64_t tokens, std::int64_t width, std::int64_t experts) {
+  return {fmt::format("router {} x {} x {}", tokens, width, experts),
+          {normal({tokens, width}, 0), normal({experts, width}, 1)},
+          1,
+          [](const Tensors& t) { return Tensors{ops::router_logits(t[0], t[1])}; }};
 }
 
 struct AttentionSizes {
@@ -171,6 +250,12 @@ inline std::vector<Operation> operations_of_training() {
       linear_operation(67, 45, 259, false),
       gelu_mlp_operation(131, 70, 150),
       swiglu_mlp_operation(131, 70, 150),
+      grouped_linear_operation(45, 133, true),
+      grouped_gelu_mlp_operation(70, 150),
+      grouped_swiglu_mlp_operation(70, 150),
+      gather_tokens_operation(101, 45),
+      combine_tokens_operation(101, 45),
+      router_operation(131, 45, 7),
       attention_operation({.B = 2, .T = 201, .S = 205, .H = 4, .K = 2, .D = 20}),
       attention_operation({.B = 2, .T = 201, .S = 201, .H = 3, .K = 3, .D = 20},
                           {.window = 60, .document_starts_BS = packed_documents(2, 201, {90, 7})}),
