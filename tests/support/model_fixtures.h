@@ -28,6 +28,32 @@ inline nn::ModelConfig small_model_config(const std::string& family) {
   return config;
 }
 
+// Of 3 layers; both of a family, with all that the two styles differ in.
+// Mixtral: every layer has 5 experts, of which a token uses 2.
+inline nn::ModelConfig mixtral_config(const std::string& family = "llama") {
+  nn::ModelConfig config = small_model_config(family);
+  config.layers = 3;
+  config.experts = {.count = 5, .top_k = 2, .width = 20, .z_coefficient = 0.003};
+  config.resolve(0);
+  return config;
+}
+// DeepSeek-V3: a dense layer, then 7 experts, of which a token uses 3, and 2 shared ones.
+inline nn::ModelConfig deepseek_config(const std::string& family = "llama") {
+  nn::ModelConfig config = small_model_config(family);
+  config.layers = 3;
+  config.experts = {.count = 7,
+                    .top_k = 3,
+                    .width = 12,
+                    .shared = 2,
+                    .first_dense = 1,
+                    .score = "sigmoid",
+                    .scale = 1.5,
+                    .balance = "bias",
+                    .bias_speed = 0.01};
+  config.resolve(0);
+  return config;
+}
+
 // Token of sequence b at position t: distinct along both, below vocab.
 inline at::Tensor formula_tokens(std::int64_t sequences, std::int64_t tokens, std::int64_t vocab,
                                  std::int64_t salt = 0) {

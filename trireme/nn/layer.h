@@ -31,6 +31,8 @@ class Layer : public torch::nn::Module {
  public:
   // parameter: the name under which this module (not a child) registered it.
   virtual ParameterRole role(const std::string& parameter) const = 0;
+  // Whether its first dim counts parameters of one kind, as of experts, each of the other dims.
+  virtual bool is_stack(const std::string& /*parameter*/) const { return false; }
 
   // From here on the parameter is that part of what it was, in memory of its own: its values where
   // it had memory (parameter_memory.h), else uninitialised. Whoever has the tensor, a tied layer

@@ -64,6 +64,7 @@ void ModelConfig::visit(ConfigFields& f) {
   f.field("tie_head", tie_head,
           "whether the output matrix is the embedding; family: yes with gpt2, no with llama",
           {"family", "yes", "no"});
+  f.section("experts", experts, "many MLPs in the place of one, of which a token uses a few");
 }
 
 void ModelConfig::resolve(std::int64_t tokenizer_vocab_size) {
@@ -121,15 +122,35 @@ void ModelConfig::resolve(std::int64_t tokenizer_vocab_size) {
   if (!(rope_theta > 1.0) || !std::isfinite(rope_theta)) {
     throw_error<ConfigError>("model.rope_theta is {}; it must be above 1", rope_theta);
   }
+  experts.resolve(layers, mlp_width);
 }
 
 namespace {
 
-// Elements of all blocks' matrices.
-std::int64_t block_matrix_elements(const ModelConfig& c) {
+// Elements of the matrices of an MLP with so many hidden elements.
+std::int64_t mlp_matrix_elements(const ModelConfig& c, std::int64_t hidden) {
+  return (c.is_gpt2() ? 2 : 3) * c.width * hidden;
+}
+
+// Elements of all blocks' matrices, with so many experts to each layer that has any.
+std::int64_t block_matrix_elements(const ModelConfig& c, std::int64_t experts) {
   const std::int64_t attention = 2 * c.width * (c.width + c.kv_heads * c.head_width());
-  const std::int64_t mlp = (c.is_gpt2() ? 2 : 3) * c.width * c.mlp_width;
-  return c.layers * (attention + mlp);
+  const std::int64_t sparse = c.experts.num_layers(c.layers);
+  const std::int64_t mixture =
+      sparse == 0 ? 0
+                  : c.experts.count * c.width +
+                        mlp_matrix_elements(c, (experts + c.experts.shared) * c.experts.width);
+  return c.layers * attention + (c.layers - sparse) * mlp_matrix_elements(c, c.mlp_width) +
+         sparse * mixture;
+}
+
+// Of gpt2's MLPs, all layers'.
+std::int64_t mlp_bias_elements(const ModelConfig& c) {
+  const ExpertsConfig& e = c.experts;
+  const std::int64_t sparse = e.num_layers(c.layers);
+  const std::int64_t of_shared = e.shared > 0 ? e.shared * e.width + c.width : 0;
+  return (c.layers - sparse) * (c.mlp_width + c.width) +
+         sparse * (e.count * (e.width + c.width) + of_shared);
 }
 
 }  // namespace
@@ -138,13 +159,15 @@ std::int64_t ModelConfig::num_parameters() const {
   const std::int64_t embeddings =
       vocab_size * width * (tied() ? 1 : 2) + (is_gpt2() ? context * width : 0);
   const std::int64_t norm = is_gpt2() ? 2 * width : width;
-  const std::int64_t block_biases =
-      is_gpt2() ? 3 * width + 2 * kv_heads * head_width() + mlp_width : 0;
-  return embeddings + block_matrix_elements(*this) + layers * (2 * norm + block_biases) + norm;
+  const std::int64_t biases =
+      is_gpt2() ? layers * (2 * width + 2 * kv_heads * head_width()) + mlp_bias_elements(*this) : 0;
+  return embeddings + block_matrix_elements(*this, experts.count) + 2 * layers * norm + biases +
+         norm;
 }
 
 double ModelConfig::flops_per_token() const {
-  const auto matrices = static_cast<double>(block_matrix_elements(*this) + vocab_size * width);
+  const auto matrices =
+      static_cast<double>(block_matrix_elements(*this, experts.top_k) + vocab_size * width);
   // Twice the tokens that a token of the sample sees on average.
   const auto T = static_cast<double>(context);
   const auto W = attention_window > 0 ? std::min(static_cast<double>(attention_window), T) : T;

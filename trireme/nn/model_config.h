@@ -12,6 +12,7 @@
 #include <string>
 
 #include "trireme/base/config.h"
+#include "trireme/nn/experts_config.h"
 
 namespace trireme::nn {
 
@@ -35,12 +36,14 @@ struct ModelConfig {
   double rope_theta = 10000.0;
   std::string tie_head =
       "family";  // "family", "yes", "no": whether the output matrix is the embedding
+  ExpertsConfig experts = {};
 
   void visit(ConfigFields& f);
   // Fills the zeros and "family", given the tokenizer's vocabulary (0: vocab_size must be set),
   // then checks. Throws ConfigError with the numbers that clash and what would fit: heads that do
   // not divide the width, kv_heads that do not divide heads, an odd head width with rotary
-  // positions, a vocab_size below the tokenizer's, sizes below 1.
+  // positions, a vocab_size below the tokenizer's, sizes below 1, what ExpertsConfig::resolve()
+  // refuses.
   void resolve(std::int64_t tokenizer_vocab_size);
 
   bool is_gpt2() const { return family == "gpt2"; }
@@ -50,8 +53,8 @@ struct ModelConfig {
   std::int64_t num_parameters() const;
   // Floating-point operations of matrix products, forward and backward, for one token of a sample
   // of context tokens, attention counted as it is masked. Convention: 6 per matrix parameter
-  // (embedding lookups excluded, head included) + 6 x layers x width x context; with a window of W
-  // tokens (2 W - W^2 / context) in the place of context.
+  // (embedding lookups excluded, head included; of experts those that a token uses) + 6 x layers x
+  // width x context; with a window of W tokens (2 W - W^2 / context) in the place of context.
   double flops_per_token() const;
 };
 

@@ -8,7 +8,7 @@
 namespace trireme::nn {
 
 enum class ParameterRole {
-  kEmbedding,       // a row for each token or position: an embedding, or the head
+  kEmbedding,       // a row for each token, position or expert: an embedding, the head, a router
   kMatrix,          // of a linear layer
   kResidualMatrix,  // of a projection back into the residual stream
   kNormWeight,

@@ -32,23 +32,38 @@ void check_learned_positions(std::int64_t end, std::int64_t context) {
 
 }  // namespace
 
-BlockImpl::BlockImpl(const ModelConfig& config) {
+BlockImpl::BlockImpl(const ModelConfig& config, std::int64_t layer) {
   attn_norm_ = register_module("attn_norm", Norm(config));
   attn_ = register_module("attn", Attention(config));
   attn_dropout_ = register_module("attn_dropout", Dropout());
   mlp_norm_ = register_module("mlp_norm", Norm(config));
-  mlp_ = register_module("mlp", Mlp(config));
+  if (config.experts.in_layer(layer)) {
+    mixture_ = register_module("mlp", MixtureOfExperts(config));
+  } else {
+    mlp_ = register_module("mlp", Mlp(config));
+  }
   mlp_dropout_ = register_module("mlp_dropout", Dropout());
 }
 
-ResidualStream BlockImpl::forward(ResidualStream stream, const TokenContext& context,
-                                  std::size_t layer) {
+BlockOutput BlockImpl::forward(ResidualStream stream, const TokenContext& context,
+                               std::size_t layer) {
   // Of dropout: 0 is the embeddings'.
   const auto place = static_cast<std::uint32_t>(2 * layer + 1);
   stream.change_BTC =
       attn_dropout_(attn_(attn_norm_->forward(stream), context, layer), context.dropout, place);
-  stream.change_BTC = mlp_dropout_(mlp_(mlp_norm_->forward(stream)), context.dropout, place + 1);
-  return stream;
+  const at::Tensor x_BTC = mlp_norm_->forward(stream);
+  MixtureOutput mixed;
+  if (mixture_.is_empty()) {
+    mixed.y = mlp_(x_BTC);
+  } else {
+    mixed = mixture_(x_BTC);
+  }
+  stream.change_BTC = mlp_dropout_(mixed.y, context.dropout, place + 1);
+  return {std::move(stream), std::move(mixed.routing)};
+}
+
+void BlockImpl::set_hidden_values(ops::HiddenValues hidden) {
+  mixture_.is_empty() ? mlp_->set_hidden_values(hidden) : mixture_->set_hidden_values(hidden);
 }
 
 TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
@@ -60,7 +75,7 @@ TransformerImpl::TransformerImpl(const ModelConfig& config) : config_(config) {
   embedding_dropout_ = register_module("embedding_dropout", Dropout());
   torch::nn::ModuleList blocks;
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    blocks_.emplace_back(config);
+    blocks_.emplace_back(config, layer);
     blocks->push_back(blocks_.back());
   }
   register_module("blocks", blocks);
@@ -134,8 +149,16 @@ std::vector<const torch::nn::Module*> TransformerImpl::blocks() const {
   return result;
 }
 
-ResidualStream TransformerImpl::run_block(std::size_t layer, ResidualStream stream,
-                                          const TokenContext& context) {
+std::vector<MixtureOfExpertsImpl*> TransformerImpl::mixtures() const {
+  std::vector<MixtureOfExpertsImpl*> result;
+  for (const Block& block : blocks_) {
+    if (block->mixture() != nullptr) result.push_back(block->mixture());
+  }
+  return result;
+}
+
+BlockOutput TransformerImpl::run_block(std::size_t layer, ResidualStream stream,
+                                       const TokenContext& context) {
   const bool checkpointed =
       recompute_ == Recompute::kBlocks && context.cache == nullptr && at::GradMode::is_enabled();
   if (!checkpointed && !block_runner_) {
@@ -143,22 +166,26 @@ ResidualStream TransformerImpl::run_block(std::size_t layer, ResidualStream stre
   }
   std::vector<at::Tensor> inputs{stream.x_BTC};
   if (stream.change_BTC.defined()) inputs.push_back(stream.change_BTC);
-  const auto segment = [block = blocks_[layer].ptr(), context,
-                        layer](const std::vector<at::Tensor>& in) {
+  const bool mixed = blocks_[layer]->mixture() != nullptr;
+  const auto segment = [block = blocks_[layer].ptr(), context, layer,
+                        mixed](const std::vector<at::Tensor>& in) {
     const ResidualStream before{in[0], in.size() > 1 ? in[1] : at::Tensor()};
-    const ResidualStream after = block->forward(before, context, layer);
-    return std::vector<at::Tensor>{after.x_BTC, after.change_BTC};
+    const auto [after, routing] = block->forward(before, context, layer);
+    std::vector<at::Tensor> out{after.x_BTC, after.change_BTC};
+    if (mixed) out.insert(out.end(), {routing.losses, routing.chosen_E, routing.dropped_E});
+    return out;
   };
   const auto compute = [&](const std::vector<at::Tensor>& in) {
     return checkpointed ? ops::checkpoint(segment, in) : segment(in);
   };
-  const std::vector<at::Tensor> outputs =
+  const std::vector<at::Tensor> out =
       block_runner_ ? block_runner_(*blocks_[layer], inputs, compute) : compute(inputs);
-  return {outputs[0], outputs[1]};
+  return {{out[0], out[1]}, mixed ? LayerRouting{out[2], out[3], out[4]} : LayerRouting()};
 }
 
-ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
-                                      const at::Tensor& document_starts_BT, KvCache* cache) {
+TransformerImpl::Trunk TransformerImpl::trunk(const at::Tensor& tokens_BT,
+                                              const at::Tensor& document_starts_BT,
+                                              KvCache* cache) {
   check_tokens(tokens_BT, "tokens");
   const bool placed = cache == nullptr && positions_T_.defined();
   if (placed && positions_T_.size(0) != tokens_BT.size(1)) {
@@ -173,23 +200,52 @@ ResidualStream TransformerImpl::trunk(const at::Tensor& tokens_BT,
                        .dropout = dropout_rows(tokens_BT)};
   const at::Tensor embedded =
       placed ? embed(tokens_BT, positions_T_) : embed(tokens_BT, position);
-  ResidualStream stream{embedding_dropout_(embedded, context.dropout, 0), {}};
+  Trunk trunk{{embedding_dropout_(embedded, context.dropout, 0), {}}, {}};
   if (position_embedding_.is_empty()) {
     const auto width = config_.head_width();
-    const auto options = stream.x_BTC.options();
+    const auto options = trunk.stream.x_BTC.options();
     context.rotary =
         placed ? ops::rotary_table(positions_T_, width, config_.rope_theta, options)
                : ops::rotary_table(position, tokens_BT.size(1), width, config_.rope_theta, options);
   }
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    stream = run_block(layer, std::move(stream), context);
+    BlockOutput output = run_block(layer, std::move(trunk.stream), context);
+    trunk.stream = std::move(output.stream);
+    if (output.routing.losses.defined()) trunk.routing.push_back(std::move(output.routing));
   }
-  return stream;
+  keep_routing(trunk.routing);
+  return trunk;
+}
+
+void TransformerImpl::keep_routing(const std::vector<LayerRouting>& routing) {
+  routing_.clear();
+  for (const LayerRouting& layer : routing) {
+    routing_.push_back({layer.losses.detach(), layer.chosen_E, layer.dropped_E});
+  }
+}
+
+// Undefined: nothing to add.
+at::Tensor TransformerImpl::routing_loss(const std::vector<LayerRouting>& routing) const {
+  const ExpertsConfig& experts = config_.experts;
+  const double balance = experts.balance == "loss" ? experts.balance_coefficient : 0.0;
+  at::Tensor loss;
+  if (!at::GradMode::is_enabled()) return loss;
+  const auto add = [&](double coefficient, int which) {
+    if (coefficient == 0.0) return;
+    for (const LayerRouting& layer : routing) {
+      const at::Tensor part =
+          layer.losses[which] * (coefficient / static_cast<double>(routing.size()));
+      loss = loss.defined() ? loss + part : part;
+    }
+  };
+  add(balance, 0);
+  add(experts.z_coefficient, 1);
+  return loss;
 }
 
 at::Tensor TransformerImpl::forward(const at::Tensor& tokens_BT,
                                     const at::Tensor& document_starts_BT) {
-  ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr);
+  ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr).stream;
   return head_(final_norm_->forward(stream)).view({tokens_BT.size(0), tokens_BT.size(1), -1});
 }
 
@@ -201,13 +257,15 @@ at::Tensor TransformerImpl::loss(const at::Tensor& tokens_BT, const at::Tensor& 
                             fmt::join(targets_BT.sizes(), ", "),
                             fmt::join(tokens_BT.sizes(), ", "));
   }
-  ResidualStream stream = trunk(tokens_BT, document_starts_BT, nullptr);
-  return head_->cross_entropy(final_norm_->forward(stream), targets_BT);
+  Trunk trunk = this->trunk(tokens_BT, document_starts_BT, nullptr);
+  const at::Tensor loss = head_->cross_entropy(final_norm_->forward(trunk.stream), targets_BT);
+  const at::Tensor more = routing_loss(trunk.routing);
+  return more.defined() ? loss + more : loss;
 }
 
 at::Tensor TransformerImpl::decode(const at::Tensor& tokens_BT, KvCache& cache) {
   const at::NoGradGuard no_grad;
-  ResidualStream stream = trunk(tokens_BT, {}, &cache);
+  ResidualStream stream = trunk(tokens_BT, {}, &cache).stream;
   const std::int64_t B = tokens_BT.size(0), T = tokens_BT.size(1);
   const at::Tensor hidden_BTC = head_->input(final_norm_->forward(stream)).view({B, T, -1});
   cache.tokens += T;

@@ -26,6 +26,7 @@
 #include "trireme/nn/dropout.h"
 #include "trireme/nn/kv_cache.h"
 #include "trireme/nn/linear.h"
+#include "trireme/nn/mixture.h"
 #include "trireme/nn/mlp.h"
 #include "trireme/nn/model_config.h"
 #include "trireme/nn/norm.h"
@@ -34,23 +35,35 @@
 
 namespace trireme::nn {
 
-// x + attention(norm(x)), then x + mlp(norm(x)), with dropout on what is added.
+// What a block makes of the stream before it. routing: its tensors are undefined without experts.
+struct BlockOutput {
+  ResidualStream stream;
+  LayerRouting routing;
+};
+
+// x + attention(norm(x)), then x + mlp(norm(x)), whose place a mixture of experts may have, with
+// dropout on what is added.
 class BlockImpl : public torch::nn::Module {
  public:
-  // Children attn_norm, attn, attn_dropout, mlp_norm, mlp, mlp_dropout.
-  explicit BlockImpl(const ModelConfig& config);
+  // Children attn_norm, attn, attn_dropout, mlp_norm, mlp, mlp_dropout. layer: the block's number.
+  BlockImpl(const ModelConfig& config, std::int64_t layer);
 
   // The stream before the block -> after it; the other arguments as in AttentionImpl::forward.
-  ResidualStream forward(ResidualStream stream, const TokenContext& context, std::size_t layer);
+  BlockOutput forward(ResidualStream stream, const TokenContext& context, std::size_t layer);
 
-  void set_hidden_values(ops::HiddenValues hidden) { mlp_->set_hidden_values(hidden); }
+  void set_hidden_values(ops::HiddenValues hidden);
+  // Null without experts.
+  MixtureOfExpertsImpl* mixture() const {
+    return mixture_.is_empty() ? nullptr : mixture_.ptr().get();
+  }
 
  private:
   Norm attn_norm_{nullptr};
   Attention attn_{nullptr};
   Dropout attn_dropout_{nullptr};
   Norm mlp_norm_{nullptr};
-  Mlp mlp_{nullptr};
+  Mlp mlp_{nullptr};  // or
+  MixtureOfExperts mixture_{nullptr};
   Dropout mlp_dropout_{nullptr};
 };
 TORCH_MODULE(Block);
@@ -73,7 +86,10 @@ class TransformerImpl : public torch::nn::Module {
   // c10::IndexError for a token outside the vocabulary.
   at::Tensor forward(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT = {});
   // Mean cross-entropy in nats per token, f32 scalar (f64 in a model of f64); the softmax is
-  // computed in f32 whatever the parameters' dtype. Gradient: all parameters.
+  // computed in f32 whatever the parameters' dtype. Gradient: all parameters. With experts, and
+  // where gradients are enabled, the means over their layers of the balance and the z loss are
+  // added, times their coefficients (ExpertsConfig): of these tokens alone, the micro-batch, so
+  // that they are the same whoever computes it.
   at::Tensor loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT,
                   const at::Tensor& document_starts_BT = {});
   // As forward for tokens that follow those in the cache, which grows by T; returns the logits of
@@ -84,6 +100,11 @@ class TransformerImpl : public torch::nn::Module {
   // least 0 and with learned positions below context; undefined: 0 .. T - 1. Each pass then has T
   // tokens. Throws ShapeError.
   void set_positions(const at::Tensor& positions_T);
+  // What the last pass saw of the routing, by layer with experts; without graph. What is computed
+  // again for a backward pass does not count.
+  const std::vector<LayerRouting>& routing() const { return routing_; }
+  // The mixtures of experts, in the order of the layers that have one.
+  std::vector<MixtureOfExpertsImpl*> mixtures() const;
 
   // Of the passes that begin from now on, where gradients are enabled; kNone until it is called.
   void set_recompute(Recompute recompute);
@@ -104,10 +125,15 @@ class TransformerImpl : public torch::nn::Module {
   const ModelConfig& config() const { return config_; }
 
  private:
-  // Embeddings and all blocks, up to the final norm.
-  ResidualStream trunk(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT,
-                       KvCache* cache);
-  ResidualStream run_block(std::size_t layer, ResidualStream stream, const TokenContext& context);
+  // Embeddings and all blocks, up to the final norm. routing: of each layer with experts.
+  struct Trunk {
+    ResidualStream stream;
+    std::vector<LayerRouting> routing;
+  };
+  Trunk trunk(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT, KvCache* cache);
+  BlockOutput run_block(std::size_t layer, ResidualStream stream, const TokenContext& context);
+  at::Tensor routing_loss(const std::vector<LayerRouting>& routing) const;
+  void keep_routing(const std::vector<LayerRouting>& routing);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
   at::Tensor embed(const at::Tensor& tokens_BT, const at::Tensor& positions_T);
   DropoutRows dropout_rows(const at::Tensor& tokens_BT) const;
@@ -118,6 +144,7 @@ class TransformerImpl : public torch::nn::Module {
   std::int64_t first_sample_ = -1;
   BlockRunner block_runner_;
   at::Tensor positions_T_;
+  std::vector<LayerRouting> routing_;
   Embedding token_embedding_{nullptr};
   Embedding position_embedding_{nullptr};  // empty with rotary positions
   Dropout embedding_dropout_{nullptr};
@@ -129,9 +156,9 @@ TORCH_MODULE(Transformer);
 
 // Sets every parameter of the model from RandomStream(seed, parameter name): matrices and
 // embeddings normal with deviation 0.02, the projections back into the residual stream (attn.out,
-// mlp.down) 0.02 / sqrt(2 layers) (Radford et al. 2019, 2.3), norm weights 1, biases 0. Any dtype:
-// the f32 value is rounded. Runs on at::get_num_threads() threads; the result does not depend on
-// them.
+// mlp.down, of experts too) 0.02 / sqrt(2 layers) (Radford et al. 2019, 2.3), norm weights 1,
+// biases 0. Any dtype: the f32 value is rounded. Runs on at::get_num_threads() threads; the result
+// does not depend on them.
 void initialize(TransformerImpl& model, std::uint64_t seed);
 
 }  // namespace trireme::nn
