@@ -131,6 +131,33 @@ TEST(Muon, FollowsItsPaper) {
   EXPECT_LT((run.weights - expected).abs().max().item<double>(), 2e-4);
 }
 
+// Three matrices of experts in one parameter, or in three side by side: the same bits.
+TEST(Muon, AStackIsEachOfItsMatrices) {
+  const std::int64_t count = 24 * 40;
+  const auto train = [&](bool stacked) {
+    optim::OptimizerSpace space;
+    if (stacked) {
+      space.parameters = {{{"experts", {3, 24, 40}, 0, 3 * count}, true, true, true}};
+    } else {
+      for (std::int64_t e = 0; e < 3; ++e) {
+        space.parameters.push_back(
+            {{"expert" + std::to_string(e), {24, 40}, e * count, count}, true, true});
+      }
+    }
+    space.segments = {{0, kShardBlock}};
+    const auto muon = optim::make_optimizer({.name = "muon", .weight_decay = 0.1}, space);
+    const at::Tensor weights = testing::normal({kShardBlock}, 3).to(at::kFloat);
+    weights.narrow(0, 3 * count, kShardBlock - 3 * count).zero_();
+    for (std::uint64_t step = 0; step < 3; ++step) {
+      const at::Tensor gradients = testing::normal({kShardBlock}, 4 + step).to(at::kFloat);
+      const optim::PieceUpdate piece{weights, gradients};
+      muon->step({.pieces = {&piece, 1}, .learning_rate = 0.1});
+    }
+    return weights;
+  };
+  EXPECT_TRUE(train(true).equal(train(false)));
+}
+
 TEST(Orthogonalize, SingularValuesAreAboutOne) {
   for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{37, 91}, {91, 37}}) {
     const at::Tensor g = testing::normal({rows, columns}, 5).to(at::kFloat);

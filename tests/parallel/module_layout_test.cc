@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/model_fixtures.h"
 #include "trireme/base/error.h"
 
 namespace trireme {
@@ -136,6 +137,27 @@ TEST(ModuleLayout, RefusesWhatHasNoFlatBuffer) {
   const Model model;
   const Part other(3);
   EXPECT_THAT(refusal(model, {model.first.get(), &other}), HasSubstr("unit 1 is not a module of"));
+}
+
+// Biases of experts have two dims, of which the first only counts them: they do not decay.
+TEST(ModuleLayout, OptimizersSeeStacksOfExperts) {
+  const nn::Transformer model(testing::deepseek_config("gpt2"));
+  std::string seen;
+  for (const optim::OptimizerParameter& each : optimizer_parameters(make_layout(*model))) {
+    if (!each.entry.name.starts_with("blocks.1.mlp.")) continue;
+    seen += each.entry.name.substr(13) + (each.decays ? " decays" : "") +
+            (each.hidden_matrix ? " hidden" : "") + (each.stack ? " stack\n" : "\n");
+  }
+  EXPECT_EQ(seen,
+            "router.weight decays\n"
+            "experts.up decays hidden stack\n"
+            "experts.up_bias stack\n"
+            "experts.down decays hidden stack\n"
+            "experts.down_bias stack\n"
+            "shared.up.weight decays hidden\n"
+            "shared.up.bias\n"
+            "shared.down.weight decays hidden\n"
+            "shared.down.bias\n");
 }
 
 }  // namespace

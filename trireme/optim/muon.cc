@@ -20,7 +20,9 @@ namespace trireme::optim {
 namespace {
 
 bool is_hidden(const OptimizerParameter& parameter) {
-  return parameter.hidden_matrix && parameter.entry.shape.size() >= 2 && parameter.entry.count > 0;
+  const std::size_t dims = parameter.stack ? 3 : 2;
+  return parameter.hidden_matrix && parameter.entry.shape.size() >= dims &&
+         parameter.entry.count > 0;
 }
 
 bool is_other(const OptimizerParameter& parameter) { return !is_hidden(parameter); }
@@ -31,6 +33,18 @@ std::vector<std::size_t> hidden_matrices(const std::vector<OptimizerParameter>& 
     if (is_hidden(parameters[p])) matrices.push_back(p);
   }
   return matrices;
+}
+
+// How many matrices a parameter is, one after the other, and their shape.
+struct MatrixShape {
+  std::int64_t matrices, rows, columns;
+};
+
+MatrixShape shape_of(const OptimizerParameter& parameter) {
+  const std::vector<std::int64_t>& shape = parameter.entry.shape;
+  const std::int64_t matrices = parameter.stack ? shape[0] : 1;
+  const std::int64_t rows = parameter.stack ? shape[1] : shape[0];
+  return {matrices, rows, parameter.entry.count / matrices / rows};
 }
 
 // Of a step of AdamW with a learning rate of 1: its root mean square.
@@ -91,13 +105,15 @@ class Muon final : public ShardOptimizer {
           momentum_.open(part.in_state, part.count, nullptr), mine + part.in_state);
     });
     for (const Matrix& matrix : whole_.bring(mine)) {
-      detail::orthogonalize(matrix.rows, matrix.columns, matrix.values);
+      const auto [matrices, rows, columns] = shape_of(parameters_[matrix.parameter]);
+      for (std::int64_t m = 0; m < matrices; ++m) {
+        detail::orthogonalize(rows, columns, matrix.values + m * rows * columns);
+      }
     }
     whole_.give_back(mine);
     hidden_.for_each([&](const ParameterPart& part) {
-      const FlatEntry& entry = parameters_[part.parameter].entry;
-      const std::int64_t rows = entry.shape[0], columns = entry.count / rows;
-      const double longest = std::sqrt(static_cast<double>(std::max(rows, columns)));
+      const MatrixShape shape = shape_of(parameters_[part.parameter]);
+      const double longest = std::sqrt(static_cast<double>(std::max(shape.rows, shape.columns)));
       const PieceUpdate& piece = update.pieces[part.piece];
       detail::apply_direction(kept(part, scalars.learning_rate),
                               static_cast<float>(scalars.learning_rate * kStepSize * longest),

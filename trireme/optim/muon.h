@@ -10,7 +10,7 @@
 //
 // The factor makes the step as long as AdamW's usually is (Liu et al. 2025, "Muon is scalable for
 // LLM training", section 2.2), so that one learning rate and one decay serve both. Matrices of more
-// dims count as [first dim, rest].
+// dims count as [first dim, rest]; of a stack (OptimizerParameter) each matrix by itself.
 //
 // What travels with shards: the directions of the hidden matrices to their owners, and what becomes
 // of them back: 8 (N-1)/N bytes an element of those, among N ranks.

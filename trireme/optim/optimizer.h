@@ -41,6 +41,9 @@ struct OptimizerParameter {
   bool decays = false;  // weight decay: matrices and embeddings, not norms and biases
   // Muon: a hidden matrix. Embeddings, heads, norms and biases are AdamW's there.
   bool hidden_matrix = false;
+  // Its first dim counts parameters of the other dims, as of experts; each is one by itself. Muon
+  // minds; methods that keep something for a whole parameter (LAMB, Adafactor) take it as one.
+  bool stack = false;
 };
 
 // What an optimizer works on.

@@ -43,6 +43,7 @@ UnitOf number_units(const torch::nn::Module& module,
 
 // What the owners of parameters say of them.
 struct Said {
+  std::unordered_set<const c10::TensorImpl*> stacks;
   // Parameters of embeddings, and what layers say are no hidden matrices: heads.
   std::unordered_set<const c10::TensorImpl*> embeddings;
   std::unordered_map<const c10::TensorImpl*, nn::ParameterPart> parts;
@@ -60,6 +61,7 @@ Said ask_owners(const torch::nn::Module& module) {
       if (!hidden) said.embeddings.insert(item.value().unsafeGetTensorImpl());
       if (layer != nullptr) {
         said.parts[item.value().unsafeGetTensorImpl()] = layer->part(item.key());
+        if (layer->is_stack(item.key())) said.stacks.insert(item.value().unsafeGetTensorImpl());
       }
     }
   });
@@ -118,6 +120,7 @@ ModuleLayout make_layout(const torch::nn::Module& module,
                                      !said.embeddings.contains(one.tensor.unsafeGetTensorImpl()));
       const auto part = said.parts.find(one.tensor.unsafeGetTensorImpl());
       layout.parts.push_back(part == said.parts.end() ? nn::ParameterPart() : part->second);
+      layout.stack.push_back(said.stacks.contains(one.tensor.unsafeGetTensorImpl()));
       layout.size += round_up(one.tensor.numel(), FlatParameters::kAlignment);
     }
     layout.size = round_up(layout.size, kShardBlock);
@@ -126,6 +129,16 @@ ModuleLayout make_layout(const torch::nn::Module& module,
   if (layout.size == 0) throw_error<ShapeError>("the module has no parameters to train");
   check_alike(layout.entries, layout.parameters);
   return layout;
+}
+
+std::vector<optim::OptimizerParameter> optimizer_parameters(const ModuleLayout& layout) {
+  std::vector<optim::OptimizerParameter> parameters;
+  for (std::size_t i = 0; i < layout.entries.size(); ++i) {
+    const FlatEntry& entry = layout.entries[i];
+    const bool decays = entry.shape.size() > (layout.stack[i] ? 2 : 1);
+    parameters.push_back({entry, decays, layout.hidden_matrix[i], layout.stack[i]});
+  }
+  return parameters;
 }
 
 std::vector<std::string> names_of(const std::vector<FlatEntry>& entries) {

@@ -16,6 +16,7 @@
 
 #include "trireme/nn/layer.h"
 #include "trireme/optim/flat_layout.h"
+#include "trireme/optim/optimizer.h"
 
 namespace torch::nn {
 class Module;
@@ -33,6 +34,7 @@ struct ModuleLayout {
   std::vector<bool> hidden_matrix;
   // By entry: of which larger parameter it is a part, as the nn::Layer that owns it says.
   std::vector<nn::ParameterPart> parts;
+  std::vector<bool> stack;         // by entry: nn::Layer::is_stack()
   std::int64_t size = 0;           // elements, a multiple of kShardBlock
   std::vector<at::Tensor> frozen;  // parameters that require no gradient: not in the buffers
 };
@@ -43,6 +45,9 @@ struct ModuleLayout {
 // on several devices or of several dtypes (names two of them), a unit that is not in the module.
 ModuleLayout make_layout(const torch::nn::Module& module,
                          const std::vector<const torch::nn::Module*>& units = {});
+
+// As an optimizer sees them. What decays: all of two dims and more, a stack's first not counted.
+std::vector<optim::OptimizerParameter> optimizer_parameters(const ModuleLayout& layout);
 
 std::vector<std::string> names_of(const std::vector<FlatEntry>& entries);
 

@@ -60,12 +60,16 @@ OptimizerConfig read_optimizer(FieldReader& in) {
   return config;
 }
 
+// In the byte of hidden_matrix.
+constexpr std::uint8_t kStackFlag = 2;
+
 void write(FieldWriter& out, const OptimizerParameter& parameter) {
   out.text(parameter.entry.name).u32(static_cast<std::uint32_t>(parameter.entry.shape.size()));
   for (const std::int64_t dim : parameter.entry.shape) out.u64(static_cast<std::uint64_t>(dim));
   out.u64(static_cast<std::uint64_t>(parameter.entry.offset));
   out.u64(static_cast<std::uint64_t>(parameter.entry.count));
-  out.u8(parameter.decays ? 1 : 0).u8(parameter.hidden_matrix ? 1 : 0);
+  out.u8(parameter.decays ? 1 : 0);
+  out.u8((parameter.hidden_matrix ? 1 : 0) | (parameter.stack ? kStackFlag : 0));
 }
 OptimizerParameter read_parameter(FieldReader& in) {
   OptimizerParameter parameter;
@@ -77,7 +81,9 @@ OptimizerParameter read_parameter(FieldReader& in) {
   parameter.entry.offset = static_cast<std::int64_t>(in.u64());
   parameter.entry.count = static_cast<std::int64_t>(in.u64());
   parameter.decays = in.u8() != 0;
-  parameter.hidden_matrix = in.u8() != 0;
+  const std::uint8_t flags = in.u8();
+  parameter.hidden_matrix = (flags & 1) != 0;
+  parameter.stack = (flags & kStackFlag) != 0;
   return parameter;
 }
 
@@ -140,7 +146,8 @@ std::string difference_of(const OptimizerParameter& ours, const OptimizerParamet
   }
   const std::string flag =
       first_of({two("decays:", ours.decays, theirs.decays),
-                two("is a hidden matrix:", ours.hidden_matrix, theirs.hidden_matrix)});
+                two("is a hidden matrix:", ours.hidden_matrix, theirs.hidden_matrix),
+                two("is a stack:", ours.stack, theirs.stack)});
   return flag.empty() ? "" : fmt::format("whether dense parameter '{}' {}", left.name, flag);
 }
 

@@ -44,10 +44,7 @@ ps::DenseLayout dense_layout(const ModuleLayout& module, const optim::OptimizerC
   ps::DenseLayout layout;
   layout.size = module.size;
   layout.optimizer = optimizer;
-  for (std::size_t i = 0; i < module.entries.size(); ++i) {
-    const FlatEntry& entry = module.entries[i];
-    layout.parameters.push_back({entry, entry.shape.size() > 1, module.hidden_matrix[i]});
-  }
+  layout.parameters = optimizer_parameters(module);
   return layout;
 }
 

@@ -249,10 +249,7 @@ const std::vector<ShardPiece>& ShardedModel::shard() const { return impl_->shard
 
 optim::OptimizerSpace ShardedModel::space() const {
   optim::OptimizerSpace space;
-  for (std::size_t i = 0; i < layout().entries.size(); ++i) {
-    const FlatEntry& entry = layout().entries[i];
-    space.parameters.push_back({entry, entry.shape.size() > 1, layout().hidden_matrix[i]});
-  }
+  space.parameters = optimizer_parameters(layout());
   space.segments = impl_->segments;
   space.group = impl_->sharers();
   return space;
