@@ -119,13 +119,12 @@ TEST_F(TensorParallelTrainingTest, RefusesWhatDoesNotFit) {
   refused({"parallel.tp_chunks=2"}, {"parallel.tp_chunks is 2", "parallel.tp is 1"});
   refused({"parallel.tp=4"}, {"blocks.0.attn.q has 3 heads", "4 ranks of tp", "at most 3"});
   refused({"parallel.tp=2", "--workers", "3"},
-          {"parallel.tp is 2", "3 workers", "a multiple of 2"});
+          {"parallel.tp 2", "a multiple of 2 workers", "there are 3"});
   refused({"parallel.tp=2", "parallel.dp=3", "--workers", "4"},
-          {"parallel.dp is 3", "parallel.tp 2", "4 workers", "start 6"});
+          {"parallel.dp 3", "parallel.tp 2", "6 workers", "there are 4"});
   refused({"parallel.tp=2", "optimizer.name=muon"},
           {"optimizer.name is muon", "parallel.tp 2", "adamw"});
-  refused({"parallel.tp=2", "parallel.ps.servers=1"},
-          {"parallel.tp is 2", "parallel.ps.servers 1"});
+  refused({"parallel.tp=2", "parallel.ps.servers=1"}, {"parallel.tp 2", "parallel.ps.servers 1"});
   refused({"parallel.tp=2", "parallel.dp=3"}, {"3 workers cannot share 4 micro-batches"});
 }
 

@@ -168,6 +168,7 @@ TEST(TensorParallel, ARankHasItsPartAlone) {
   run_threads(3, [&](Group& world) {
     nn::Transformer model = testing::transformer_without_memory(testing::tensor_config("uneven"));
     const TensorParallel cut = parallelize(*model, world);
+    nn::give_memory(*model);
     std::int64_t own = 0, whole = 0;
     for (const nn::RoledParameter& parameter : nn::parameters_with_roles(*model)) {
       EXPECT_TRUE(nn::has_memory(parameter.tensor)) << parameter.name;

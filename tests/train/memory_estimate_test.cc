@@ -96,6 +96,20 @@ TEST_P(MemoryEstimate, IsNearTheLedger) {
   }
 }
 
+TEST_P(MemoryEstimate, IsNearTheLedgerWithExperts) {
+  for (const std::string mode : {"none", "activations", "blocks"}) {
+    if (std::get<1>(GetParam()) == "wide_vocabulary") continue;  // of the loss, as without experts
+    TrainConfig with = config();
+    with.compute.recompute = mode;
+    with.batch.micro_batches = 1;
+    with.model.experts = {.count = 6, .top_k = 2, .shared = 1};
+    with.model.experts.first_dense = with.model.layers / 2;
+    with.model.experts.width = with.model.mlp_width / 2;
+    with.model.resolve(0);
+    expect_near(with, fmt::format("experts {}", mode));
+  }
+}
+
 TEST(MemoryEstimateOf, GradientsOfEveryPlan) {
   TrainConfig config;
   config.model = testing::small_model_config("gpt2");

@@ -64,6 +64,9 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   options.fingerprint = result_settings(config);
   options.fingerprint.emplace_back("parallel.shard", std::to_string(config.parallel.shard));
   options.fingerprint.emplace_back("parallel.tp", std::to_string(config.parallel.tp));
+  options.fingerprint.emplace_back("parallel.ep", std::to_string(config.parallel.ep));
+  options.fingerprint.emplace_back("parallel.cp", std::to_string(config.parallel.cp));
+  options.fingerprint.emplace_back("parallel.cp_method", config.parallel.cp_method);
   options.fingerprint.emplace_back("parallel.tp_chunks", std::to_string(config.parallel.tp_chunks));
   options.fingerprint.emplace_back("parallel.sequence",
                                    config.parallel.sequence ? "true" : "false");
@@ -216,7 +219,8 @@ int run_train(const TrainArguments& arguments, const std::vector<std::string>& c
                                   : run_rank(config, arguments, info);
   }
   if (info.parameter_servers) return run_served(config, arguments, info);
-  const auto asked = std::max<std::int64_t>(1, config.parallel.dp) * config.parallel.tp;
+  const auto asked =
+      std::max<std::int64_t>(1, config.parallel.dp) * config.parallel.ranks_of_a_replica();
   const int workers = arguments.workers > 0 ? arguments.workers : static_cast<int>(asked);
   const auto servers = static_cast<int>(config.parallel.ps.servers);
   if (workers == 1 && servers == 0) return run_rank(config, arguments, info);
@@ -248,7 +252,7 @@ void add_train_command(CLI::App& app, Action& action, std::vector<std::string> c
   command
       ->add_option("--workers", arguments->workers,
                    "worker processes to start on this host (default: parallel.dp, or 1, times "
-                   "parallel.tp)")
+                   "ep, cp and tp)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--resume", arguments->resume, "go on with the run in the folder 'out'");
   command->add_flag(kPreparedFlag, arguments->prepared)->group("");

@@ -10,6 +10,7 @@
 
 #include "trireme/base/random.h"
 #include "trireme/nn/layer.h"
+#include "trireme/nn/parameter_memory.h"
 #include "trireme/nn/transformer.h"
 
 namespace trireme::nn {
@@ -50,6 +51,7 @@ at::Tensor normal_like(const RoledParameter& parameter, const RandomStream& stre
 
 void initialize(TransformerImpl& model, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
+  give_memory(model);
   const double residual_deviation =
       kDeviation / std::sqrt(2.0 * static_cast<double>(model.config().layers));
   for (const RoledParameter& parameter : parameters_with_roles(model)) {

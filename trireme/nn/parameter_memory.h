@@ -9,6 +9,7 @@
 //     return nn::Transformer(config);
 //   }();
 //   const auto cut = parallelize(*model, tp, plan);  // keeps parts, gives them memory
+//   nn::initialize(*model, seed);                    // gives it to what is whole
 #pragma once
 
 #include <ATen/core/Tensor.h>

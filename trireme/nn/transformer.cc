@@ -107,8 +107,8 @@ DropoutRows TransformerImpl::dropout_rows(const at::Tensor& tokens_BT) const {
   const std::int64_t B = tokens_BT.size(0), T = tokens_BT.size(1);
   const at::TensorOptions numbers(at::kLong);
   const at::Tensor samples = at::arange(first_sample_, first_sample_ + B, numbers) * kTokens;
-  return {dropout_, samples.unsqueeze(1) +
-                        (positions_T_.defined() ? positions_T_ : at::arange(T, numbers))};
+  return {dropout_,
+          samples.unsqueeze(1) + (positions_T_.defined() ? positions_T_ : at::arange(T, numbers))};
 }
 
 at::Tensor TransformerImpl::embed(const at::Tensor& tokens_BT, const at::Tensor& positions_T) {
@@ -198,8 +198,7 @@ TransformerImpl::Trunk TransformerImpl::trunk(const at::Tensor& tokens_BT,
                        .document_starts_BT = document_starts_BT,
                        .cache = cache,
                        .dropout = dropout_rows(tokens_BT)};
-  const at::Tensor embedded =
-      placed ? embed(tokens_BT, positions_T_) : embed(tokens_BT, position);
+  const at::Tensor embedded = placed ? embed(tokens_BT, positions_T_) : embed(tokens_BT, position);
   Trunk trunk{{embedding_dropout_(embedded, context.dropout, 0), {}}, {}};
   if (position_embedding_.is_empty()) {
     const auto width = config_.head_width();

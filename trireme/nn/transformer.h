@@ -154,11 +154,11 @@ class TransformerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Transformer);
 
-// Sets every parameter of the model from RandomStream(seed, parameter name): matrices and
-// embeddings normal with deviation 0.02, the projections back into the residual stream (attn.out,
-// mlp.down, of experts too) 0.02 / sqrt(2 layers) (Radford et al. 2019, 2.3), norm weights 1,
-// biases 0. Any dtype: the f32 value is rounded. Runs on at::get_num_threads() threads; the result
-// does not depend on them.
+// Gives memory to parameters that have none and sets every parameter of the model from
+// RandomStream(seed, parameter name): matrices and embeddings normal with deviation 0.02, the
+// projections back into the residual stream (attn.out, mlp.down, of experts too) 0.02 / sqrt(2
+// layers) (Radford et al. 2019, 2.3), norm weights 1, biases 0. Any dtype: the f32 value is
+// rounded. Runs on at::get_num_threads() threads; the result does not depend on them.
 void initialize(TransformerImpl& model, std::uint64_t seed);
 
 }  // namespace trireme::nn

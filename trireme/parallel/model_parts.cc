@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <span>
 
 #include "trireme/base/error.h"
@@ -25,6 +26,16 @@ at::Tensor parameter_of(const torch::nn::Module& module, const std::string& name
 }
 
 }  // namespace
+
+ModelParts joined(const ModelParts& first, const ModelParts& second, Group* group) {
+  ModelParts both = first;
+  both.group = group;
+  both.partial.insert(both.partial.end(), second.partial.begin(), second.partial.end());
+  std::set<std::string> elsewhere(first.counted_elsewhere.begin(), first.counted_elsewhere.end());
+  elsewhere.insert(second.counted_elsewhere.begin(), second.counted_elsewhere.end());
+  both.counted_elsewhere.assign(elsewhere.begin(), elsewhere.end());
+  return both;
+}
 
 void sum_partial_gradients(torch::nn::Module& module, const ModelParts& parts) {
   for (const PartialGradients& partial : parts.partial) {

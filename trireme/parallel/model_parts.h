@@ -45,6 +45,10 @@ struct ModelParts {
   std::vector<std::string> counted_elsewhere = {};
 };
 
+// Of a model that is cut in two ways at once. group: the ranks that have it between them. Sums of
+// the first way are taken first.
+ModelParts joined(const ModelParts& first, const ModelParts& second, Group* group);
+
 // grad() of the partial parameters becomes the sum, the same bits on all ranks that have it; one
 // that is undefined counts as zeros. Collective over the group, blocking. Cost: an all_reduce for
 // each PartialGradients. Throws CommError; ConfigError for a name that the module does not have.

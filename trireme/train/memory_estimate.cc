@@ -35,11 +35,11 @@ std::int64_t div_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 // Elements of the flat buffers: each parameter begins at a multiple of their alignment, each unit
 // at a block.
 struct FlatElements {
-  std::int64_t rest = 0;   // what belongs to no block of the model
-  std::int64_t block = 0;  // of the model
-  std::int64_t layers = 0;
+  std::int64_t rest = 0;       // what belongs to no block of the model
+  std::int64_t block = 0;      // of the largest block of the model
+  std::int64_t blocks = 0;     // of all
   optim::StateElements kinds;  // of all of it; gaps count as vectors
-  std::int64_t all() const { return rest + layers * block; }
+  std::int64_t all() const { return rest + blocks; }
 };
 
 // What tensor parallelism leaves of a model on the rank that has most.
@@ -67,30 +67,72 @@ struct LargestPart {
   }
 };
 
-FlatElements flat_elements(const nn::ModelConfig& c, std::int64_t tp) {
-  const LargestPart part(c, tp);
-  const auto sum = [](std::initializer_list<std::int64_t> parameters) {
-    std::int64_t elements = 0;
-    for (const std::int64_t count : parameters) {
-      elements += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
-    }
-    return elements;
-  };
-  const std::int64_t C = c.width, F = part.mlp_width, HD = part.q_width, KD = part.kv_width;
-  const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * sum({C});
-  const std::int64_t biases = c.is_gpt2() ? sum({HD, KD, KD, C, F, C}) : 0;
-  const std::int64_t matrices =
-      sum({HD * C, KD * C, KD * C, C * HD, F * C, C * F}) + (c.is_gpt2() ? 0 : sum({F * C}));
-  const std::int64_t embeddings =
-      (c.tied() ? 1 : 2) * sum({part.vocab_size * C}) + (c.is_gpt2() ? sum({c.context * C}) : 0);
+std::int64_t aligned_sum(std::initializer_list<std::int64_t> parameters) {
+  std::int64_t elements = 0;
+  for (const std::int64_t count : parameters) {
+    elements += div_up(count, FlatParameters::kAlignment) * FlatParameters::kAlignment;
+  }
+  return elements;
+}
+
+// Of the MLP of a block, or what stands in its place.
+struct MlpElements {
+  std::int64_t hidden_matrices = 0, other_matrices = 0, biases = 0;
+  std::int64_t rows_and_columns = 0;  // of all matrices
+};
+
+// `stack` MLPs with F hidden elements in one parameter each matrix; an MLP by itself is one.
+MlpElements mlp_elements(const nn::ModelConfig& c, std::int64_t F, std::int64_t stack) {
+  const std::int64_t C = c.width, matrices = c.is_gpt2() ? 2 : 3;
+  MlpElements elements;
+  elements.hidden_matrices = matrices * aligned_sum({stack * F * C});
+  elements.biases = c.is_gpt2() ? aligned_sum({stack * F, stack * C}) : 0;
+  elements.rows_and_columns =
+      stack == 1 ? matrices * (F + C) : matrices * (stack + F * C);  // [first dim, rest]
+  return elements;
+}
+
+MlpElements mixture_elements(const nn::ModelConfig& c, std::int64_t experts) {
+  const nn::ExpertsConfig& e = c.experts;
+  MlpElements elements = mlp_elements(c, e.width, experts);
+  elements.other_matrices = aligned_sum({e.count * c.width});
+  elements.rows_and_columns += e.count + c.width;
+  if (e.shared == 0) return elements;
+  const MlpElements shared = mlp_elements(c, e.shared * e.width, 1);
+  elements.hidden_matrices += shared.hidden_matrices;
+  elements.biases += shared.biases;
+  elements.rows_and_columns += shared.rows_and_columns;
+  return elements;
+}
+
+FlatElements flat_elements(const TrainConfig& config) {
+  const nn::ModelConfig& c = config.model;
+  const LargestPart part(c, config.parallel.tp);
   const auto whole = [](std::int64_t n) { return div_up(n, kShardBlock) * kShardBlock; };
-  FlatElements flat{whole(embeddings + norm), whole(2 * norm + matrices + biases), c.layers, {}};
-  flat.kinds.hidden_matrices = c.layers * matrices;
-  flat.kinds.other_matrices = embeddings;
-  flat.kinds.vectors = flat.all() - flat.kinds.hidden_matrices - embeddings;
+  const std::int64_t C = c.width, HD = part.q_width, KD = part.kv_width;
+  const std::int64_t norm = (c.is_gpt2() ? 2 : 1) * aligned_sum({C});
+  const std::int64_t attention = aligned_sum({HD * C, KD * C, KD * C, C * HD});
+  const std::int64_t biases = c.is_gpt2() ? aligned_sum({HD, KD, KD, C}) : 0;
+  FlatElements flat;
+  flat.kinds.other_matrices = (c.tied() ? 1 : 2) * aligned_sum({part.vocab_size * C}) +
+                              (c.is_gpt2() ? aligned_sum({c.context * C}) : 0);
+  flat.rest = whole(flat.kinds.other_matrices + norm);
   flat.kinds.rows_and_columns =
-      c.layers * (2 * (C + C) + 2 * (KD + C) + (c.is_gpt2() ? 2 : 3) * (F + C)) +
       (c.tied() ? 1 : 2) * (c.vocab_size + C) + (c.is_gpt2() ? c.context + C : 0);
+  const auto add_blocks = [&](std::int64_t count, const MlpElements& mlp) {
+    if (count == 0) return;
+    const std::int64_t block = whole(2 * norm + attention + biases + mlp.hidden_matrices +
+                                     mlp.other_matrices + mlp.biases);
+    flat.block = std::max(flat.block, block);
+    flat.blocks += count * block;
+    flat.kinds.hidden_matrices += count * (attention + mlp.hidden_matrices);
+    flat.kinds.other_matrices += count * mlp.other_matrices;
+    flat.kinds.rows_and_columns += count * (2 * (C + C) + 2 * (KD + C) + mlp.rows_and_columns);
+  };
+  const std::int64_t sparse = c.experts.num_layers(c.layers);
+  add_blocks(c.layers - sparse, mlp_elements(c, part.mlp_width, 1));
+  add_blocks(sparse, mixture_elements(c, c.experts.count));
+  flat.kinds.vectors = flat.all() - flat.kinds.hidden_matrices - flat.kinds.other_matrices;
   return flat;
 }
 
@@ -128,20 +170,22 @@ class GradientBuffers {
 // Bytes of the tensors of a step by what they hold.
 struct TensorBytes {
   std::int64_t element;
-  std::int64_t stream;         // [B, T, C], with sequence parallelism this rank's rows of it
-  std::int64_t all_rows;       // of it
-  std::int64_t q;              // queries, or what attention makes of them
-  std::int64_t kv;             // keys, or values
-  std::int64_t hidden;         // [B, T, F]
-  std::int64_t moments;        // what a norm keeps of its rows: f32
-  std::int64_t log_sums;       // what attention keeps: f32
-  std::int64_t norm_partials;  // of the gradients of a norm's parameters
-  std::int64_t logits;         // of a block of rows, with their gradient
-  std::int64_t head_gradient;  // f32
-  std::int64_t whole_step;     // batch and rotary table
-  std::int64_t mlp_kept;       // hidden values and those before the nonlinearity
-  std::int64_t mlp_gradients;  // before the nonlinearity
-  std::int64_t gathered;       // all rows of it where the stream has its own; else nothing
+  std::int64_t stream;            // [B, T, C], with sequence parallelism this rank's rows of it
+  std::int64_t all_rows;          // of it
+  std::int64_t q;                 // queries, or what attention makes of them
+  std::int64_t kv;                // keys, or values
+  std::int64_t hidden;            // [B, T, F]
+  std::int64_t moments;           // what a norm keeps of its rows: f32
+  std::int64_t log_sums;          // what attention keeps: f32
+  std::int64_t norm_partials;     // of the gradients of a norm's parameters
+  std::int64_t logits;            // of a block of rows, with their gradient
+  std::int64_t head_gradient;     // f32
+  std::int64_t whole_step;        // batch and rotary table
+  std::int64_t mlp_kept;          // hidden values and those before the nonlinearity
+  std::int64_t mlp_gradients;     // before the nonlinearity
+  std::int64_t gathered;          // all rows of it where the stream has its own; else nothing
+  std::int64_t mixture_kept = 0;  // with experts, in the place of an MLP's
+  std::int64_t mixture_gradients = 0;  // likewise
 
   explicit TensorBytes(const TrainConfig& config) {
     const nn::ModelConfig& c = config.model;
@@ -165,11 +209,33 @@ struct TensorBytes {
     const bool again = config.compute.recompute_mode() == Recompute::kActivations;
     mlp_kept = ((gpt2 ? 2 : 3) - (again ? 1 : 0)) * hidden;
     mlp_gradients = (gpt2 ? 1 : 2) * hidden + (gpt2 || !bf16 ? 0 : all_rows);
+    if (c.experts.count > 0) add_mixture(c, rows, again);
+  }
+
+  // Kept: rows by expert, before and after the experts, what these and the shared ones keep, the
+  // router's scores and what becomes of them. Backward the shared ones go first, then the experts,
+  // whose results are gone by then.
+  void add_mixture(const nn::ModelConfig& c, std::int64_t rows, bool again) {
+    const nn::ExpertsConfig& e = c.experts;
+    const std::int64_t routed = std::min(rows * e.top_k, e.count * e.capacity(rows));
+    const std::int64_t routed_rows = routed * c.width * element;
+    const std::int64_t experts = routed * e.width * element;
+    const std::int64_t shared = rows * e.shared * e.width * element;
+    const std::int64_t scores = 5 * rows * e.count * kF32Bytes + 6 * rows * e.top_k * kI64Bytes;
+    const std::int64_t values = (c.is_gpt2() ? 2 : 3) - (again ? 1 : 0);
+    const std::int64_t gradients = c.is_gpt2() ? 1 : 2;
+    const std::int64_t summed = c.is_gpt2() || element == kF32Bytes ? 0 : routed_rows;
+    mixture_kept = 2 * routed_rows + scores + values * (experts + shared);
+    mixture_gradients =
+        std::max(gradients * shared, gradients * experts + routed_rows + summed - values * shared +
+                                         (shared > 0 ? stream : 0));
   }
 
   // A block's attention half: the stream and its norm, q, k, v, and what attention gives.
   std::int64_t attention_kept() const { return 2 * stream + moments + 2 * q + 2 * kv + log_sums; }
-  std::int64_t block_kept() const { return attention_kept() + 2 * stream + moments + mlp_kept; }
+  std::int64_t block_kept(bool sparse) const {
+    return attention_kept() + 2 * stream + moments + (sparse ? mixture_kept : mlp_kept);
+  }
 };
 
 // The most that lives at once, of the moments that can be it. A gradient of the stream flows
@@ -180,9 +246,14 @@ std::int64_t activation_bytes(const TrainConfig& config) {
   const bool blocks = config.compute.recompute_mode() == Recompute::kBlocks;
   // Of all blocks, and of what is computed again of the last one while it goes backward: its
   // outputs, the stream in two parts, live as long as that takes.
-  const std::int64_t kept = blocks ? (2 * layers - 1) * t.stream : layers * t.block_kept();
-  const std::int64_t again = blocks ? t.block_kept() + t.stream - (layers == 1 ? t.stream : 0) : 0;
-  const std::int64_t mlp = t.block_kept() - t.attention_kept();
+  const std::int64_t sparse = config.model.experts.num_layers(layers);
+  const bool last_is_sparse = config.model.experts.in_layer(layers - 1);
+  const std::int64_t last_kept = t.block_kept(last_is_sparse);
+  const std::int64_t kept =
+      blocks ? (2 * layers - 1) * t.stream
+             : (layers - sparse) * t.block_kept(false) + sparse * t.block_kept(true);
+  const std::int64_t again = blocks ? last_kept + t.stream - (layers == 1 ? t.stream : 0) : 0;
+  const std::int64_t mlp = last_kept - t.attention_kept();
   const std::int64_t still_held = blocks ? 2 * t.stream : 0;
 
   const std::int64_t moments[] = {
@@ -191,7 +262,8 @@ std::int64_t activation_bytes(const TrainConfig& config) {
       // The final norm, backward: its sum, three gradients.
       kept + t.moments + 4 * t.stream + t.gathered + t.norm_partials,
       // The last MLP; its input and its output's gradient are gathered.
-      kept + again + t.stream + 2 * t.gathered + t.mlp_gradients + t.all_rows,
+      kept + again + t.stream + 2 * t.gathered +
+          (last_is_sparse ? t.mixture_gradients : t.mlp_gradients) + t.all_rows,
       // The last attention: gradients of its output, of q, k and v.
       kept + again - mlp + still_held + t.stream + 2 * t.gathered + 2 * t.q + 2 * t.kv,
   };
@@ -217,6 +289,15 @@ std::vector<Product> products_of(const TrainConfig& config) {
   add(N, c.width, part.kv_width);
   add(N, c.width, part.mlp_width);
   add(N, part.mlp_width, c.width);
+  if (c.experts.count > 0) {
+    // An expert may get every token.
+    add(N, c.width, c.experts.width);
+    add(N, c.experts.width, c.width);
+    if (c.experts.shared > 0) {
+      add(N, c.width, c.experts.shared * c.experts.width);
+      add(N, c.experts.shared * c.experts.width, c.width);
+    }
+  }
   add(std::min(ops::kLossRows, N), c.width, part.vocab_size);
   if (N % ops::kLossRows != 0) add(N % ops::kLossRows, c.width, part.vocab_size);
   return products;
@@ -333,7 +414,7 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
 }  // namespace
 
 MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
-  const FlatElements flat = flat_elements(config.model, config.parallel.tp);
+  const FlatElements flat = flat_elements(config);
   const std::int64_t stage = config.parallel.shard;
   const std::int64_t copy_bytes = config.train.dtype == "bf16" ? 2 : 0;
   const std::int64_t sharers = ranks_to_a_copy(config, job);
@@ -388,7 +469,7 @@ void check_memory(const TrainConfig& config, const JobShape& job, std::int64_t a
 
 void check_gather_budget(const TrainConfig& config) {
   const std::int64_t budget = config.parallel.gather_budget_bytes;
-  const FlatElements flat = flat_elements(config.model, config.parallel.tp);
+  const FlatElements flat = flat_elements(config);
   const std::int64_t least = (flat.rest + flat.block) * (config.train.dtype == "bf16" ? 2 : 4);
   if (config.parallel.shard < 3 || budget == 0 || budget >= least) return;
   throw_error<ConfigError>(

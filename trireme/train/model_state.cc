@@ -15,8 +15,11 @@
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
 #include "trireme/nn/parameter_memory.h"
+#include "trireme/nn/router_bias.h"
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
+#include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 namespace {
@@ -52,20 +55,23 @@ nn::Transformer model_without_memory(const nn::ModelConfig& config) {
   return nn::Transformer(config);
 }
 
-// Gives the model, or this rank's part of it, memory and initial values.
-std::optional<TensorParallel> fill_model(nn::TransformerImpl& model, const ParallelConfig& config,
-                                         const ParallelGroups& groups,
-                                         std::optional<std::uint64_t> seed) {
-  const MemoryScope scope(MemoryCategory::kWeights);
-  std::optional<TensorParallel> cut;
-  if (groups.tensor() != nullptr) {
-    cut.emplace(
-        parallelize(model, *groups.tensor(),
-                    {.sequence = config.sequence, .chunks = static_cast<int>(config.tp_chunks)}));
+// Of a step, those of the rank of groups.samples(), in the order in which ShardedModel has this
+// rank's passes.
+std::vector<std::int64_t> micro_batches_of(std::int64_t micro_batches, const Group& samples) {
+  std::vector<std::int64_t> numbers;
+  std::vector<MicroBatchRange> rounds =
+      MicroBatchPlan(micro_batches, samples.size()).rounds(samples.rank());
+  std::ranges::reverse(rounds);
+  for (const MicroBatchRange& round : rounds) {
+    for (std::int64_t m = round.begin; m < round.end; ++m) numbers.push_back(m);
   }
-  nn::give_memory(model);
-  if (seed) nn::initialize(model, *seed);
-  return cut;
+  return numbers;
+}
+
+// Of a step, as the ranks that sum gradients count them: each rank of cp computes its tokens' share
+// of a micro-batch, and each rank of ep has its own.
+std::int64_t passes_of(const TrainConfig& config) {
+  return config.batch.micro_batches * config.parallel.cp / config.parallel.ep;
 }
 
 }  // namespace
@@ -91,34 +97,60 @@ ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<st
     : groups_(config.parallel, world),
       micro_batches_(static_cast<double>(config.batch.micro_batches)),
       model_(model_without_memory(config.model)),
-      cut_(fill_model(*model_, config.parallel, groups_, seed)),
-      sharded_(*model_, groups_.data(),
+      sharded_((cut_model(config, seed), *model_), groups_.replicas(),
                {.stage = static_cast<int>(config.parallel.shard),
                 .dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
-                .micro_batches = config.batch.micro_batches,
+                .micro_batches = passes_of(config),
                 .bucket_bytes = config.parallel.bucket_bytes,
                 .units = model_->blocks(),
                 .prefetch = static_cast<int>(config.parallel.prefetch),
                 .gather_budget_bytes = config.parallel.gather_budget_bytes,
                 .shard_ranks = static_cast<int>(config.parallel.shard_ranks),
-                .parts = cut_ ? cut_->parts() : ModelParts()}),
-      whole_(sharded_.layout(), groups_.tensor()),
+                .parts = model_parts()}),
+      own_micro_batches_(micro_batches_of(config.batch.micro_batches, groups_.samples())),
+      whole_(sharded_.layout(), groups_.parts()),
       optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())),
       optimizer_name_(config.optimizer.name),
       average_decay_(config.train.average_decay) {
   if (average_decay_ > 0) average_.emplace(average_decay_, sharded_.pieces());
   model_->set_recompute(config.compute.recompute_mode());
   model_->set_dropout(dropout_config(config));
+  if (nn::has_router_bias(*model_)) chosen_LE_ = nn::no_choices(*model_);
   if (config.parallel.shard < 3) return;
   model_->set_block_runner([this](const auto& block, const auto& inputs, const auto& f) {
     return sharded_.run(block, inputs, f);
   });
 }
 
+// Gives the model, or this rank's part of it, memory and initial values.
+void ModelState::cut_model(const TrainConfig& config, std::optional<std::uint64_t> seed) {
+  const MemoryScope scope(MemoryCategory::kWeights);
+  const ParallelConfig& parallel = config.parallel;
+  if (groups_.experts() != nullptr) {
+    experts_.emplace(expert_parallel(*model_, *groups_.experts()));
+  }
+  if (groups_.tensor() != nullptr) {
+    cut_.emplace(parallelize(
+        *model_, *groups_.tensor(),
+        {.sequence = parallel.sequence, .chunks = static_cast<int>(parallel.tp_chunks)}));
+  }
+  if (groups_.context() != nullptr) {
+    context_.emplace(context_parallel(*model_, *groups_.context(), {.method = parallel.cp_method}));
+  }
+  nn::give_memory(*model_);
+  if (seed) nn::initialize(*model_, *seed);
+}
+
+ModelParts ModelState::model_parts() const {
+  return joined(cut_ ? cut_->parts() : ModelParts(), experts_ ? experts_->parts() : ModelParts(),
+                groups_.parts());
+}
+
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
   const ModuleLayout& layout = sharded_.layout();
   const at::Tensor parts = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
   load_weights(checkpoint, layout, parts);
+  load_router_bias(checkpoint, *model_);
   if (!with_optimizer) {
     sharded_.set_weights(parts);
     if (average_) average_.emplace(average_decay_, sharded_.pieces());
@@ -156,12 +188,26 @@ void ModelState::load(const StartPoint& start) {
 }
 
 at::Tensor ModelState::loss(const MicroBatch& batch) {
-  return sharded_.forward([&] { return loss_of(*model_, batch); });
+  const at::Tensor loss = sharded_.forward([&] { return share_of_loss(batch); });
+  if (chosen_LE_.defined() && loss.requires_grad()) nn::add_choices(*model_, chosen_LE_);
+  return loss;
+}
+
+// The loss, or of cp's ranks those of the tokens of each, which sum up to it.
+at::Tensor ModelState::share_of_loss(const MicroBatch& batch) {
+  if (!context_) return loss_of(*model_, batch);
+  const ContextBatch own =
+      context_->cut(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+  MicroBatch part = batch;
+  part.inputs_BT = own.tokens_BT;
+  part.targets_BT = own.targets_BT;
+  part.document_starts_BT = own.document_starts_BT;
+  return loss_of(*model_, part) * own.weight;
 }
 
 GradientSum ModelState::finish_gradients(std::vector<double>& extras) {
   sharded_.finish_gradients();
-  groups_.data().all_reduce(buffer_of(std::span(extras)));
+  groups_.losses().all_reduce(buffer_of(std::span(extras)));
   // Those who compute the same samples have the same losses, but need not have heard the same
   // signals.
   if (groups_.tensor() != nullptr) {
@@ -174,14 +220,24 @@ GradientSum ModelState::finish_gradients(std::vector<double>& extras) {
 void ModelState::step(double learning_rate, double scale) {
   sharded_.step(*optimizer_, learning_rate, scale / micro_batches_);
   if (average_) average_->update(sharded_.pieces());
+  if (!chosen_LE_.defined()) return;
+  groups_.losses().all_reduce(buffer_of_tensor(chosen_LE_));
+  nn::update_router_bias(*model_, chosen_LE_);
+  chosen_LE_.zero_();
+}
+
+void ModelState::drop_gradients() {
+  sharded_.drop_gradients();
+  if (chosen_LE_.defined()) chosen_LE_.zero_();
 }
 
 std::string ModelState::describe_workers() const {
   const Group& world = groups_.world();
-  return groups_.tensor() == nullptr
+  return groups_.mesh().axis_size("dp") == size()
              ? fmt::format("{} worker{} ({})", size(), size() == 1 ? "" : "s", world.engine())
              : fmt::format("{} workers ({}), {}{}", size(), world.engine(),
-                           groups_.mesh().to_string(), cut_->sequence() ? ", sequence" : "");
+                           groups_.mesh().to_string(),
+                           cut_ && cut_->sequence() ? ", sequence" : "");
 }
 
 double ModelState::total(double value) {
@@ -191,10 +247,21 @@ double ModelState::total(double value) {
 
 Evaluation ModelState::evaluate(const Evaluator& evaluator) {
   swap_average();
-  const Evaluation result =
-      evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, groups_.data());
+  const Evaluation result = evaluator.run(
+      [this](const MicroBatch& batch) { return whole_loss(batch); }, groups_.samples());
   swap_average();
   return result;
+}
+
+at::Tensor ModelState::whole_loss(const MicroBatch& batch) {
+  const at::Tensor share = loss(batch);
+  if (context_) groups_.context()->all_reduce(buffer_of_tensor(share));
+  return share;
+}
+
+std::int64_t ModelState::activation_bytes_sent() const {
+  return (cut_ ? cut_->group().bytes_sent() : 0) + (context_ ? context_->group().bytes_sent() : 0) +
+         (experts_ ? experts_->bytes_sent() : 0);
 }
 
 void ModelState::swap_average() {
@@ -228,6 +295,7 @@ void ModelState::save(CheckpointWriter* writer, CheckpointState& state) {
   state[kOptimizerStepsKey] = fmt::format("{}", optimizer_->steps());
   if (writer == nullptr) return;
   add_optimizer(*writer, whole_.layout(), parts);
+  add_router_bias(*writer, *model_);
   writer->add_file(kModelConfigFile, config_to_yaml(model_->config()));
 }
 

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // ModelState: the weights of a run and all that an update needs, shared among its ranks
-// (parallel/shard/sharded_model.h, parallel/tensor/parallelize.h), and how they go to and from
-// checkpoints.
+// (parallel/: shard/sharded_model.h, tensor/parallelize.h, context/context_parallel.h,
+// expert/expert_parallel.h), and how they go to and from checkpoints.
 //
 //   ModelState state(config, world, seed);
 //   state.backward(state.loss(batch));
@@ -24,6 +24,8 @@
 #include "trireme/nn/transformer.h"
 #include "trireme/optim/optimizer.h"
 #include "trireme/optim/weight_average.h"
+#include "trireme/parallel/context/context_parallel.h"
+#include "trireme/parallel/expert/expert_parallel.h"
 #include "trireme/parallel/shard/sharded_model.h"
 #include "trireme/parallel/tensor/parallelize.h"
 #include "trireme/parallel/whole_layout.h"
@@ -55,14 +57,12 @@ class ModelState final : public RunState {
   void swap_average();
 
   // All collective.
-  const std::vector<std::int64_t>& micro_batches() const override {
-    return sharded_.micro_batches();
-  }
+  const std::vector<std::int64_t>& micro_batches() const override { return own_micro_batches_; }
   at::Tensor loss(const MicroBatch& batch) override;
   void backward(const at::Tensor& loss) override { sharded_.backward(loss); }
   GradientSum finish_gradients(std::vector<double>& extras) override;
   void step(double learning_rate, double scale) override;
-  void drop_gradients() override { sharded_.drop_gradients(); }
+  void drop_gradients() override;
   StepReport report() override { return sharded_.report(); }
   int rank() const override { return groups_.world().rank(); }
   int size() const override { return groups_.world().size(); }
@@ -77,12 +77,17 @@ class ModelState final : public RunState {
   ShardedModel& sharded() { return sharded_; }
   const ParallelGroups& groups() const { return groups_; }
   // Payload that this rank has sent so far for activations that are cut or summed.
-  std::int64_t activation_bytes_sent() const { return cut_ ? cut_->group().bytes_sent() : 0; }
+  std::int64_t activation_bytes_sent() const;
   optim::Optimizer& optimizer() { return *optimizer_; }
 
  private:
   void load_average(const Checkpoint& checkpoint, const at::Tensor& parts);
   void save_average(CheckpointWriter* writer, CheckpointState& state);
+  void cut_model(const TrainConfig& config, std::optional<std::uint64_t> seed);
+  ModelParts model_parts() const;
+  at::Tensor share_of_loss(const MicroBatch& batch);
+  // Without gradient. Collective over cp.
+  at::Tensor whole_loss(const MicroBatch& batch);
   // Of this rank's parts, whole in its copy of the model (undefined: not here): of the model, on
   // rank 0.
   at::Tensor put_together(const at::Tensor& parts) const;
@@ -90,14 +95,18 @@ class ModelState final : public RunState {
   const ParallelGroups groups_;
   const double micro_batches_;  // of a step
   nn::Transformer model_;
+  std::optional<ContextParallel> context_;
+  std::optional<ExpertParallel> experts_;
   std::optional<TensorParallel> cut_;
   ShardedModel sharded_;
+  std::vector<std::int64_t> own_micro_batches_;
   const WholeLayout whole_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::string optimizer_name_;
   double average_decay_;
   std::int64_t first_step_ = 0;
   std::optional<optim::WeightAverage> average_;
+  at::Tensor chosen_LE_;  // of a step's tokens, where routers have a bias; else undefined
 };
 
 // Weights by nn::initialize(seed), or whatever memory holds; in the ledger's weights.

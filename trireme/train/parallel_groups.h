@@ -3,8 +3,13 @@
 
 // ParallelGroups: the mesh of a run, and the groups that a rank is in.
 //
-//   rank of the world     0    1    2    3    4    5    6    7
-//   dp 2 x tp 4         0,0  0,1  0,2  0,3  1,0  1,1  1,2  1,3
+//   axis   its ranks have                              cut among them
+//   dp     other samples                               nothing, or with ZeRO what ShardedModel cuts
+//   ep     other samples                               experts
+//   cp     other tokens of the same samples            nothing
+//   tp     the same tokens                             matrices
+//
+// In this order, tp's ranks side by side: rank ((d E + e) C + c) T + t of the world.
 #pragma once
 
 #include <memory>
@@ -19,8 +24,7 @@ namespace trireme {
 class Group;
 
 // parallel.dp is resolved: as many as the workers leave. Axes of size 1 are left out. Throws
-// ConfigError where tp does not divide the workers or dp times tp are not all of them, with the
-// numbers.
+// ConfigError where the axes do not make up the workers, with the numbers.
 Mesh train_mesh(const ParallelConfig& config, int workers);
 
 // What parallel.shard_ranks auto stands for: ranks of a host with different samples. hosts: of each
@@ -36,16 +40,26 @@ class ParallelGroups {
 
   const Mesh& mesh() const { return mesh_; }
   Group& world() const { return world_; }
-  // Ranks with other samples than this one, whose gradients are summed.
-  Group& data() const { return data_ ? *data_ : world_; }
-  // Ranks that compute the same samples together; null where there is one.
+  // dp and ep: who computes which samples.
+  Group& samples() const { return of(samples_); }
+  // dp and cp: ranks with the same parameters, whose gradients are summed.
+  Group& replicas() const { return of(replicas_); }
+  // dp, ep and cp: ranks that have computed each its own share of a step's loss.
+  Group& losses() const { return of(losses_); }
+  // Null where the axis has one rank.
+  Group* context() const { return context_.get(); }
+  Group* experts() const { return experts_.get(); }
   Group* tensor() const { return tensor_.get(); }
+  // ep and tp: ranks that have the parameters between them.
+  Group* parts() const { return parts_.get(); }
 
  private:
+  Group& of(const std::unique_ptr<Group>& group) const { return group ? *group : world_; }
+
   Group& world_;
   Mesh mesh_;
-  std::unique_ptr<Group> data_;
-  std::unique_ptr<Group> tensor_;
+  std::unique_ptr<Group> samples_, replicas_, losses_;
+  std::unique_ptr<Group> context_, experts_, tensor_, parts_;
 };
 
 }  // namespace trireme

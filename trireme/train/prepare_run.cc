@@ -34,10 +34,11 @@ std::string tokens_folder(const TrainConfig& config) {
 // Workers to a copy of the model, of those with different samples. auto: by what the launcher says
 // of this host, before workers have met; ShardedModel then asks all hosts.
 ShardPlan shard_plan(const TrainConfig& config, int workers, int local_workers) {
-  const auto tp = static_cast<int>(config.parallel.tp);
-  const int replicas = workers / tp;
+  const ParallelConfig& parallel = config.parallel;
+  const auto others = static_cast<int>(parallel.ep * parallel.tp);
+  const int replicas = workers / others;
   if (config.parallel.shard_ranks != kHostRanks) return {replicas, config.parallel.shard_ranks};
-  const int local = std::max(1, local_workers / tp);
+  const int local = std::max(1, local_workers / others);
   const bool is_power_of_two = std::has_single_bit(static_cast<unsigned>(local));
   if (local != replicas && (replicas % local != 0 || !is_power_of_two)) {
     throw_error<ConfigError>(
@@ -57,11 +58,18 @@ void check_served(const TrainConfig& config, int workers) {
         "among the workers or kept by servers; set one of them to 0",
         config.parallel.shard, servers.servers);
   }
-  if (config.parallel.tp > 1) {
+  if (config.parallel.ranks_of_a_replica() > 1) {
     throw_error<ConfigError>(
-        "parallel.tp is {} and parallel.ps.servers {}: servers keep whole matrices for workers "
-        "that compute with them; set parallel.tp to 1, or parallel.ps.servers to 0",
-        config.parallel.tp, servers.servers);
+        "{} and parallel.ps.servers {}: servers keep whole models, of workers that each compute "
+        "with all of one; leave {} at 1, or take no servers",
+        config.parallel.axes_in_words(), servers.servers,
+        config.parallel.ranks_of_a_replica() == config.parallel.tp ? "it" : "them");
+  }
+  if (config.model.experts.count > 0 && config.model.experts.balance == "bias") {
+    throw_error<ConfigError>(
+        "model.experts.balance is bias, which is counted over the workers of each step, and "
+        "parallel.ps.servers {}: take balance loss, or no servers",
+        servers.servers);
   }
   check_served_micro_batches(ps::Consistency::parse(servers.consistency),
                              config.batch.micro_batches, workers);
@@ -70,9 +78,13 @@ void check_served(const TrainConfig& config, int workers) {
 void check_layout(const TrainConfig& config, int workers, int local_workers) {
   const Mesh mesh = train_mesh(config.parallel, workers);
   if (config.parallel.ps.servers > 0) return check_served(config, workers);
+  // Who has which samples; then whose gradients are summed.
+  const int samples = mesh.axis_size("dp") * mesh.axis_size("ep");
+  const MicroBatchPlan plan(config.batch.micro_batches, samples);
+  const std::int64_t passes = config.batch.micro_batches * config.parallel.cp / config.parallel.ep;
+  const MicroBatchPlan sums(passes, mesh.axis_size("dp") * mesh.axis_size("cp"));
   const ShardPlan shards = shard_plan(config, workers, local_workers);
-  if (config.parallel.shard >= 2) shards.rounds(config.batch.micro_batches, 0);
-  const MicroBatchPlan plan(config.batch.micro_batches, mesh.axis_size("dp"));
+  if (config.parallel.shard >= 2) shards.rounds(passes, 0);
 }
 
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {

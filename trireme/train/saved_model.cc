@@ -6,6 +6,7 @@
 #include "trireme/base/error.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/train/model_state.h"
+#include "trireme/train/state_files.h"
 
 namespace trireme {
 namespace {
@@ -36,6 +37,7 @@ SavedModel load_saved_model(const std::string& path, SavedWeights weights) {
         checkpoint.path());
   }
   load_weights(checkpoint, flat.layout(), flat.data(), average ? kAverageFile : kModelFile);
+  load_router_bias(checkpoint, *model);
   return {checkpoint.path(), checkpoint.step(), std::move(model), std::move(tokenizer)};
 }
 

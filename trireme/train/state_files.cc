@@ -3,9 +3,12 @@
 
 #include "trireme/train/state_files.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/nn/module.h>
 
 #include <charconv>
 #include <cstring>
@@ -106,6 +109,17 @@ void load_part(const SafetensorsFile& file, const Checkpoint& checkpoint,
   }
 }
 
+// Buffers of a model as entries of a flat tensor, one after the other.
+std::vector<FlatEntry> buffer_entries(const torch::nn::Module& model) {
+  std::vector<FlatEntry> entries;
+  std::int64_t offset = 0;
+  for (const auto& item : model.named_buffers()) {
+    entries.push_back({item.key(), item.value().sizes().vec(), offset, item.value().numel()});
+    offset += item.value().numel();
+  }
+  return entries;
+}
+
 void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoint,
                         const char* file_name, std::size_t expected) {
   if (file.tensors().size() != expected) {
@@ -158,6 +172,32 @@ void load_optimizer(const Checkpoint& checkpoint, const ModuleLayout& layout,
   const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
   for (const optim::OptimizerState& part : parts) {
     load_part(file, checkpoint, layout, whole, part);
+  }
+}
+
+void add_router_bias(CheckpointWriter& writer, const torch::nn::Module& model) {
+  const std::vector<at::Tensor> buffers = model.buffers();
+  if (buffers.empty()) return;
+  std::vector<at::Tensor> flat;
+  for (const at::Tensor& buffer : buffers) flat.push_back(buffer.to(at::kFloat).view({-1}));
+  std::vector<NamedView> views;
+  const at::Tensor all = at::cat(flat);
+  append_views(all, buffer_entries(model), "", views);
+  writer.add_tensors(kRouterBiasFile, views);
+}
+
+void load_router_bias(const Checkpoint& checkpoint, const torch::nn::Module& model) {
+  const std::vector<at::Tensor> buffers = model.buffers();
+  if (buffers.empty()) return;
+  ModuleLayout layout;
+  layout.entries = buffer_entries(model);
+  const std::vector<FlatEntry>& entries = layout.entries;
+  const at::Tensor all = at::zeros({entries.back().offset + entries.back().count}, at::kFloat);
+  load_weights(checkpoint, layout, all, kRouterBiasFile);
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < buffers.size(); ++i) {
+    at::Tensor(buffers[i])
+        .copy_(all.narrow(0, entries[i].offset, entries[i].count).view(buffers[i].sizes()));
   }
 }
 

@@ -17,12 +17,17 @@
 #include "trireme/optim/optimizer.h"
 #include "trireme/parallel/module_layout.h"
 
+namespace torch::nn {
+class Module;
+}
+
 namespace trireme {
 
 // File names inside a checkpoint, and keys of its state.
 inline constexpr char kModelFile[] = "model.safetensors";
 inline constexpr char kOptimizerFile[] = "optimizer.safetensors";
 inline constexpr char kAverageFile[] = "average.safetensors";
+inline constexpr char kRouterBiasFile[] = "router_bias.safetensors";
 inline constexpr char kOptimizerNameKey[] = "optimizer";
 inline constexpr char kOptimizerStepsKey[] = "optimizer_steps";
 inline constexpr char kAverageUpdatesKey[] = "average_updates";
@@ -49,6 +54,11 @@ void check_optimizer(const Checkpoint& checkpoint, const std::string& name);
 // CheckpointError also where there is none of the weights, though decay is above 0.
 std::int64_t load_average(const Checkpoint& checkpoint, const ModuleLayout& layout, double decay,
                           const at::Tensor& average);
+
+// The biases of the model's routers (nn/router_bias.h), in a file of their own; nothing where they
+// have none. Loading throws as load_weights().
+void add_router_bias(CheckpointWriter& writer, const torch::nn::Module& model);
+void load_router_bias(const Checkpoint& checkpoint, const torch::nn::Module& model);
 
 // A whole number of a checkpoint's state. Throws CheckpointError.
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);

@@ -4,6 +4,7 @@
 #include "trireme/train/train_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <xxhash.h>
 
 #include <string_view>
@@ -201,6 +202,19 @@ void ParallelConfig::visit(ConfigFields& f) {
           "tp 2 and more: tokens of a micro-batch are computed in so many runs, each of which "
           "travels while the next is computed; pays between hosts alone");
   f.field(
+      "ep", ep,
+      "expert parallelism: workers with other samples, each with a part of the experts, to which "
+      "tokens travel");
+  f.field(
+      "cp", cp,
+      "context parallelism: workers that compute each sample together, with a part of its tokens "
+      "each");
+  f.field(
+      "cp_method", cp_method,
+      "how their attention meets: ring, keys and values go round; ulysses, tokens are exchanged "
+      "for heads",
+      {"ring", "ulysses"});
+  f.field(
       "shard", shard,
       "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
       "weights");
@@ -225,6 +239,8 @@ void ParallelConfig::visit(ConfigFields& f) {
 void ParallelConfig::validate() const {
   require_at_least("parallel.dp", dp, 0);
   require_at_least("parallel.tp", tp, 1);
+  require_at_least("parallel.ep", ep, 1);
+  require_at_least("parallel.cp", cp, 1);
   require_at_least("parallel.tp_chunks", tp_chunks, 1);
   if (tp_chunks > 1 && tp == 1) {
     throw_error<ConfigError>(
@@ -253,6 +269,17 @@ void ParallelConfig::validate() const {
   ps.validate();
   require_positive("parallel.timeout_seconds", timeout_seconds);
   require_positive("parallel.join_timeout_seconds", join_timeout_seconds);
+}
+
+std::string ParallelConfig::axes_in_words() const {
+  std::vector<std::string> words;
+  const auto add = [&](const char* name, std::int64_t size) {
+    if (size > 1) words.push_back(fmt::format("parallel.{} {}", name, size));
+  };
+  add("ep", ep);
+  add("cp", cp);
+  add("tp", tp);
+  return fmt::format("{}", fmt::join(words, " and "));
 }
 
 void ComputeConfig::visit(ConfigFields& f) {
@@ -306,9 +333,54 @@ void TrainConfig::validate() const {
   compute.validate();
   nn::ModelConfig resolved = model;
   resolved.resolve(model.vocab_size > 0 ? model.vocab_size : data.vocab_size);
-  if (parallel.tp == 1) return;
-  optimizer.check_takes_parts(fmt::format("parallel.tp {} cuts them", parallel.tp));
-  check_tensor_plan(resolved, static_cast<int>(parallel.tp));
+  validate_model_parallel(resolved);
+}
+
+void TrainConfig::validate_model_parallel(const nn::ModelConfig& resolved) const {
+  const nn::ExpertsConfig& experts = resolved.experts;
+  if (parallel.tp > 1) {
+    optimizer.check_takes_parts(fmt::format("parallel.tp {} cuts them", parallel.tp));
+    check_tensor_plan(resolved, static_cast<int>(parallel.tp));
+    if (experts.count > 0 && parallel.sequence) {
+      throw_error<ConfigError>(
+          "parallel.sequence is true, but model.experts.count is {}, and experts choose among all "
+          "tokens of a micro-batch: leave it out",
+          experts.count);
+    }
+  }
+  if (parallel.ep > 1) {
+    optimizer.check_takes_parts(fmt::format("parallel.ep {} cuts their stacks", parallel.ep));
+    if (experts.count < parallel.ep) {
+      throw_error<ConfigError>(
+          "parallel.ep is {}, but model.experts.count is {}: each rank of ep needs an expert, so "
+          "at "
+          "most {} ranks",
+          parallel.ep, experts.count, std::max<std::int64_t>(1, experts.count));
+    }
+  }
+  if (parallel.cp == 1) return;
+  if (resolved.context < 2 * parallel.cp) {
+    throw_error<ConfigError>(
+        "parallel.cp is {}, but model.context is {}: each rank of cp needs two tokens of a sample "
+        "at "
+        "least, so at most {} ranks",
+        parallel.cp, resolved.context, resolved.context / 2);
+  }
+  const std::int64_t heads = resolved.heads / parallel.tp;
+  if (parallel.cp_method == "ulysses" && heads < parallel.cp) {
+    throw_error<ConfigError>(
+        "parallel.cp is {} by ulysses, but a worker has {} heads: at most as many ranks as heads, "
+        "or "
+        "take parallel.cp_method ring",
+        parallel.cp, heads);
+  }
+  const bool whole_batch = experts.balance == "loss" && experts.balance_coefficient != 0;
+  if (experts.count > 0 && (whole_batch || experts.capacity_factor > 0)) {
+    throw_error<ConfigError>(
+        "parallel.cp is {}, but {} is reckoned over all tokens of a micro-batch, of which a worker "
+        "has a part: take model.experts.balance bias or none, and capacity_factor 0",
+        parallel.cp, whole_batch ? "model.experts.balance loss" : "model.experts.capacity_factor");
+  }
 }
 
 TrainConfig load_train_config(const ConfigTree& tree) {

@@ -94,7 +94,10 @@ struct ParallelConfig {
   std::int64_t tp = 1;         // ranks among whom matrices are cut (tensor parallelism)
   bool sequence = false;       // with tp, activations between the cut matrices, by tokens
   std::int64_t tp_chunks = 1;  // of rows, whose exchanges go on beside others' products
-  std::int64_t shard = 0;      // ZeRO stage
+  std::int64_t ep = 1;             // ranks among whom experts are cut (expert parallelism)
+  std::int64_t cp = 1;             // ranks among whom sequences are cut (context parallelism)
+  std::string cp_method = "ring";  // or ulysses
+  std::int64_t shard = 0;          // ZeRO stage
   // That keep one copy of the model between them; 0: all; kHostRanks ("auto"): those of a host.
   std::int64_t shard_ranks = 0;
   std::int64_t bucket_bytes = std::int64_t{25} << 20;
@@ -108,6 +111,10 @@ struct ParallelConfig {
 
   void visit(ConfigFields& f);
   void validate() const;
+  // Workers for one data-parallel rank.
+  std::int64_t ranks_of_a_replica() const { return ep * cp * tp; }
+  // "parallel.ep 2 and parallel.tp 4": of more than one rank.
+  std::string axes_in_words() const;
 };
 
 struct ComputeConfig {
@@ -136,6 +143,8 @@ struct TrainConfig {
   ComputeConfig compute;
 
   void visit(ConfigFields& f);
+  // parallel's axes against the model, resolved. Throws ConfigError.
+  void validate_model_parallel(const nn::ModelConfig& resolved) const;
   // All components, and what they ask of one another. model.resolve() is called by the run, once
   // the tokenizer is known. Throws ConfigError.
   void validate() const;

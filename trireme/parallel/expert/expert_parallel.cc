@@ -8,7 +8,6 @@
 
 #include "trireme/base/error.h"
 #include "trireme/comm/group.h"
-#include "trireme/nn/parameter_memory.h"
 #include "trireme/parallel/expert/row_exchange.h"
 
 namespace trireme {
@@ -63,7 +62,6 @@ struct ExpertParallel::Impl {
             return detail::dispatch_rows(rows_MC, counts, *to);
           });
     }
-    nn::give_memory(model);
     note_parts(model, spread, ep);
   }
 

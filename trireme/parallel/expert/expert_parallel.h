@@ -77,10 +77,10 @@ class ExpertParallel {
 // Experts [first, second) of E that rank `rank` of `ranks` keeps.
 std::pair<std::int64_t, std::int64_t> experts_of_rank(std::int64_t experts, int rank, int ranks);
 
-// Keeps this rank's experts, and gives memory to parameters that have none (uninitialised). The
-// model must not have been given to ShardedModel or the like yet. ep outlives what is returned.
-// Collective over ep, moves no bytes. Throws ConfigError, before anything is cut: a model without
-// experts, more ranks than experts.
+// Keeps this rank's experts. Where parameters have no memory these get it; nn::initialize() gives
+// it to the others, or nn::give_memory(). The model must not have been given to ShardedModel or the
+// like yet. ep outlives what is returned. Collective over ep, moves no bytes. Throws ConfigError,
+// before anything is cut: a model without experts, more ranks than experts.
 ExpertParallel expert_parallel(nn::TransformerImpl& model, Group& ep);
 
 }  // namespace trireme

@@ -17,7 +17,6 @@
 #include "trireme/comm/group.h"
 #include "trireme/nn/dropout.h"
 #include "trireme/nn/mlp.h"
-#include "trireme/nn/parameter_memory.h"
 #include "trireme/ops/embedding.h"
 #include "trireme/parallel/tensor/activation_exchange.h"
 #include "trireme/parallel/tensor/row_chunks.h"
@@ -150,7 +149,6 @@ struct TensorParallel::Impl {
     const std::vector<LayerCut> cuts = plan_cuts(model, plan, tp);
     parts.group = &tokens->group();
     for (const LayerCut& cut : cuts) keep_parts(cut);
-    nn::give_memory(model);
     if (tp.size() == 1) return;
     for (const LayerCut& cut : cuts) {
       set_hooks(cut);

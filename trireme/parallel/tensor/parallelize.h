@@ -25,6 +25,7 @@
 //   mlp.up           [F/2, C]          [F/2, C]
 //   mlp.down         [C, F/2]          [C, F/2]       summed over tp; bias once
 //   norms            whole             whole
+//   experts, router  whole             whole          all tokens on each (expert/ spreads them)
 //   head             [V/2, C]          [V/2, C]       cross-entropy over both parts
 //
 // A rank sends per block and pass, forward or backward, for N tokens: two all_reduces of N C
@@ -77,8 +78,9 @@ class TensorParallel {
   std::unique_ptr<Impl> impl_;
 };
 
-// Cuts the model's layers and gives memory to parameters that have none (uninitialised). The model
-// must not have been given to ShardedModel or the like yet. Collective over tp, moves no bytes.
+// Cuts the model's layers. Parameters without memory get it for the part that is kept;
+// nn::initialize() gives it to the others, or nn::give_memory(). The model must not have been given
+// to ShardedModel or the like yet. Collective over tp, moves no bytes.
 //
 // Throws ConfigError, before anything is cut: chunks below 1; a layer that no rule of the plan
 // names, a rule that names none, a rule that does not fit its layer's kind; what dim_part() does.

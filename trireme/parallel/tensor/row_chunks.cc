@@ -23,8 +23,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// One chunk's way to the other ranks, forward and, of its gradient, backward. Each is begun and then
-// ended; buffers stay with it meanwhile.
+// One chunk's way to the other ranks, forward and, of its gradient, backward. Each is begun and
+// then ended; buffers stay with it meanwhile.
 class Exchange : public torch::CustomClassHolder {
  public:
   virtual void begin(const at::Tensor& x) = 0;
@@ -312,8 +312,7 @@ at::Tensor RowChunks::enter_and_leave(const at::Tensor& x, const Rows& f) const 
   std::vector<at::Tensor> begun, computed, left;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (tokens_->sequence()) {
-      gathers[i] =
-          c10::make_intrusive<Gather>(tokens_->group(), cut.chunk(static_cast<int>(i)));
+      gathers[i] = c10::make_intrusive<Gather>(tokens_->group(), cut.chunk(static_cast<int>(i)));
       enters.emplace_back(gathers[i]);
     } else {
       enters.emplace_back(c10::make_intrusive<Copy>(tokens_->group()));

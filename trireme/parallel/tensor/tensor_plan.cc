@@ -19,8 +19,10 @@ namespace {
 
 TensorPlan tensor_plan(const nn::ModelConfig& config) {
   const AttentionHeads heads{config.heads, config.kv_heads, config.head_width()};
+  const bool gpt2 = config.is_gpt2();
   TensorPlan plan = {
       {"token_embedding", TensorCut::kVocabulary},
+      {"embedding_dropout", TensorCut::kTokens},
       {"blocks.*.attn_norm", TensorCut::kTokens},
       {"blocks.*.attn.q", TensorCut::kOutputs, heads},
       {"blocks.*.attn.k", TensorCut::kOutputs, heads, true},
@@ -28,15 +30,23 @@ TensorPlan tensor_plan(const nn::ModelConfig& config) {
       {"blocks.*.attn.out", TensorCut::kInputs, heads},
       {"blocks.*.attn_dropout", TensorCut::kTokens},
       {"blocks.*.mlp_norm", TensorCut::kTokens},
-      {"blocks.*.mlp.up", TensorCut::kOutputs},
-      {"blocks.*.mlp.down", TensorCut::kInputs},
       {"blocks.*.mlp_dropout", TensorCut::kTokens},
-      {"embedding_dropout", TensorCut::kTokens},
       {"final_norm", TensorCut::kTokens},
       {"head", TensorCut::kVocabulary},
   };
-  plan.push_back(config.is_gpt2() ? TensorRule{"position_embedding", TensorCut::kTokens}
-                                  : TensorRule{"blocks.*.mlp.gate", TensorCut::kOutputs});
+  const auto add = [&](const char* pattern, TensorCut cut) { plan.push_back({pattern, cut}); };
+  if (gpt2) add("position_embedding", TensorCut::kTokens);
+  const std::int64_t mixtures = config.experts.num_layers(config.layers);
+  if (mixtures < config.layers) {
+    add("blocks.*.mlp.up", TensorCut::kOutputs);
+    add("blocks.*.mlp.down", TensorCut::kInputs);
+    if (!gpt2) add("blocks.*.mlp.gate", TensorCut::kOutputs);
+  }
+  // Experts are for expert parallelism to spread.
+  if (mixtures == 0) return plan;
+  add("blocks.*.mlp.router", TensorCut::kTokens);
+  add("blocks.*.mlp.experts", TensorCut::kTokens);
+  if (config.experts.shared > 0) add("blocks.*.mlp.shared.*", TensorCut::kTokens);
   return plan;
 }
 

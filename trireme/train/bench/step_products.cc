@@ -87,11 +87,23 @@ std::vector<MatrixProduct> step_products(const nn::ModelConfig& config, std::int
   const std::int64_t rows = batch * tokens, C = config.width, F = config.mlp_width;
   const std::int64_t kv_width = config.kv_heads * config.head_width();
   const std::int64_t L = config.layers;
-  add(linear_products(rows, C, C), 2 * L);                           // q, out
-  add(linear_products(rows, C, kv_width), 2 * L);                    // k, v
-  add(linear_products(rows, C, F), (config.is_gpt2() ? 1 : 2) * L);  // up, and Llama's gate
-  add(linear_products(rows, F, C), L);                               // down
-  add(linear_products(rows, C, config.vocab_size), 1);               // head
+  add(linear_products(rows, C, C), 2 * L);         // q, out
+  add(linear_products(rows, C, kv_width), 2 * L);  // k, v
+  // Up, and Llama's gate; down.
+  const auto add_mlp = [&](std::int64_t mlp_rows, std::int64_t hidden, std::int64_t times) {
+    add(linear_products(mlp_rows, C, hidden), (config.is_gpt2() ? 1 : 2) * times);
+    add(linear_products(mlp_rows, hidden, C), times);
+  };
+  const nn::ExpertsConfig& experts = config.experts;
+  const std::int64_t sparse = experts.num_layers(L);
+  if (L > sparse) add_mlp(rows, F, L - sparse);
+  if (sparse > 0) {
+    // Experts as busy as one another; rows that they cannot share alike are left out.
+    add(linear_products(rows, C, experts.count), sparse);
+    add_mlp(rows * experts.top_k / experts.count, experts.width, sparse * experts.count);
+    if (experts.shared > 0) add_mlp(rows, experts.shared * experts.width, sparse);
+  }
+  add(linear_products(rows, C, config.vocab_size), 1);  // head
   add(attention_products({.batch = batch,
                           .tokens = tokens,
                           .heads = config.heads,
