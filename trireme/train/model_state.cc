@@ -97,7 +97,8 @@ ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<st
     : groups_(config.parallel, world),
       micro_batches_(static_cast<double>(config.batch.micro_batches)),
       model_(model_without_memory(config.model)),
-      sharded_((cut_model(config, seed), *model_), groups_.replicas(),
+      cuts_(cut_model(*model_, config, groups_, seed)),
+      sharded_(*model_, groups_.replicas(),
                {.stage = static_cast<int>(config.parallel.shard),
                 .dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat,
                 .micro_batches = passes_of(config),
@@ -123,27 +124,32 @@ ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<st
 }
 
 // Gives the model, or this rank's part of it, memory and initial values.
-void ModelState::cut_model(const TrainConfig& config, std::optional<std::uint64_t> seed) {
+ModelState::Cuts ModelState::cut_model(nn::TransformerImpl& model, const TrainConfig& config,
+                                       const ParallelGroups& groups,
+                                       std::optional<std::uint64_t> seed) {
   const MemoryScope scope(MemoryCategory::kWeights);
   const ParallelConfig& parallel = config.parallel;
-  if (groups_.experts() != nullptr) {
-    experts_.emplace(expert_parallel(*model_, *groups_.experts()));
+  Cuts cuts;
+  if (groups.experts() != nullptr) {
+    cuts.experts.emplace(expert_parallel(model, *groups.experts()));
   }
-  if (groups_.tensor() != nullptr) {
-    cut_.emplace(parallelize(
-        *model_, *groups_.tensor(),
+  if (groups.tensor() != nullptr) {
+    cuts.tensor.emplace(parallelize(
+        model, *groups.tensor(),
         {.sequence = parallel.sequence, .chunks = static_cast<int>(parallel.tp_chunks)}));
   }
-  if (groups_.context() != nullptr) {
-    context_.emplace(context_parallel(*model_, *groups_.context(), {.method = parallel.cp_method}));
+  if (groups.context() != nullptr) {
+    cuts.context.emplace(
+        context_parallel(model, *groups.context(), {.method = parallel.cp_method}));
   }
-  nn::give_memory(*model_);
-  if (seed) nn::initialize(*model_, *seed);
+  nn::give_memory(model);
+  if (seed) nn::initialize(model, *seed);
+  return cuts;
 }
 
 ModelParts ModelState::model_parts() const {
-  return joined(cut_ ? cut_->parts() : ModelParts(), experts_ ? experts_->parts() : ModelParts(),
-                groups_.parts());
+  return joined(cuts_.tensor ? cuts_.tensor->parts() : ModelParts(),
+                cuts_.experts ? cuts_.experts->parts() : ModelParts(), groups_.parts());
 }
 
 void ModelState::load(const Checkpoint& checkpoint, bool with_optimizer) {
@@ -195,9 +201,9 @@ at::Tensor ModelState::loss(const MicroBatch& batch) {
 
 // The loss, or of cp's ranks those of the tokens of each, which sum up to it.
 at::Tensor ModelState::share_of_loss(const MicroBatch& batch) {
-  if (!context_) return loss_of(*model_, batch);
+  if (!cuts_.context) return loss_of(*model_, batch);
   const ContextBatch own =
-      context_->cut(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+      cuts_.context->cut(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
   MicroBatch part = batch;
   part.inputs_BT = own.tokens_BT;
   part.targets_BT = own.targets_BT;
@@ -237,7 +243,7 @@ std::string ModelState::describe_workers() const {
              ? fmt::format("{} worker{} ({})", size(), size() == 1 ? "" : "s", world.engine())
              : fmt::format("{} workers ({}), {}{}", size(), world.engine(),
                            groups_.mesh().to_string(),
-                           cut_ && cut_->sequence() ? ", sequence" : "");
+                           cuts_.tensor && cuts_.tensor->sequence() ? ", sequence" : "");
 }
 
 double ModelState::total(double value) {
@@ -255,13 +261,14 @@ Evaluation ModelState::evaluate(const Evaluator& evaluator) {
 
 at::Tensor ModelState::whole_loss(const MicroBatch& batch) {
   const at::Tensor share = loss(batch);
-  if (context_) groups_.context()->all_reduce(buffer_of_tensor(share));
+  if (cuts_.context) groups_.context()->all_reduce(buffer_of_tensor(share));
   return share;
 }
 
 std::int64_t ModelState::activation_bytes_sent() const {
-  return (cut_ ? cut_->group().bytes_sent() : 0) + (context_ ? context_->group().bytes_sent() : 0) +
-         (experts_ ? experts_->bytes_sent() : 0);
+  return (cuts_.tensor ? cuts_.tensor->group().bytes_sent() : 0) +
+         (cuts_.context ? cuts_.context->group().bytes_sent() : 0) +
+         (cuts_.experts ? cuts_.experts->bytes_sent() : 0);
 }
 
 void ModelState::swap_average() {

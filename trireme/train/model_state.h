@@ -83,7 +83,14 @@ class ModelState final : public RunState {
  private:
   void load_average(const Checkpoint& checkpoint, const at::Tensor& parts);
   void save_average(CheckpointWriter* writer, CheckpointState& state);
-  void cut_model(const TrainConfig& config, std::optional<std::uint64_t> seed);
+  // How the model is cut across ranks, if it is.
+  struct Cuts {
+    std::optional<ContextParallel> context;
+    std::optional<ExpertParallel> experts;
+    std::optional<TensorParallel> tensor;
+  };
+  static Cuts cut_model(nn::TransformerImpl& model, const TrainConfig& config,
+                        const ParallelGroups& groups, std::optional<std::uint64_t> seed);
   ModelParts model_parts() const;
   at::Tensor share_of_loss(const MicroBatch& batch);
   // Without gradient. Collective over cp.
@@ -95,9 +102,7 @@ class ModelState final : public RunState {
   const ParallelGroups groups_;
   const double micro_batches_;  // of a step
   nn::Transformer model_;
-  std::optional<ContextParallel> context_;
-  std::optional<ExpertParallel> experts_;
-  std::optional<TensorParallel> cut_;
+  Cuts cuts_;
   ShardedModel sharded_;
   std::vector<std::int64_t> own_micro_batches_;
   const WholeLayout whole_;

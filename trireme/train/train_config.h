@@ -90,10 +90,10 @@ struct ServersConfig {
 };
 
 struct ParallelConfig {
-  std::int64_t dp = 0;         // data-parallel ranks; 0: as many as there are workers for
-  std::int64_t tp = 1;         // ranks among whom matrices are cut (tensor parallelism)
-  bool sequence = false;       // with tp, activations between the cut matrices, by tokens
-  std::int64_t tp_chunks = 1;  // of rows, whose exchanges go on beside others' products
+  std::int64_t dp = 0;             // data-parallel ranks; 0: as many as there are workers for
+  std::int64_t tp = 1;             // ranks among whom matrices are cut (tensor parallelism)
+  bool sequence = false;           // with tp, activations between the cut matrices, by tokens
+  std::int64_t tp_chunks = 1;      // of rows, whose exchanges go on beside others' products
   std::int64_t ep = 1;             // ranks among whom experts are cut (expert parallelism)
   std::int64_t cp = 1;             // ranks among whom sequences are cut (context parallelism)
   std::string cp_method = "ring";  // or ulysses

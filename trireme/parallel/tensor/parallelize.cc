@@ -121,6 +121,11 @@ std::vector<LayerCut> plan_cuts(torch::nn::Module& model, const TensorPlan& plan
   return cuts;
 }
 
+// Outputs that are summed have one bias.
+bool cuts_parameter(const LayerCut& cut, const std::string& parameter) {
+  return cut.is_cut() && !(cut.rule->cut == TensorCut::kInputs && parameter == "bias");
+}
+
 void keep_parts(const LayerCut& cut) {
   if (!cut.is_cut() || cut.tied) return;
   const nn::ParameterPart part{.dim = cut.dim(),
@@ -128,8 +133,9 @@ void keep_parts(const LayerCut& cut) {
                                .size = cut.part.end - cut.part.begin,
                                .whole = cut.whole};
   cut.layer->keep_part("weight", part);
-  const bool has_bias = cut.linear != nullptr && cut.linear->bias().defined();
-  if (has_bias && cut.rule->cut != TensorCut::kInputs) cut.layer->keep_part("bias", part);
+  if (cut.linear != nullptr && cut.linear->bias().defined() && cuts_parameter(cut, "bias")) {
+    cut.layer->keep_part("bias", part);
+  }
 }
 
 std::string full_name(const LayerCut& cut, const std::string& parameter) {
@@ -227,7 +233,7 @@ struct TensorParallel::Impl {
     if (cut.tied) return;
     for (const auto& item : cut.layer->named_parameters(/*recurse=*/false)) {
       const std::string name = full_name(cut, item.key());
-      if (cut.layer->part(item.key()).dim < 0) {
+      if (!cuts_parameter(cut, item.key())) {
         if (tokens->sequence()) partial_over(0, tokens->group().size()).push_back(name);
         if (tokens->group().rank() != 0) parts.counted_elsewhere.push_back(name);
       } else if (cut.part.copies > 1) {
