@@ -9,6 +9,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <latch>
 #include <string>
 #include <vector>
 
@@ -333,6 +335,19 @@ TEST_P(AcrossRanks, ARankThatIsGoneIsNamed) {
                   AllOf(StartsWith("CommError"), HasSubstr("rank 1"), HasSubstr("out of luck")));
     });
   }
+}
+
+// One that does not come is named at the deadline.
+TEST_P(AcrossRanks, ARankThatIsLateIsNamed) {
+  std::latch failed(1);
+  run_threads(2, [&](Group& group) {
+    if (group.rank() == 1) return failed.wait();
+    group.set_timeout(std::chrono::milliseconds(300));
+    const ContextCase c{.method = GetParam(), .tokens = 24, .heads = 3, .kv_heads = 3};
+    const std::string error = failure_of([&] { run_own(c, group, at::kFloat); });
+    failed.count_down();
+    EXPECT_THAT(error, AllOf(StartsWith("TimeoutError"), HasSubstr("rank 1")));
+  });
 }
 
 TEST(Ulysses, RefusesFewerHeadsThanRanks) {
