@@ -10,7 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <optional>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -21,7 +21,10 @@
 #include "trireme/ops/attention.h"
 #include "trireme/ops/loss.h"
 #include "trireme/parallel/context/token_parts.h"
+#include "trireme/parallel/model_parts.h"
+#include "trireme/parallel/tensor/parallelize.h"
 #include "trireme/parallel/tensor_buffer.h"
+#include "trireme/topology/mesh.h"
 
 namespace trireme {
 namespace {
@@ -42,6 +45,7 @@ struct ModelCase {
   std::int64_t window = 0;
   bool packed = false;
   nn::Recompute recompute = nn::Recompute::kNone;
+  double dropout = 0;
 
   std::string name(int ranks) const {
     return fmt::format("{} {} on {}: T {} window {}{} recompute {}", family, method, ranks, tokens,
@@ -60,6 +64,8 @@ nn::Transformer model_of(const ModelCase& c, at::ScalarType dtype = at::kDouble)
   }
   model->to(dtype);
   model->set_recompute(c.recompute);
+  model->set_dropout({.share = c.dropout, .seed = 3});
+  model->set_first_sample(5);
   return model;
 }
 
@@ -149,6 +155,49 @@ TEST_P(EachMethod, BlocksMayBeComputedAgain) {
     c.recompute = recompute;
     c.packed = true;
     expect_as_on_one_rank(c, 3, at::kDouble, 1e-10);
+  }
+}
+
+// What is dropped is drawn from a token's place in the whole sequence.
+TEST_P(EachMethod, DropsTheSameElements) {
+  ModelCase c = model_case();
+  const double plain = on_one_rank(c, at::kDouble).loss.item<double>();
+  c.dropout = 0.2;
+  EXPECT_GT(std::abs(on_one_rank(c, at::kDouble).loss.item<double>() - plain), 1e-3);
+  for (const nn::Recompute recompute : {nn::Recompute::kNone, nn::Recompute::kBlocks}) {
+    c.recompute = recompute;
+    expect_as_on_one_rank(c, 3, at::kDouble, 1e-10);
+  }
+}
+
+// Two parts of the model by two of the sequence.
+TEST_P(EachMethod, BesideTensorParallelism) {
+  for (const bool sequence : {false, true}) {
+    ModelCase c = model_case();
+    c.packed = true;
+    c.dropout = 0.2;
+    const Expected expected = on_one_rank(c, at::kDouble);
+    run_threads(4, [&](Group& world) {
+      const Mesh mesh({{"cp", 2}, {"tp", 2}});
+      const auto cp = world.split(mesh, "cp"), tp = world.split(mesh, "tp");
+      nn::Transformer model = model_of(c);
+      const TensorParallel cut = parallelize(*model, *tp, {.sequence = sequence});
+      ContextParallel context = context_parallel(*model, *cp, {.method = c.method});
+      const Batch batch = batch_of(c);
+      const ContextBatch own = context.cut(batch.tokens, batch.targets, batch.starts);
+      const at::Tensor share =
+          model->loss(own.tokens_BT, own.targets_BT, own.document_starts_BT) * own.weight;
+      share.backward();
+      sum_partial_gradients(*model, cut.parts());
+      expect_close(sum_of(share, *cp), expected.loss, 1e-10, c.name(4));
+      for (const nn::RoledParameter& own_part : nn::parameters_with_roles(*model)) {
+        const nn::ParameterPart& part = own_part.part;
+        at::Tensor whole = expected.model->named_parameters()[own_part.name].grad();
+        if (part.dim >= 0) whole = whole.narrow(part.dim, part.begin, part.size);
+        expect_close(sum_of(own_part.tensor.grad(), *cp), whole, 1e-10,
+                     c.name(4) + ", " + own_part.name);
+      }
+    });
   }
 }
 

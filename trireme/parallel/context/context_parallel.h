@@ -17,7 +17,8 @@
 // others and gets them. The model's loss() is then the mean over this rank's targets, and times
 // ContextBatch::weight this rank's share of the mean over the whole batch: shares and gradients of
 // all ranks, summed, are those of one rank with the whole batch. Where gradients are averaged over
-// n ranks (Replica, ShardedModel, over dp and cp), multiply by n too.
+// n ranks (Replica, ShardedModel, over dp and cp), multiply by n too. What loss() adds for the
+// routing to experts is of the rank's own tokens, as it is of a micro-batch's.
 //
 //                    ring                            ulysses
 //   attention of     own tokens, all heads           all tokens, 1 / n of the heads

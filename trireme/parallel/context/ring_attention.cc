@@ -267,7 +267,8 @@ struct RingAttention : torch::autograd::Function<RingAttention> {
     const auto number = [&](const char* key) { return context->saved_data[key].toInt(); };
     const Ring ring(*reinterpret_cast<Group*>(number("group")), number("tokens"),
                     {number("window"), saved[5]});
-    const Finished finished{saved[0], saved[1], saved[2], {saved[3], saved[4]}, gradients[0]};
+    const Finished finished{
+        saved[0], saved[1], saved[2], {saved[3], saved[4]}, gradients[0].contiguous()};
     const RingGradients sums = RingBackward(ring, finished, saved[3].scalar_type()).run();
     const auto dtype = saved[0].scalar_type();
     const at::Tensor keys = sums.keys.to(dtype).transpose(2, 3);
