@@ -258,6 +258,13 @@ TEST(ExpertParallel, TrafficIsThatOfTheRowsThatChangeRanks) {
   }
 }
 
+TEST(ExpertParallel, RanksHaveExpertsInOrderAndAsManyButForOne) {
+  using Part = std::pair<std::int64_t, std::int64_t>;
+  const Part expected[] = {{0, 1}, {1, 3}, {3, 5}, {5, 7}};
+  for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(experts_of_rank(7, rank, 4), expected[rank]);
+  EXPECT_EQ(experts_of_rank(7, 0, 1), Part(0, 7));
+}
+
 TEST(ExpertParallel, ARankHasItsShareOfTheExpertsInMemory) {
   const auto config = deepseek_config();
   run_threads(3, [&](Group& ep) {

@@ -93,7 +93,8 @@ TEST(KnownModels, AnUnknownNameIsRefusedWithTheKnownOnes) {
     FAIL() << "not refused";
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), HasSubstr("'gpt5'"));
-    EXPECT_THAT(error.what(), HasSubstr("gpt2-124m, gpt2-350m, llama-160m, tiny, tiny-llama"));
+    EXPECT_THAT(error.what(),
+                HasSubstr("gpt2-124m, gpt2-350m, llama-160m, llama-160m-8x2, tiny, tiny-llama"));
   }
 }
 

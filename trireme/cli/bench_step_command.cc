@@ -123,7 +123,8 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
   CLI::App* command =
       bench.add_subcommand("step", "whole training steps: where their time goes, and the limit");
   command
-      ->add_option("--model", options.model, "gpt2-124m, gpt2-350m, llama-160m, tiny, tiny-llama")
+      ->add_option("--model", options.model,
+                   "gpt2-124m, gpt2-350m, llama-160m, llama-160m-8x2, tiny, tiny-llama")
       ->capture_default_str();
   command->add_option("--batch", options.batch, "sequences of a micro-batch")
       ->capture_default_str();

@@ -185,7 +185,7 @@ bool is_ours(const at::Tensor& x) { return x.is_cpu() && has_kernels(x); }
 
 at::Tensor router_logits(const at::Tensor& x_NC, const at::Tensor& weight_EC) {
   check_pair(x_NC, weight_EC);
-  if (has_kernels(x_NC, weight_EC) && x_NC.numel() > 0) {
+  if (is_ours(x_NC) && weight_EC.is_cpu() && x_NC.numel() > 0) {
     return RouterLogits::apply(x_NC.contiguous(), weight_EC.contiguous());
   }
   const auto dtype = x_NC.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -249,7 +249,15 @@ TokenRoutes route_tokens(const at::Tensor& experts_Nk, std::int64_t num_experts,
 
 at::Tensor gather_tokens(const at::Tensor& x_NC, const TokenRoutes& routes) {
   check_rows(x_NC, routes.places_Nk.size(0), "tokens");
-  if (!is_ours(x_NC)) return x_NC.index_select(0, routes.tokens_M);
+  if (!is_ours(x_NC)) {
+    // By choices, each of which has one row at most: no sums in the order in which a device comes
+    // to them.
+    const std::int64_t N = x_NC.size(0), k = routes.places_Nk.size(1), C = x_NC.size(1);
+    return x_NC.unsqueeze(1)
+        .expand({N, k, C})
+        .reshape({N * k, C})
+        .index_select(0, routes.choices_M);
+  }
   return GatherTokens::apply(x_NC.contiguous(), routes.tokens_M, routes.places_Nk);
 }
 

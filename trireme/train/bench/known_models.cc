@@ -14,14 +14,17 @@ struct KnownModel {
   const char* name;
   const char* family;
   std::int64_t layers, width, heads, mlp_width, vocab_size;
+  nn::ExpertsConfig experts = {};
 };
 
 // GPT-2's sizes: Radford et al. 2019, table 2, where the first two are called 117M and 345M;
-// llama-160m: JackFram/llama-160m on Hugging Face; tiny: for tests.
-constexpr KnownModel kModels[] = {
+// llama-160m: JackFram/llama-160m on Hugging Face; its 8x2 has 8 experts of half its MLP's width,
+// of which a token uses 2; tiny: for tests.
+const KnownModel kModels[] = {
     {"gpt2-124m", "gpt2", 12, 768, 12, 3072, 50257},
     {"gpt2-350m", "gpt2", 24, 1024, 16, 4096, 50257},
     {"llama-160m", "llama", 12, 768, 12, 3072, 32000},
+    {"llama-160m-8x2", "llama", 12, 768, 12, 3072, 32000, {.count = 8, .width = 1536}},
     {"tiny", "gpt2", 2, 48, 4, 192, 211},
     {"tiny-llama", "llama", 2, 48, 4, 128, 211},
 };
@@ -44,6 +47,7 @@ nn::ModelConfig known_model(std::string_view name, std::int64_t context) {
     config.heads = model.heads;
     config.mlp_width = model.mlp_width;
     config.vocab_size = model.vocab_size;
+    config.experts = model.experts;
     config.context = context;
     config.resolve(0);
     return config;

@@ -98,9 +98,12 @@ std::vector<MatrixProduct> step_products(const nn::ModelConfig& config, std::int
   const std::int64_t sparse = experts.num_layers(L);
   if (L > sparse) add_mlp(rows, F, L - sparse);
   if (sparse > 0) {
-    // Experts as busy as one another; rows that they cannot share alike are left out.
+    // Experts as busy as one another, but for a row.
     add(linear_products(rows, C, experts.count), sparse);
-    add_mlp(rows * experts.top_k / experts.count, experts.width, sparse * experts.count);
+    const std::int64_t routed = rows * experts.top_k, each = routed / experts.count;
+    const std::int64_t more = routed % experts.count;
+    if (more > 0) add_mlp(each + 1, experts.width, sparse * more);
+    if (each > 0) add_mlp(each, experts.width, sparse * (experts.count - more));
     if (experts.shared > 0) add_mlp(rows, experts.shared * experts.width, sparse);
   }
   add(linear_products(rows, C, config.vocab_size), 1);  // head
