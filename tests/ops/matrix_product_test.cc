@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/compute_threads.h"
 #include "tests/support/operation.h"
 #include "tests/support/vector_units.h"
 #include "trireme/base/error.h"
@@ -359,6 +360,39 @@ TEST(MatrixProduct, ColumnSumsAreSumsOfBlocksInOrder) {
 TEST(MatrixProduct, RefusesDimsThatDoNotFit) {
   const at::Tensor a = torch::ones({2, 3}), b = torch::ones({4, 2});
   EXPECT_THROW(stored(a, b), InternalError);
+}
+
+// Some thin, some of many tasks, by rows and by columns, on any number of threads.
+TEST(MatrixProducts, HaveTheBitsOfEachByItself) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    std::vector<at::Tensor> lefts, rights, expected;
+    for (const Sizes& s : kSizes) {
+      const auto stream = static_cast<std::uint64_t>(lefts.size());
+      for (const bool by_columns : {false, true}) {
+        lefts.push_back(matrix(s.M, s.K, stream, dtype));
+        rights.push_back(matrix(s.K, s.N, 50 + stream, dtype, by_columns));
+        expected.push_back(torch::empty({s.M, s.N}));
+        ops::matrix_product(ops::view_of(lefts.back()), ops::view_of(rights.back()),
+                            {.out = expected.back().data_ptr(), .stride = s.N});
+      }
+    }
+    for (const int threads : {1, 2, 3}) {
+      const testing::ComputeThreads compute_threads(threads);
+      std::vector<at::Tensor> outs;
+      std::vector<ops::Product> products;
+      for (std::size_t i = 0; i < lefts.size(); ++i) {
+        outs.push_back(torch::empty(expected[i].sizes()));
+        products.push_back({ops::view_of(lefts[i]),
+                            ops::view_of(rights[i]),
+                            {.out = outs[i].data_ptr(), .stride = outs[i].size(1)}});
+      }
+      ops::matrix_products(products);
+      for (std::size_t i = 0; i < outs.size(); ++i) {
+        EXPECT_TRUE(outs[i].equal(expected[i])) << i << " on " << threads;
+      }
+    }
+  }
+  ops::matrix_products({});
 }
 
 }  // namespace

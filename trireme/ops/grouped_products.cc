@@ -6,8 +6,10 @@
 #include <ATen/ops/empty.h>
 
 #include <type_traits>
+#include <vector>
 
 #include "trireme/ops/device_kernels.h"
+#include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/tensor_view.h"
 
@@ -34,15 +36,36 @@ Epilogue at_rows(Epilogue epilogue, std::int64_t first, std::int64_t expert) {
   return epilogue;
 }
 
+// A group and its first row.
+struct GroupPlace {
+  std::int64_t expert, first, rows;
+};
+
 // weight [E, M, K] of which each group's left rows are multiplied by an expert's matrix, transposed
 // or not, through an epilogue that is of all rows.
 void multiply_groups(const at::Tensor& left, const at::Tensor& weight, bool transposed,
                      const RowsByExpert& groups, const Epilogue& epilogue) {
+  std::vector<Product> products;
   for_each_group(groups, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
     const MatrixView matrix = view_of(weight.select(0, expert));
-    matrix_product(left.device(), view_of(left.narrow(0, first, rows)),
-                   transposed ? matrix.transposed() : matrix, at_rows(epilogue, first, expert));
+    products.push_back({view_of(left.narrow(0, first, rows)),
+                        transposed ? matrix.transposed() : matrix,
+                        at_rows(epilogue, first, expert)});
   });
+  matrix_products(products);
+}
+
+// The groups with rows in rounds, none of which has an expert twice: the first of each expert, the
+// second, and so on.
+std::vector<std::vector<GroupPlace>> rounds_of(const RowsByExpert& groups, std::int64_t experts) {
+  std::vector<std::size_t> seen(static_cast<std::size_t>(experts), 0);
+  std::vector<std::vector<GroupPlace>> rounds;
+  for_each_group(groups, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
+    const std::size_t round = seen[static_cast<std::size_t>(expert)]++;
+    if (round == rounds.size()) rounds.emplace_back();
+    rounds[round].push_back({expert, first, rows});
+  });
+  return rounds;
 }
 
 // The same into a matrix of its own, which this makes.
@@ -91,14 +114,18 @@ at::Tensor grouped_matrix_gradient(const at::Tensor& weight, const at::Tensor& y
                                    const at::Tensor& x, const RowsByExpert& groups) {
   GradientSum sum(weight);
   const std::int64_t elements = weight.size(1) * weight.size(2);
-  for_each_group(groups, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    matrix_product(weight.device(), view_of(y_grad.narrow(0, first, rows)).transposed(),
-                   view_of(x.narrow(0, first, rows)),
-                   {.kind = Kind::kAdd,
-                    .out = sum.data() + expert * elements,
-                    .element = Element::kF32,
-                    .stride = weight.size(2)});
-  });
+  for (const auto& round : rounds_of(groups, weight.size(0))) {
+    std::vector<Product> products;
+    for (const auto& [expert, first, rows] : round) {
+      products.push_back({view_of(y_grad.narrow(0, first, rows)).transposed(),
+                          view_of(x.narrow(0, first, rows)),
+                          {.kind = Kind::kAdd,
+                           .out = sum.data() + expert * elements,
+                           .element = Element::kF32,
+                           .stride = weight.size(2)}});
+    }
+    matrix_products(products);
+  }
   return sum.finish();
 }
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
+#include <vector>
 
 #include "trireme/base/check.h"
 #include "trireme/ops/kernels/matrix_kernels.h"
@@ -88,18 +90,57 @@ Blocking choose_blocking(const MatrixView& left, const MatrixView& right, int th
 
 std::atomic<detail::Bf16Dot> bf16_dot{detail::Bf16Dot::kMeasured};
 
-void thin_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue) {
-  constexpr std::int64_t kElements = 1 << 17;  // of the right matrix in a task
+// A product as tasks that are independent of one another: [first_task, first_task + tasks) of a
+// run.
+struct PlannedProduct {
+  ProductTask task;  // but for rows and columns
+  std::int64_t task_rows = 0, task_columns = 0;
+  std::int64_t row_tasks = 0;
+  std::int64_t first_task = 0;
+  std::int64_t tasks = 0;
+  bool thin = false;
+
+  void run(std::int64_t i) const {
+    ProductTask part = task;
+    part.row_begin = i % row_tasks * task_rows;
+    part.row_end = std::min(task.left.rows, part.row_begin + task_rows);
+    part.column_begin = i / row_tasks * task_columns;
+    part.column_end = std::min(task.right.columns, part.column_begin + task_columns);
+    thin ? detail::run_thin_task(part) : detail::run_product_task(part);
+  }
+};
+
+// Columns of the right matrix that a task of a thin product takes.
+std::int64_t thin_columns(const MatrixView& right) {
+  constexpr std::int64_t kElements = 1 << 17;  // of it in a task
   const std::int64_t tile = detail::tile_shape().columns;
-  const std::int64_t wanted = kElements / std::max<std::int64_t>(1, left.columns);
-  run_ranges(right.columns, std::max(tile, wanted / tile * tile),
-             [&](std::int64_t begin, std::int64_t end) {
-               detail::run_thin_task({.left = left,
-                                      .right = right,
-                                      .epilogue = epilogue,
-                                      .column_begin = begin,
-                                      .column_end = end});
-             });
+  const std::int64_t wanted = kElements / std::max<std::int64_t>(1, right.rows);
+  return std::max(tile, wanted / tile * tile);
+}
+
+PlannedProduct plan(const Product& product, std::int64_t first_task) {
+  const auto& [left, right, epilogue] = product;
+  TRIREME_CHECK_EQ(left.columns, right.rows, "the inner dims of a product");
+  TRIREME_CHECK_LE(1, left.rows, "rows of a product");
+  TRIREME_CHECK_LE(1, right.columns, "columns of a product");
+  PlannedProduct planned{.task = {.left = left, .right = right, .epilogue = epilogue}};
+  planned.thin = left.rows <= kThinRows && left.column_stride == 1 && right.column_stride != 1;
+  if (planned.thin) {
+    planned.task_rows = left.rows;
+    planned.task_columns = thin_columns(right);
+  } else {
+    const Blocking b = choose_blocking(left, right, task_threads());
+    planned.task_rows = b.task_rows;
+    planned.task_columns = b.task_columns;
+    planned.task.depth = b.depth;
+    planned.task.rows = b.rows;
+    planned.task.pairs =
+        left.element == Element::kBf16 && right.element == Element::kBf16 && bf16_dot_in_use();
+  }
+  planned.row_tasks = div_up(left.rows, planned.task_rows);
+  planned.first_task = first_task;
+  planned.tasks = planned.row_tasks * div_up(right.columns, planned.task_columns);
+  return planned;
 }
 
 }  // namespace
@@ -116,30 +157,23 @@ bool bf16_dot_in_use() {
 }
 
 void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue) {
-  TRIREME_CHECK_EQ(left.columns, right.rows, "the inner dims of a product");
-  TRIREME_CHECK_LE(1, left.rows, "rows of a product");
-  TRIREME_CHECK_LE(1, right.columns, "columns of a product");
-  if (left.rows <= kThinRows && left.column_stride == 1 && right.column_stride != 1) {
-    thin_product(left, right, epilogue);
-    return;
+  const PlannedProduct planned = plan({left, right, epilogue}, 0);
+  run_tasks(planned.tasks, [&](std::int64_t i) { planned.run(i); });
+}
+
+void matrix_products(std::span<const Product> products) {
+  std::vector<PlannedProduct> planned;
+  std::int64_t tasks = 0;
+  for (const Product& product : products) {
+    planned.push_back(plan(product, tasks));
+    tasks += planned.back().tasks;
   }
-  const Blocking b = choose_blocking(left, right, task_threads());
-  const std::int64_t row_tasks = div_up(left.rows, b.task_rows);
-  const std::int64_t column_tasks = div_up(right.columns, b.task_columns);
-  const bool pairs =
-      left.element == Element::kBf16 && right.element == Element::kBf16 && bf16_dot_in_use();
-  run_tasks(row_tasks * column_tasks, [&](std::int64_t i) {
-    const std::int64_t row = i % row_tasks * b.task_rows, column = i / row_tasks * b.task_columns;
-    detail::run_product_task({.left = left,
-                              .right = right,
-                              .epilogue = epilogue,
-                              .row_begin = row,
-                              .row_end = std::min(left.rows, row + b.task_rows),
-                              .column_begin = column,
-                              .column_end = std::min(right.columns, column + b.task_columns),
-                              .depth = b.depth,
-                              .rows = b.rows,
-                              .pairs = pairs});
+  run_tasks(tasks, [&](std::int64_t i) {
+    const auto after = std::upper_bound(
+        planned.begin(), planned.end(), i,
+        [](std::int64_t task, const PlannedProduct& each) { return task < each.first_task; });
+    const PlannedProduct& product = *std::prev(after);
+    product.run(i - product.first_task);
   });
 }
 

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "trireme/ops/kernels/element.h"
 
@@ -51,6 +52,17 @@ inline constexpr std::int64_t kThinRows = 4;
 // left [M, K] times right [K, N] goes through the epilogue. M, N >= 1; K >= 0. The outputs must not
 // overlap the inputs, but for first_in and second_in. Blocks; runs on all of ops' threads.
 void matrix_product(const MatrixView& left, const MatrixView& right, const Epilogue& epilogue);
+
+// One of several products.
+struct Product {
+  MatrixView left;
+  MatrixView right;
+  Epilogue epilogue;
+};
+
+// matrix_product() of each, with the same bits, as tasks of one run: threads do not wait for one
+// another between them. No output may overlap another product's output or input.
+void matrix_products(std::span<const Product> products);
 
 // Whether products of two bf16 matrices use the processor's bf16 dot product: it has one that does
 // its two multiplications in less than three quarters of the time of two f32 multiply-adds, and
