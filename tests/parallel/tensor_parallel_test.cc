@@ -10,22 +10,22 @@
 #include <vector>
 
 #include "tests/support/error_text.h"
+#include "tests/support/mesh_training.h"
 #include "tests/support/ranks.h"
-#include "tests/support/tensor_training.h"
 #include "trireme/parallel/tensor/parallelize.h"
 
 namespace trireme {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::MeshRun;
 using testing::run_threads;
-using testing::TensorRun;
 using testing::trained_whole;
 
 // f64 sums of at most 60 x 41 terms in another order, over 20 steps.
 constexpr double kBound = 1e-10;
 
-void expect_trains_as_one_rank(const TensorRun& run) {
+void expect_trains_as_one_rank(const MeshRun& run) {
   const testing::TrainedSteps& expected = trained_whole(run.family, run.steps);
   run_threads(run.dp * run.tp, [&](Group& world) {
     EXPECT_LT(testing::train_parts(world, run, expected), kBound)
@@ -104,7 +104,7 @@ TEST(TensorParallel, RecomputesWhatItDoesNotKeep) {
 TEST(TensorParallel, AnyMissingSumShows) {
   std::vector<std::string> partial;
   run_threads(2, [&](Group& world) {
-    nn::Transformer model = testing::transformer_without_memory(testing::tensor_config("gpt2"));
+    nn::Transformer model = testing::transformer_without_memory(testing::mesh_config("gpt2"));
     const TensorParallel cut = parallelize(*model, world, {.sequence = true});
     if (world.rank() == 0) partial = cut.parts().partial.at(0).parameters;
   });
@@ -112,7 +112,7 @@ TEST(TensorParallel, AnyMissingSumShows) {
   ASSERT_EQ(partial.size(), 1U + 2 * (2 * 2 + 2) + 2);
   const testing::TrainedSteps& expected = trained_whole("gpt2", 20);
   for (const std::string& name : partial) {
-    TensorRun run{.family = "gpt2", .tp = 2, .sequence = true, .steps = 1};
+    MeshRun run{.family = "gpt2", .tp = 2, .sequence = true, .steps = 1};
     run.spoil = [&](ModelParts& parts) { std::erase(parts.partial.at(0).parameters, name); };
     run_threads(2, [&](Group& world) {
       EXPECT_GT(testing::train_parts(world, run, expected), 1e-3) << name;
@@ -122,7 +122,7 @@ TEST(TensorParallel, AnyMissingSumShows) {
 
 TEST(TensorParallel, AMissingSumOfASharedKeyHeadShows) {
   const testing::TrainedSteps& expected = trained_whole("llama", 20);
-  TensorRun run{.family = "llama", .tp = 4, .steps = 1};
+  MeshRun run{.family = "llama", .tp = 4, .steps = 1};
   run.spoil = [&](ModelParts& parts) {
     ASSERT_EQ(parts.partial.size(), 1U);
     EXPECT_EQ(parts.partial[0].group->size(), 2);
@@ -135,7 +135,7 @@ TEST(TensorParallel, AMissingSumOfASharedKeyHeadShows) {
 
 TEST(TensorParallel, EachNormCountsWhatIsOnSeveralRanksOnce) {
   const testing::TrainedSteps& expected = trained_whole("llama", 20);
-  TensorRun run{.family = "llama", .tp = 4, .steps = 1};
+  MeshRun run{.family = "llama", .tp = 4, .steps = 1};
   run.spoil = [&](ModelParts& parts) { parts.counted_elsewhere.clear(); };
   run_threads(4,
               [&](Group& world) { EXPECT_GT(testing::train_parts(world, run, expected), 1e-3); });
@@ -143,14 +143,14 @@ TEST(TensorParallel, EachNormCountsWhatIsOnSeveralRanksOnce) {
 
 TEST(TensorParallel, GivesLogitsAndDecodesAsOneRank) {
   for (const std::string family : {"gpt2", "llama"}) {
-    nn::Transformer whole(testing::tensor_config(family));
+    nn::Transformer whole(testing::mesh_config(family));
     nn::initialize(*whole, 11);
     whole->to(at::kDouble);
     const at::Tensor tokens = testing::formula_tokens(3, 9, 37);
     const at::Tensor expected = whole->forward(tokens);
     for (const bool sequence : {false, true}) {
       run_threads(2, [&](Group& world) {
-        nn::Transformer model = testing::transformer_without_memory(testing::tensor_config(family));
+        nn::Transformer model = testing::transformer_without_memory(testing::mesh_config(family));
         const TensorParallel cut = parallelize(*model, world, {.sequence = sequence});
         nn::initialize(*model, 11);
         model->to(at::kDouble);
@@ -166,7 +166,7 @@ TEST(TensorParallel, GivesLogitsAndDecodesAsOneRank) {
 
 TEST(TensorParallel, ARankHasItsPartAlone) {
   run_threads(3, [&](Group& world) {
-    nn::Transformer model = testing::transformer_without_memory(testing::tensor_config("uneven"));
+    nn::Transformer model = testing::transformer_without_memory(testing::mesh_config("uneven"));
     const TensorParallel cut = parallelize(*model, world);
     nn::give_memory(*model);
     std::int64_t own = 0, whole = 0;
@@ -176,7 +176,7 @@ TEST(TensorParallel, ARankHasItsPartAlone) {
       own += parameter.tensor.numel();
       whole += c10::multiply_integers(parameter.whole_shape());
     }
-    EXPECT_EQ(whole, testing::tensor_config("uneven").num_parameters());
+    EXPECT_EQ(whole, testing::mesh_config("uneven").num_parameters());
     EXPECT_LT(static_cast<double>(own), 1.1 / 3 * static_cast<double>(whole));
     EXPECT_EQ(cut.parts().counted_elsewhere.size(), world.rank() == 0 ? 0U : 5U) << "the norms";
     EXPECT_TRUE(cut.parts().partial.empty());
@@ -193,7 +193,7 @@ TEST(TensorParallel, SendsWhatTheFormulaSays) {
   const at::Tensor tokens = testing::formula_tokens(kTokens / 11, 11, 37);
   for (const bool sequence : {false, true}) {
     run_threads(kRanks, [&](Group& world) {
-      nn::Transformer model = testing::transformer_without_memory(testing::tensor_config("gpt2"));
+      nn::Transformer model = testing::transformer_without_memory(testing::mesh_config("gpt2"));
       const TensorParallel cut = parallelize(*model, world, {.sequence = sequence});
       nn::initialize(*model, 11);
       auto sent = [&, before = cut.group().bytes_sent()]() mutable {
@@ -211,7 +211,7 @@ TEST(TensorParallel, SendsWhatTheFormulaSays) {
 
 TEST(TensorParallel, RefusesAPlanThatDoesNotFitBeforeAnythingIsCut) {
   run_threads(1, [&](Group& world) {
-    nn::Transformer model(testing::tensor_config("gpt2"));
+    nn::Transformer model(testing::mesh_config("gpt2"));
     const auto refusal = [&](const TensorPlan& plan) {
       return testing::failure_of([&] { parallelize(*model, world, plan); });
     };
@@ -238,13 +238,13 @@ TEST(TensorParallel, RefusesAPlanThatDoesNotFitBeforeAnythingIsCut) {
 
 TEST(TensorParallel, RefusesRanksThatTheModelCannotFill) {
   run_threads(3, [&](Group& world) {
-    nn::Transformer model(testing::tensor_config("llama"));
+    nn::Transformer model(testing::mesh_config("llama"));
     EXPECT_EQ(testing::failure_of([&] { parallelize(*model, world); }),
               "ConfigError: blocks.0.attn.q has 2 kv heads and tp 3 ranks: the kv heads must be as "
               "many as the ranks at least, or divide them");
   });
   run_threads(5, [&](Group& world) {
-    nn::Transformer model(testing::tensor_config("gpt2"));
+    nn::Transformer model(testing::mesh_config("gpt2"));
     EXPECT_EQ(testing::failure_of([&] { parallelize(*model, world); }),
               "ConfigError: blocks.0.attn.q has 4 heads, which 5 ranks of tp cannot share: at most "
               "4 ranks");
@@ -253,7 +253,7 @@ TEST(TensorParallel, RefusesRanksThatTheModelCannotFill) {
 
 TEST(TensorParallel, ATokenOutsideTheVocabularyIsRefused) {
   run_threads(2, [&](Group& world) {
-    nn::Transformer model(testing::tensor_config("gpt2"));
+    nn::Transformer model(testing::mesh_config("gpt2"));
     const TensorParallel cut = parallelize(*model, world);
     nn::initialize(*model, 11);
     const at::Tensor tokens = torch::full({1, 3}, 37, at::kLong);

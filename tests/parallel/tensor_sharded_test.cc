@@ -9,8 +9,8 @@
 #include <memory>
 #include <string>
 
+#include "tests/support/mesh_training.h"
 #include "tests/support/ranks.h"
-#include "tests/support/tensor_training.h"
 #include "trireme/optim/optimizer.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/shard/sharded_model.h"
@@ -50,7 +50,7 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
                          const testing::TrainedSteps& expected) {
   const Mesh mesh({{"dp", layout.dp}, {"tp", layout.tp}});
   const auto dp = world.split(mesh, "dp"), tp = world.split(mesh, "tp");
-  nn::Transformer model = testing::transformer_without_memory(testing::tensor_config(family));
+  nn::Transformer model = testing::transformer_without_memory(testing::mesh_config(family));
   const TensorParallel cut = parallelize(*model, *tp, {.sequence = layout.sequence});
   nn::initialize(*model, 11);
   const auto roled = nn::parameters_with_roles(*model);
@@ -58,7 +58,7 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
   ShardedModel sharded(*model, *dp,
                        {.stage = layout.stage,
                         .dtype = layout.dtype,
-                        .micro_batches = testing::kTensorMicroBatches,
+                        .micro_batches = testing::kMeshMicroBatches,
                         .bucket_bytes = std::int64_t{16} << 10,
                         .units = model->blocks(),
                         .parts = cut.parts()});
@@ -71,7 +71,7 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
   for (std::int64_t step = 0; step < kSteps; ++step) {
     double loss = 0;
     for (const std::int64_t m : sharded.micro_batches()) {
-      const std::int64_t micro_batch = step * testing::kTensorMicroBatches + m;
+      const std::int64_t micro_batch = step * testing::kMeshMicroBatches + m;
       const at::Tensor one =
           sharded.forward([&] { return testing::loss_of_micro_batch(model, family, micro_batch); });
       sharded.backward(one);
@@ -80,10 +80,10 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
     sharded.finish_gradients();
     dp->all_reduce(buffer_of(std::span(&loss, 1)));
     const auto index = static_cast<std::size_t>(step);
-    constexpr auto kCount = static_cast<double>(testing::kTensorMicroBatches);
+    constexpr auto kCount = static_cast<double>(testing::kMeshMicroBatches);
     widen(difference.losses, loss / kCount, expected.losses[index]);
     widen(difference.norms, sharded.gradient_norm() / kCount, expected.norms[index]);
-    sharded.step(*optimizer, testing::kTensorLearningRate, 1 / kCount);
+    sharded.step(*optimizer, testing::kMeshLearningRate, 1 / kCount);
   }
   const at::Tensor weights = sharded.gather_weights();
   if (dp->rank() != 0) return difference;

@@ -55,19 +55,6 @@ nn::Transformer model_without_memory(const nn::ModelConfig& config) {
   return nn::Transformer(config);
 }
 
-// Of a step, those of the rank of groups.samples(), in the order in which ShardedModel has this
-// rank's passes.
-std::vector<std::int64_t> micro_batches_of(std::int64_t micro_batches, const Group& samples) {
-  std::vector<std::int64_t> numbers;
-  std::vector<MicroBatchRange> rounds =
-      MicroBatchPlan(micro_batches, samples.size()).rounds(samples.rank());
-  std::ranges::reverse(rounds);
-  for (const MicroBatchRange& round : rounds) {
-    for (std::int64_t m = round.begin; m < round.end; ++m) numbers.push_back(m);
-  }
-  return numbers;
-}
-
 // Of a step, as the ranks that sum gradients count them: each rank of cp computes its tokens' share
 // of a micro-batch, and each rank of ep has its own.
 std::int64_t passes_of(const TrainConfig& config) {
@@ -108,7 +95,7 @@ ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<st
                 .gather_budget_bytes = config.parallel.gather_budget_bytes,
                 .shard_ranks = static_cast<int>(config.parallel.shard_ranks),
                 .parts = model_parts()}),
-      own_micro_batches_(micro_batches_of(config.batch.micro_batches, groups_.samples())),
+      own_micro_batches_(own_micro_batches(config.parallel)),
       whole_(sharded_.layout(), groups_.parts()),
       optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())),
       optimizer_name_(config.optimizer.name),
@@ -197,6 +184,22 @@ at::Tensor ModelState::loss(const MicroBatch& batch) {
   const at::Tensor loss = sharded_.forward([&] { return share_of_loss(batch); });
   if (chosen_LE_.defined() && loss.requires_grad()) nn::add_choices(*model_, chosen_LE_);
   return loss;
+}
+
+// Ranks of ep take turns with the micro-batches; those of cp have the same.
+std::vector<std::int64_t> ModelState::own_micro_batches(const ParallelConfig& parallel) const {
+  std::vector<std::int64_t> numbers = sharded_.micro_batches();
+  const auto coordinate = [&](const char* axis) { return groups_.mesh().coordinate(rank(), axis); };
+  if (parallel.cp > 1) {
+    const MicroBatchPlan plan(static_cast<std::int64_t>(micro_batches_) / parallel.ep,
+                              groups_.mesh().axis_size("dp"));
+    numbers.clear();
+    for (const MicroBatchRange& round : plan.rounds(coordinate("dp"))) {
+      for (std::int64_t m = round.begin; m < round.end; ++m) numbers.push_back(m);
+    }
+  }
+  for (std::int64_t& number : numbers) number = number * parallel.ep + coordinate("ep");
+  return numbers;
 }
 
 // The loss, or of cp's ranks those of the tokens of each, which sum up to it.

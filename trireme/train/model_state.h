@@ -92,6 +92,7 @@ class ModelState final : public RunState {
   static Cuts cut_model(nn::TransformerImpl& model, const TrainConfig& config,
                         const ParallelGroups& groups, std::optional<std::uint64_t> seed);
   ModelParts model_parts() const;
+  std::vector<std::int64_t> own_micro_batches(const ParallelConfig& parallel) const;
   at::Tensor share_of_loss(const MicroBatch& batch);
   // Without gradient. Collective over cp.
   at::Tensor whole_loss(const MicroBatch& batch);

@@ -15,22 +15,29 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "tests/support/model_fixtures.h"
 #include "trireme/comm/group.h"
 #include "trireme/nn/parameter_memory.h"
+#include "trireme/parallel/context/context_parallel.h"
 #include "trireme/parallel/data/replica.h"
+#include "trireme/parallel/expert/expert_parallel.h"
 #include "trireme/parallel/tensor/parallelize.h"
 #include "trireme/topology/mesh.h"
 
 namespace trireme::testing {
 
-struct TensorRun {
+struct MeshRun {
   std::string family = "gpt2";
   int dp = 1;
+  int ep = 1;
+  int cp = 1;
   int tp = 1;
+  std::string cp_method = "ring";
   bool sequence = false;
   int chunks = 1;
   nn::Recompute recompute = nn::Recompute::kNone;
@@ -39,16 +46,26 @@ struct TensorRun {
   std::function<void(ModelParts&)> spoil = {};
 
   std::string text() const {
-    return fmt::format("{} dp {} tp {}{} chunks {}{}", family, dp, tp, sequence ? " sequence" : "",
-                       chunks, recompute == nn::Recompute::kNone ? "" : " recomputed");
+    return fmt::format("{} dp {} ep {} cp {} {} tp {}{} chunks {}{}", family, dp, ep, cp, cp_method,
+                       tp, sequence ? " sequence" : "", chunks,
+                       recompute == nn::Recompute::kNone ? "" : " recomputed");
   }
 };
 
-inline constexpr std::int64_t kTensorMicroBatches = 4;
+inline constexpr std::int64_t kMeshMicroBatches = 8;
 
 // "gpt2", "dropout" (the same with a fifth dropped), "llama" (2 of 4 heads for keys), "uneven":
 // llama with 3 of 6 heads for keys and a tied head, all sizes odd ones, documents apart.
-inline nn::ModelConfig tensor_config(const std::string& family) {
+inline nn::ModelConfig mesh_config(const std::string& family) {
+  if (family == "experts") {
+    nn::ModelConfig config = small_model_config("llama");
+    config.kv_heads = 4;
+    config.experts = {.count = 5, .top_k = 2, .width = 20, .shared = 1, .first_dense = 1};
+    config.experts.balance = "none";
+    config.experts.z_coefficient = 0.003;
+    config.resolve(0);
+    return config;
+  }
   if (family != "uneven") return small_model_config(family == "dropout" ? "gpt2" : family);
   nn::ModelConfig config;
   config.family = "llama";
@@ -65,8 +82,10 @@ inline nn::ModelConfig tensor_config(const std::string& family) {
   return config;
 }
 
+// All of a micro-batch, or with context this rank's share of its loss.
 inline at::Tensor loss_of_micro_batch(nn::Transformer& model, const std::string& family,
-                                      std::int64_t micro_batch) {
+                                      std::int64_t micro_batch,
+                                      ContextParallel* context = nullptr) {
   const at::Tensor tokens = formula_tokens(3, 11, 37, micro_batch);
   at::Tensor targets = formula_tokens(3, 11, 37, micro_batch + 1);
   at::Tensor starts;
@@ -77,7 +96,9 @@ inline at::Tensor loss_of_micro_batch(nn::Transformer& model, const std::string&
   }
   if (family == "dropout") model->set_dropout({.share = 0.2, .seed = 5});
   model->set_first_sample(3 * micro_batch);
-  return model->loss(tokens, targets, starts);
+  if (context == nullptr) return model->loss(tokens, targets, starts);
+  const ContextBatch own = context->cut(tokens, targets, starts);
+  return model->loss(own.tokens_BT, own.targets_BT, own.document_starts_BT) * own.weight;
 }
 
 // Of each step: the loss, the norm, and every parameter's gradient; at the end the weights.
@@ -104,20 +125,20 @@ inline std::map<std::string, at::Tensor> named_values(const torch::nn::Module& m
   return values;
 }
 
-inline constexpr double kTensorLearningRate = 0.02;
+inline constexpr double kMeshLearningRate = 0.02;
 
 // In f64, by plain gradient descent.
 inline TrainedSteps train_whole(const std::string& family, std::int64_t steps) {
-  nn::Transformer model(tensor_config(family));
+  nn::Transformer model(mesh_config(family));
   nn::initialize(*model, 11);
   model->to(at::kDouble);
   TrainedSteps result;
   for (std::int64_t step = 0; step < steps; ++step) {
     model->zero_grad();
     double loss = 0;
-    for (std::int64_t m = 0; m < kTensorMicroBatches; ++m) {
+    for (std::int64_t m = 0; m < kMeshMicroBatches; ++m) {
       const at::Tensor one =
-          loss_of_micro_batch(model, family, step * kTensorMicroBatches + m) / kTensorMicroBatches;
+          loss_of_micro_batch(model, family, step * kMeshMicroBatches + m) / kMeshMicroBatches;
       one.backward();
       loss += one.item<double>();
     }
@@ -128,7 +149,7 @@ inline TrainedSteps train_whole(const std::string& family, std::int64_t steps) {
       squares += gradient.square().sum().item<double>();
     }
     result.norms.push_back(std::sqrt(squares));
-    descend(*model, kTensorLearningRate);
+    descend(*model, kMeshLearningRate);
   }
   result.weights = named_values(*model, false);
   return result;
@@ -174,18 +195,32 @@ inline double parts_difference(const torch::nn::Module& model,
 
 // The same on the ranks of a group: the largest difference from the whole run, of losses, norms,
 // gradients and weights.
-inline double train_parts(Group& world, const TensorRun& run, const TrainedSteps& expected) {
-  const Mesh mesh({{"dp", run.dp}, {"tp", run.tp}});
-  const auto dp = world.split(mesh, "dp"), tp = world.split(mesh, "tp");
-  nn::Transformer model = transformer_without_memory(tensor_config(run.family));
+inline double train_parts(Group& world, const MeshRun& run, const TrainedSteps& expected) {
+  using Axes = std::vector<std::string>;
+  const Mesh mesh({{"dp", run.dp}, {"ep", run.ep}, {"cp", run.cp}, {"tp", run.tp}});
+  const auto replicas = world.split(mesh, Axes{"dp", "cp"});
+  const auto losses = world.split(mesh, Axes{"dp", "ep", "cp"});
+  const auto parts_group = world.split(mesh, Axes{"ep", "tp"});
+  const auto ep = world.split(mesh, "ep"), cp = world.split(mesh, "cp");
+  const auto tp = world.split(mesh, "tp");
+  nn::Transformer model = transformer_without_memory(mesh_config(run.family));
+  std::optional<ExpertParallel> spread;
+  if (run.family == "experts") spread.emplace(expert_parallel(*model, *ep));
   const TensorParallel cut =
       parallelize(*model, *tp, {.sequence = run.sequence, .chunks = run.chunks});
+  std::optional<ContextParallel> context;
+  if (run.cp > 1) context.emplace(context_parallel(*model, *cp, {.method = run.cp_method}));
   nn::initialize(*model, 11);
   model->to(at::kDouble);
   model->set_recompute(run.recompute);
-  ModelParts parts = cut.parts();
+  ModelParts parts =
+      joined(cut.parts(), spread ? spread->parts() : ModelParts(), parts_group.get());
   if (run.spoil) run.spoil(parts);
-  Replica replica(*model, *dp, {.micro_batches = kTensorMicroBatches});
+  // Of each rank; Replica's mean is over those of all of them.
+  const std::int64_t passes = kMeshMicroBatches / (run.dp * run.ep);
+  Replica replica(*model, *replicas, {.micro_batches = passes * run.dp * run.cp});
+  const std::int64_t first =
+      (mesh.coordinate(world.rank(), "dp") * run.ep + mesh.coordinate(world.rank(), "ep")) * passes;
   double difference = 0;
   const auto differ = [&](double value, double other) {
     const double here = std::abs(value - other) / std::abs(other);
@@ -194,21 +229,23 @@ inline double train_parts(Group& world, const TensorRun& run, const TrainedSteps
   for (std::int64_t step = 0; step < run.steps; ++step) {
     model->zero_grad();
     double loss = 0;
-    for (const std::int64_t m : replica.micro_batches()) {
-      const at::Tensor one = loss_of_micro_batch(model, run.family, step * kTensorMicroBatches + m);
-      replica.backward(one);
-      loss += one.item<double>();
+    for (std::int64_t pass = 0; pass < passes; ++pass) {
+      const at::Tensor share =
+          loss_of_micro_batch(model, run.family, step * kMeshMicroBatches + first + pass,
+                              context ? &*context : nullptr);
+      replica.backward(share * (static_cast<double>(run.cp) / run.ep));
+      loss += share.item<double>();
     }
     replica.finish_gradients();
     sum_partial_gradients(*model, parts);
-    dp->all_reduce(buffer_of(std::span(&loss, 1)));
+    losses->all_reduce(buffer_of(std::span(&loss, 1)));
     const auto index = static_cast<std::size_t>(step);
-    differ(loss / kTensorMicroBatches, expected.losses[index]);
+    differ(loss / kMeshMicroBatches, expected.losses[index]);
     differ(whole_gradient_norm(*model, parts), expected.norms[index]);
     const double here =
         parts_difference(*model, named_values(*model, true), expected.gradients[index]);
     if (!(here <= difference)) difference = here;
-    descend(*model, kTensorLearningRate);
+    descend(*model, kMeshLearningRate);
   }
   const double end = parts_difference(*model, named_values(*model, false), expected.weights);
   return end <= difference ? difference : end;

@@ -1,0 +1,89 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Every mesh of dp, ep, cp and tp of up to 8 ranks trains the model of one.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/support/mesh_training.h"
+#include "tests/support/ranks.h"
+
+namespace trireme {
+namespace {
+
+using testing::MeshRun;
+using testing::run_threads;
+using testing::trained_whole;
+
+// f64 sums of at most 40 x 33 terms in another order, over 20 steps.
+constexpr double kBound = 1e-10;
+
+void expect_trains_as_one_rank(const MeshRun& run) {
+  const testing::TrainedSteps& expected = trained_whole(run.family, run.steps);
+  run_threads(run.dp * run.ep * run.cp * run.tp, [&](Group& world) {
+    EXPECT_LT(testing::train_parts(world, run, expected), kBound)
+        << run.text() << ", rank " << world.rank();
+  });
+}
+
+// Each of 1, 2 and 4, in all ways that make `ranks` of them; every other one by ulysses, with
+// sequence parallelism, or recomputed.
+std::vector<MeshRun> meshes_of(int ranks) {
+  std::vector<MeshRun> runs;
+  for (const int dp : {1, 2, 4}) {
+    for (const int ep : {1, 2, 4}) {
+      for (const int cp : {1, 2, 4}) {
+        for (const int tp : {1, 2, 4}) {
+          if (dp * ep * cp * tp != ranks) continue;
+          MeshRun run{.family = "experts", .dp = dp, .ep = ep, .cp = cp, .tp = tp};
+          const auto number = runs.size();
+          // A rank of tp has heads to share with those of cp.
+          if (number % 2 == 1 && cp * tp <= 4) run.cp_method = "ulysses";
+          if (number % 3 == 1) run.recompute = nn::Recompute::kBlocks;
+          runs.push_back(run);
+          if (ep > 1) continue;
+          run.family = number % 2 == 0 ? "dropout" : "llama";
+          run.sequence = number % 2 == 0;
+          runs.push_back(run);
+        }
+      }
+    }
+  }
+  return runs;
+}
+
+TEST(MeshLayouts, OfOneTwoAndFourRanks) {
+  for (const int ranks : {1, 2, 4}) {
+    for (const MeshRun& run : meshes_of(ranks)) expect_trains_as_one_rank(run);
+  }
+}
+
+TEST(MeshLayouts, OfEightRanks) {
+  for (MeshRun& run : meshes_of(8)) {
+    run.steps = 20;
+    expect_trains_as_one_rank(run);
+  }
+}
+
+// A kind of mistake for each axis is seen.
+TEST(MeshLayouts, MistakesShow) {
+  const testing::TrainedSteps& expected = trained_whole("experts", 20);
+  const auto differs = [&](MeshRun run) {
+    run.family = "experts";
+    run.steps = 1;
+    run_threads(run.dp * run.ep * run.cp * run.tp, [&](Group& world) {
+      EXPECT_GT(testing::train_parts(world, run, expected), 1e-3) << run.text();
+    });
+  };
+  differs({.ep = 2, .spoil = [](ModelParts& parts) { parts.partial.pop_back(); }});
+  differs({.ep = 2, .tp = 2, .spoil = [](ModelParts& parts) { parts.counted_elsewhere.clear(); }});
+  differs({.ep = 2, .cp = 2, .spoil = [](ModelParts& parts) {
+             parts.partial.back().parameters.pop_back();
+           }});
+}
+
+}  // namespace
+}  // namespace trireme
