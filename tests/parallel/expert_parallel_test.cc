@@ -184,6 +184,7 @@ Trained train(const nn::ModelConfig& config, Group& world, int dp_size, int stag
     return nn::Transformer(config);
   }();
   const ExpertParallel spread = expert_parallel(*model, *ep);
+  nn::give_memory(*model);
   fill(model);
   ShardedModel sharded(*model, *dp,
                        {.stage = stage,

@@ -131,7 +131,7 @@ FlatElements flat_elements(const TrainConfig& config) {
   };
   const std::int64_t sparse = c.experts.num_layers(c.layers);
   add_blocks(c.layers - sparse, mlp_elements(c, part.mlp_width, 1));
-  add_blocks(sparse, mixture_elements(c, c.experts.count));
+  add_blocks(sparse, mixture_elements(c, div_up(c.experts.count, config.parallel.ep)));
   flat.kinds.vectors = flat.all() - flat.kinds.hidden_matrices - flat.kinds.other_matrices;
   return flat;
 }
@@ -167,31 +167,38 @@ class GradientBuffers {
   std::vector<int> heights_;
 };
 
+// Tokens of a micro-batch that a rank has.
+std::int64_t rows_of(const TrainConfig& config) {
+  return config.batch.micro_batch_size * div_up(config.model.context, config.parallel.cp);
+}
+
 // Bytes of the tensors of a step by what they hold.
 struct TensorBytes {
   std::int64_t element;
-  std::int64_t stream;            // [B, T, C], with sequence parallelism this rank's rows of it
-  std::int64_t all_rows;          // of it
-  std::int64_t q;                 // queries, or what attention makes of them
-  std::int64_t kv;                // keys, or values
-  std::int64_t hidden;            // [B, T, F]
-  std::int64_t moments;           // what a norm keeps of its rows: f32
-  std::int64_t log_sums;          // what attention keeps: f32
-  std::int64_t norm_partials;     // of the gradients of a norm's parameters
-  std::int64_t logits;            // of a block of rows, with their gradient
-  std::int64_t head_gradient;     // f32
-  std::int64_t whole_step;        // batch and rotary table
-  std::int64_t mlp_kept;          // hidden values and those before the nonlinearity
-  std::int64_t mlp_gradients;     // before the nonlinearity
-  std::int64_t gathered;          // all rows of it where the stream has its own; else nothing
-  std::int64_t mixture_kept = 0;  // with experts, in the place of an MLP's
+  std::int64_t stream;         // [B, T, C], with sequence parallelism this rank's rows of it
+  std::int64_t all_rows;       // of it
+  std::int64_t q;              // queries, or what attention makes of them
+  std::int64_t kv;             // keys, or values
+  std::int64_t hidden;         // [B, T, F]
+  std::int64_t moments;        // what a norm keeps of its rows: f32
+  std::int64_t log_sums;       // what attention keeps: f32
+  std::int64_t norm_partials;  // of the gradients of a norm's parameters
+  std::int64_t logits;         // of a block of rows, with their gradient
+  std::int64_t head_gradient;  // f32
+  std::int64_t whole_step;     // batch and rotary table
+  std::int64_t mlp_kept;       // hidden values and those before the nonlinearity
+  std::int64_t mlp_gradients;  // before the nonlinearity
+  std::int64_t gathered;       // all rows of it where the stream has its own; else nothing
+  // What attention across ranks needs while it goes backward, beside what it does on one.
+  std::int64_t across = 0;
+  std::int64_t mixture_kept = 0;       // with experts, in the place of an MLP's
   std::int64_t mixture_gradients = 0;  // likewise
 
   explicit TensorBytes(const TrainConfig& config) {
     const nn::ModelConfig& c = config.model;
     const LargestPart part(c, config.parallel.tp);
     const bool bf16 = config.train.dtype == "bf16", gpt2 = c.is_gpt2();
-    const std::int64_t rows = config.batch.micro_batch_size * c.context;
+    const std::int64_t rows = rows_of(config);
     const std::int64_t own = config.parallel.sequence ? div_up(rows, config.parallel.tp) : rows;
     element = bf16 ? 2 : 4;
     stream = own * c.width * element;
@@ -200,6 +207,12 @@ struct TensorBytes {
     q = rows * part.q_width * element;
     kv = rows * part.kv_width * element;
     hidden = rows * part.mlp_width * element;
+    if (config.parallel.cp > 1) {
+      // Round the ring: keys and values of two others, gradients in f32 of the queries and four
+      // times of keys and values. Else the messages of an exchange.
+      across = config.parallel.cp_method == "ring" ? 4 * kv + (q + 8 * kv) / element * kF32Bytes
+                                                   : 2 * q + 2 * kv;
+    }
     moments = own * (gpt2 ? 2 : 1) * kF32Bytes;
     log_sums = rows * part.heads * kF32Bytes;
     norm_partials = ops::norm_blocks(own) * 2 * c.width * kF32Bytes;
@@ -265,7 +278,7 @@ std::int64_t activation_bytes(const TrainConfig& config) {
       kept + again + t.stream + 2 * t.gathered +
           (last_is_sparse ? t.mixture_gradients : t.mlp_gradients) + t.all_rows,
       // The last attention: gradients of its output, of q, k and v.
-      kept + again - mlp + still_held + t.stream + 2 * t.gathered + 2 * t.q + 2 * t.kv,
+      kept + again - mlp + still_held + t.stream + 2 * t.gathered + 2 * t.q + 2 * t.kv + t.across,
   };
   return t.whole_step + *std::max_element(std::begin(moments), std::end(moments));
 }
@@ -279,7 +292,7 @@ struct Product {
 std::vector<Product> products_of(const TrainConfig& config) {
   const nn::ModelConfig& c = config.model;
   const LargestPart part(c, config.parallel.tp);
-  const std::int64_t N = config.batch.micro_batch_size * c.context;
+  const std::int64_t N = rows_of(config);
   std::vector<Product> products;
   const auto add = [&](std::int64_t rows, std::int64_t in, std::int64_t out) {
     products.insert(products.end(), {{rows, in, out}, {rows, out, in}, {out, rows, in}});
@@ -354,21 +367,24 @@ class ThreadScratch {
   std::int64_t left_ = 0, right_ = 0, tiles_ = 0;
 };
 
-// Ranks with different samples.
-int replicas(const TrainConfig& config, const JobShape& job) {
-  return std::max(1, job.ranks / static_cast<int>(config.parallel.tp));
+// Ranks whose gradients are summed, and their passes in a step.
+std::int64_t replicas(const TrainConfig& config, const JobShape& job) {
+  return std::max<std::int64_t>(1, job.ranks / (config.parallel.ep * config.parallel.tp));
+}
+std::int64_t passes(const TrainConfig& config) {
+  return config.batch.micro_batches * config.parallel.cp / config.parallel.ep;
 }
 
 // Sums of gradients that a rank comes to have of the pieces of a step's micro-batches.
 std::int64_t shard_sums(const TrainConfig& config, const JobShape& job) {
-  const auto mine = static_cast<std::uint64_t>(config.batch.micro_batches / replicas(config, job));
-  return mine == 1 ? 1 : std::bit_width(mine - 1) + 2;
+  const auto mine = static_cast<std::uint64_t>(passes(config) / replicas(config, job));
+  return mine <= 1 ? 1 : std::bit_width(mine - 1) + 2;
 }
 
 // That keep one copy of the model between them.
 std::int64_t ranks_to_a_copy(const TrainConfig& config, const JobShape& job) {
   if (config.parallel.shard_ranks == kHostRanks) {
-    return std::max<std::int64_t>(1, job.local_ranks / config.parallel.tp);
+    return std::max<std::int64_t>(1, job.local_ranks / (config.parallel.ep * config.parallel.tp));
   }
   return config.parallel.shard_ranks > 0 ? config.parallel.shard_ranks : replicas(config, job);
 }
@@ -426,7 +442,7 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
                                            (stage == 3 ? share : all) * copy_bytes;
   memory[kGradients] =
       kF32Bytes * (stage < 2 ? all * GradientBuffers::count(MicroBatchPlan(
-                                         config.batch.micro_batches, replicas(config, job)))
+                                         passes(config), static_cast<int>(replicas(config, job))))
                              : share * shard_sums(config, job));
   const std::int64_t state = optim::optimizer_state_bytes(config.optimizer, flat.kinds);
   // Parameter servers keep it in place of the workers.

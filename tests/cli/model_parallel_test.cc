@@ -1,7 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// trireme train with matrices cut across workers: the run of one process alone, but for rounding.
+// trireme train with matrices, sequences and experts cut across workers: the run of one process
+// alone, but for rounding.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -26,7 +27,7 @@ using ::testing::HasSubstr;
 // whole to a hundredth.
 constexpr double kLossBound = 1e-4, kWeightBound = 1e-2;
 
-class TensorParallelTrainingTest : public CliTest {
+class ModelParallelTrainingTest : public CliTest {
  protected:
   void expect_the_run_of_one(const std::string& out, const std::string& alone) {
     const std::vector<double> expected = losses(alone), found = losses(out);
@@ -67,26 +68,47 @@ class TensorParallelTrainingTest : public CliTest {
   }
 };
 
-TEST_F(TensorParallelTrainingTest, EveryMeshTrainsTheModelOfOne) {
+TEST_F(ModelParallelTrainingTest, EveryMeshTrainsTheModelOfOne) {
   train_or_fail("alone");
   const std::vector<std::vector<std::string>> meshes = {
       {"parallel.tp=2"},
       {"parallel.tp=3", "parallel.sequence=true", "parallel.tp_chunks=2"},
-      {"parallel.tp=2", "parallel.dp=2", "parallel.shard=1"},
       {"parallel.tp=2", "parallel.dp=2", "parallel.shard=3", "parallel.sequence=true",
        "compute.recompute=blocks"},
-      {"parallel.tp=2", "parallel.sequence=true", "--workers", "4", "parallel.shard=2",
-       "compute.recompute=activations"}};
+      {"parallel.cp=2", "--workers", "4", "parallel.shard=2", "compute.recompute=activations"},
+      {"parallel.cp=3", "parallel.cp_method=ulysses", "parallel.shard=1"},
+      {"parallel.cp=2", "parallel.tp=3", "parallel.sequence=true"}};
   for (std::size_t i = 0; i < meshes.size(); ++i) {
     const std::string out = "mesh" + std::to_string(i);
-    const ProgramResult result = train(out, meshes[i]);
-    ASSERT_EQ(result.exit_code, 0) << result.err;
-    EXPECT_THAT(result.err, HasSubstr(i < 2 ? "tp" : "dp 2 x tp 2"));
+    train_or_fail(out, meshes[i]);
     expect_the_run_of_one(out, "alone");
   }
 }
 
-TEST_F(TensorParallelTrainingTest, CheckpointsGoFromMeshToMesh) {
+TEST_F(ModelParallelTrainingTest, EveryMeshTrainsTheExpertsOfOne) {
+  const auto with = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"model.experts.count=5", "model.experts.width=16",
+                             "model.experts.shared=1", "model.experts.balance=bias"});
+    return more;
+  };
+  train_or_fail("alone", with({}));
+  const std::vector<std::vector<std::string>> meshes = {
+      {"parallel.ep=2"},
+      {"parallel.ep=2", "parallel.dp=2", "parallel.shard=3", "compute.recompute=blocks"},
+      {"parallel.ep=2", "parallel.cp=2", "parallel.tp=2"}};
+  for (std::size_t i = 0; i < meshes.size(); ++i) {
+    const std::string out = "mesh" + std::to_string(i);
+    train_or_fail(out, with(meshes[i]));
+    expect_the_run_of_one(out, "alone");
+  }
+  train_or_fail("moved", with({"parallel.ep=4", "train.steps=8"}));
+  train_or_fail("moved", with({"--resume", "parallel.tp=3", "train.steps=12"}));
+  train_or_fail("parts", with({"train.steps=8"}));
+  train_or_fail("parts", with({"--resume", "train.steps=12"}));
+  expect_the_run_of_one("moved", "parts");
+}
+
+TEST_F(ModelParallelTrainingTest, CheckpointsGoFromMeshToMesh) {
   const std::vector<std::string> common = {"train.average_decay=0.9", "train.dropout=0.1",
                                            "model.family=llama"};
   const auto with = [&](std::vector<std::string> more) {
@@ -108,7 +130,7 @@ TEST_F(TensorParallelTrainingTest, CheckpointsGoFromMeshToMesh) {
   EXPECT_LT(losses("begun")[0], losses("alone")[0] - 0.5) << "with the weights of another run";
 }
 
-TEST_F(TensorParallelTrainingTest, RefusesWhatDoesNotFit) {
+TEST_F(ModelParallelTrainingTest, RefusesWhatDoesNotFit) {
   const auto refused = [&](const std::vector<std::string>& settings,
                            const std::vector<std::string>& words) {
     expect_refused(train("refused", settings), words);
@@ -126,6 +148,24 @@ TEST_F(TensorParallelTrainingTest, RefusesWhatDoesNotFit) {
           {"optimizer.name is muon", "parallel.tp 2", "adamw"});
   refused({"parallel.tp=2", "parallel.ps.servers=1"}, {"parallel.tp 2", "parallel.ps.servers 1"});
   refused({"parallel.tp=2", "parallel.dp=3"}, {"3 workers cannot share 4 micro-batches"});
+  refused({"parallel.cp=11"}, {"parallel.cp is 11", "model.context is 20", "at most 10"});
+  refused({"parallel.cp=4", "parallel.cp_method=ulysses"},
+          {"parallel.cp is 4", "ulysses", "3 heads", "ring"});
+  refused({"parallel.cp_method=round"}, {"parallel.cp_method", "round", "ring"});
+  refused({"parallel.ep=2"}, {"parallel.ep is 2", "model.experts.count is 0"});
+  refused({"parallel.ep=4", "model.experts.count=3"},
+          {"parallel.ep is 4", "model.experts.count is 3", "at most 3"});
+  refused({"parallel.ep=3", "model.experts.count=3"},
+          {"batch.micro_batches is 4", "parallel.ep 3", "a multiple of 3"});
+  refused({"parallel.cp=2", "model.experts.count=3"},
+          {"parallel.cp is 2", "model.experts.balance loss", "bias"});
+  refused({"parallel.tp=2", "parallel.sequence=true", "model.experts.count=3"},
+          {"parallel.sequence is true", "model.experts.count is 3"});
+  refused({"parallel.ep=2", "model.experts.count=3", "optimizer.name=adafactor"},
+          {"optimizer.name is adafactor", "parallel.ep 2"});
+  refused({"parallel.ep=2", "parallel.cp=2", "model.experts.count=3", "--workers", "6",
+           "model.experts.balance=none"},
+          {"parallel.ep 2 and parallel.cp 2", "a multiple of 4 workers", "there are 6"});
 }
 
 }  // namespace
