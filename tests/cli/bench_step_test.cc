@@ -54,6 +54,8 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
   ASSERT_EQ(all.size(), 1U);
   const nlohmann::json& step = all[0];
   EXPECT_THAT(keys_of(step), ElementsAreArray({"accumulate",
+                                               "activation_bytes",
+                                               "activation_bytes_sent",
                                                "batch",
                                                "bytes_sent",
                                                "bytes_sent_between_replicas",
@@ -61,7 +63,10 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                                "communication_ms",
                                                "communication_ms_p10",
                                                "communication_ms_p90",
+                                               "cp",
+                                               "cp_method",
                                                "dtype",
+                                               "ep",
                                                "exposed_ms",
                                                "exposed_ms_p10",
                                                "exposed_ms_p90",
@@ -85,6 +90,7 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                                "products",
                                                "ranks",
                                                "seq",
+                                               "sequence",
                                                "shard",
                                                "shard_ranks",
                                                "share_of_limit",
@@ -97,7 +103,10 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                                "tokens_per_s",
                                                "tokens_per_s_p10",
                                                "tokens_per_s_p90",
-                                               "warm_up"}));
+                                               "tp",
+                                               "tp_chunks",
+                                               "warm_up",
+                                               "weight_bytes"}));
   EXPECT_EQ(step["dtype"], GetParam());
   EXPECT_EQ(step["threads"], 1);
   EXPECT_GT(step["peak_bytes"], 0);
@@ -202,6 +211,37 @@ TEST(BenchStepWorkers, CopiesExchangeGradientsAlone) {
   EXPECT_EQ(host.at("bytes_sent_between_replicas"), 0);
 }
 
+// tiny: 2 blocks of width 48, whose traffic docs/parallelism.md counts: 4 L + 2 exchanges each way
+// of half of 3 x 64 tokens, 2 L more with sequence, and 16 bytes a token.
+TEST(BenchStepWorkers, CutModelsHoldAndSendWhatTheFormulasSay) {
+  const auto run = [](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(),
+                     {"--batch", "3", "--seq", "64", "--steps", "2", "--no-limit", "--json"});
+    const auto all = rows(bench_step(arguments));
+    return all.size() == 1 ? all[0] : nlohmann::json();
+  };
+  const nlohmann::json one = run({});
+  const double exchange = 3 * 64 * 48 * 4 / 2.0, layers = 2;
+  const double once = 2 * (4 * layers + 2) * exchange + 16 * 3 * 64;
+  // With sequence the gradients of positions, 2 L + 1 norms and 2 L biases are summed.
+  const double again = 2 * layers * exchange + (64 + 2 * (2 * layers + 1) + 2 * layers) * 48 * 4;
+  for (const bool sequence : {false, true}) {
+    std::vector<std::string> arguments = {"--workers", "2", "--tp", "2"};
+    if (sequence) arguments.emplace_back("--sequence");
+    const nlohmann::json step = run(arguments);
+    EXPECT_NEAR(step.at("loss"), one.at("loss"), 1e-4);
+    EXPECT_NEAR(step.at("activation_bytes_sent"), once + (sequence ? again : 0), 1);
+    EXPECT_EQ(step.at("sequence"), sequence);
+    EXPECT_NEAR(step.at("weight_bytes").get<double>() / one.at("weight_bytes").get<double>(), 0.56,
+                0.06)
+        << "half, and positions, which are whole";
+  }
+  const nlohmann::json context = run({"--workers", "2", "--cp", "2"});
+  EXPECT_NEAR(context.at("loss"), one.at("loss"), 1e-4);
+  EXPECT_EQ(context.at("weight_bytes"), one.at("weight_bytes"));
+  EXPECT_GT(context.at("activation_bytes_sent"), 0);
+}
+
 TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({}, "gpt5"), {"gpt5", "gpt2-124m", "tiny"});
   expect_refused(bench_step({"--dtype", "f16"}), {"f16", "f32", "bf16"});
@@ -218,6 +258,11 @@ TEST(BenchStepInput, BadInputIsOneLine) {
   expect_refused(bench_step({"--shard", "1", "--shard-ranks", "3", "--workers", "4"}),
                  {"4 ranks", "3 ranks each", "use 1, 2, 4"});
   expect_refused(bench_step({"--accumulate", "0"}), {"--accumulate", "0"});
+  expect_refused(bench_step({"--sequence"}), {"--sequence", "--tp is 1"});
+  expect_refused(bench_step({"--tp", "2", "--cp", "2", "--workers", "2"}),
+                 {"--tp 2", "--cp 2", "a multiple of 4 ranks", "there are 2"});
+  expect_refused(bench_step({"--ep", "2", "--workers", "2"}), {"ep is 2", "experts"});
+  expect_refused(bench_step({"--cp-method", "square"}), {"--cp-method", "square"});
   expect_refused(bench_step({"--sweep", "width"}), {"width", "seq", "batch"});
   expect_refused(run_program({kTrireme, "bench", "step", "--threads", "0"}), {"--threads", "0"});
 }

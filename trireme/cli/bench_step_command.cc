@@ -151,6 +151,17 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
       ->add_option("--tp-chunks", options.tp_chunks,
                    "with --tp: runs of tokens, each of which travels while the next is computed")
       ->capture_default_str();
+  command
+      ->add_option("--cp", options.cp,
+                   "context parallelism: workers that have a part of each sequence's tokens")
+      ->capture_default_str();
+  command->add_option("--cp-method", options.cp_method, "ring or ulysses")
+      ->check(CLI::IsMember({"ring", "ulysses"}))
+      ->capture_default_str();
+  command
+      ->add_option("--ep", options.ep,
+                   "expert parallelism: workers that have a part of the experts")
+      ->capture_default_str();
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
   command
       ->add_option("--shard-ranks", arguments->shard_ranks,

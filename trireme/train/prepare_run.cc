@@ -78,21 +78,20 @@ void check_served(const TrainConfig& config, int workers) {
 void check_layout(const TrainConfig& config, int workers, int local_workers) {
   const Mesh mesh = train_mesh(config.parallel, workers);
   if (config.parallel.ps.servers > 0) return check_served(config, workers);
+  const ShardPlan shards = shard_plan(config, workers, local_workers);
   const ParallelConfig& parallel = config.parallel;
   const std::int64_t micro_batches = config.batch.micro_batches;
   if (micro_batches % parallel.ep != 0) {
     throw_error<ConfigError>(
         "batch.micro_batches is {} and parallel.ep {}: each rank of ep has as many micro-batches "
-        "of "
-        "a step, so take a multiple of {}",
+        "of a step, so take a multiple of {}",
         micro_batches, parallel.ep, parallel.ep);
   }
+  const std::int64_t passes = micro_batches * parallel.cp / parallel.ep;
+  if (parallel.shard >= 2) shards.rounds(passes, 0);
   // Who has which samples; then whose gradients are summed.
   const MicroBatchPlan plan(micro_batches / parallel.ep, mesh.axis_size("dp"));
-  const std::int64_t passes = micro_batches * parallel.cp / parallel.ep;
   const MicroBatchPlan sums(passes, mesh.axis_size("dp") * mesh.axis_size("cp"));
-  const ShardPlan shards = shard_plan(config, workers, local_workers);
-  if (config.parallel.shard >= 2) shards.rounds(passes, 0);
 }
 
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {

@@ -21,7 +21,6 @@
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/parallel/shard/shard_plan.h"
-#include "trireme/parallel/tensor/tensor_plan.h"
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
 #include "trireme/train/memory_estimate.h"
@@ -42,12 +41,12 @@ void check_at_least_one(const char* option, std::int64_t value) {
 
 // Samples for a few steps; epochs repeat them in another order.
 TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig& config,
-                          const std::string& folder, int ranks) {
+                          const std::string& folder, int samplers) {
   constexpr std::int64_t kSteps = 4;
   constexpr char kNoTokenizer[] = "0000000000000000";  // a hash's digits
   const RandomStream random(kSeed, "tokens");
   std::vector<TokenId> ids(static_cast<std::size_t>(
-      kSteps * options.batch * options.accumulate * ranks * options.tokens + 1));
+      kSteps * options.batch * options.accumulate * samplers * options.tokens + 1));
   for (std::size_t i = 0; i < ids.size(); ++i) {
     ids[i] = static_cast<TokenId>(random.bits(i) % static_cast<std::uint64_t>(config.vocab_size));
   }
@@ -58,8 +57,13 @@ TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig
 }
 
 // Ranks with other samples than one another.
+int samplers_of(const StepBenchOptions& options, int ranks) {
+  return std::max(1, ranks / static_cast<int>(options.tp * options.cp));
+}
+
+// Ranks whose gradients are summed.
 int replicas_of(const StepBenchOptions& options, int ranks) {
-  return std::max(1, ranks / static_cast<int>(options.tp));
+  return std::max(1, ranks / static_cast<int>(options.tp * options.ep));
 }
 
 TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig& model, int ranks) {
@@ -67,10 +71,13 @@ TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig&
   config.seed = kSeed;
   config.model = model;
   config.batch = {.micro_batch_size = options.batch,
-                  .micro_batches = options.accumulate * replicas_of(options, ranks)};
+                  .micro_batches = options.accumulate * samplers_of(options, ranks)};
   config.parallel.tp = options.tp;
   config.parallel.sequence = options.sequence;
   config.parallel.tp_chunks = options.tp_chunks;
+  config.parallel.cp = options.cp;
+  config.parallel.cp_method = options.cp_method;
+  config.parallel.ep = options.ep;
   config.parallel.shard = options.shard;
   config.parallel.shard_ranks = options.shard_ranks;
   config.train.steps = options.warm_up_steps + options.steps;
@@ -225,18 +232,22 @@ void StepBenchOptions::validate(int ranks) const {
   }
   check_at_least_one("--tp", tp);
   check_at_least_one("--tp-chunks", tp_chunks);
-  if (ranks % tp != 0) {
-    throw_error<ConfigError>("--tp is {}, but there are {} ranks: start a multiple of {}", tp,
-                             ranks, tp);
+  check_at_least_one("--cp", cp);
+  check_at_least_one("--ep", ep);
+  if (const std::int64_t together = tp * cp * ep; ranks % together != 0) {
+    throw_error<ConfigError>(
+        "--tp {}, --cp {} and --ep {} need a multiple of {} ranks, but there are {}", tp, cp, ep,
+        together, ranks);
   }
   if (sequence && tp == 1) {
     throw_error<ConfigError>("--sequence is of --tp 2 and more, but --tp is 1: leave it out");
   }
-  if (tp > 1) check_tensor_plan(known_model(model, tokens), static_cast<int>(tp));
+  train_config(*this, known_model(model, tokens), ranks)
+      .validate_model_parallel(known_model(model, tokens));
   if (shard_ranks != kHostRanks) {
     const int replicas = replicas_of(*this, ranks);
     const ShardPlan plan(replicas, shard_ranks);
-    if (shard >= 2) plan.rounds(accumulate * replicas, 0);
+    if (shard >= 2) plan.rounds(accumulate * samplers_of(*this, ranks) * cp / ep, 0);
   }
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
   check_memory(*this, train_config(*this, known_model(model, tokens), 1));
@@ -244,7 +255,7 @@ void StepBenchOptions::validate(int ranks) const {
 
 double StepBenchReport::tokens_per_step() const {
   return static_cast<double>(options.batch * options.tokens * options.accumulate *
-                             replicas_of(options, ranks));
+                             samplers_of(options, ranks));
 }
 
 double StepBenchReport::share_of_limit() const {
@@ -284,7 +295,8 @@ StepBenchReport bench_step(const StepBenchOptions& options, const std::string& f
                  total_flops(step_products(model, options.batch, options.tokens));
   reset_peak();
   run_steps(train_config(options, model, group.size()),
-            random_tokens(options, model, folder, group.size()), group, report);
+            random_tokens(options, model, folder, samplers_of(options, group.size())), group,
+            report);
   report.peak_bytes = peak_resident_bytes();
   if (options.measure_limit && group.size() == 1 && options.accumulate == 1)
     report.limit = measure_limit(options, model);

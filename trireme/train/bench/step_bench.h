@@ -32,9 +32,12 @@ struct StepBenchOptions {
   std::int64_t tp = 1;              // ranks that compute a sample together
   bool sequence = false;            // with tp
   std::int64_t tp_chunks = 1;       // as parallel.tp_chunks
-  std::int64_t shard = 0;           // stage of ZeRO
-  std::int64_t shard_ranks = 0;     // as ShardOptions has it
-  std::int64_t steps = 10;          // timed
+  std::int64_t cp = 1;              // ranks that have a part of each sequence's tokens
+  std::string cp_method = "ring";
+  std::int64_t ep = 1;           // ranks that have a part of the experts
+  std::int64_t shard = 0;        // stage of ZeRO
+  std::int64_t shard_ranks = 0;  // as ShardOptions has it
+  std::int64_t steps = 10;       // timed
   std::int64_t warm_up_steps = 2;
   bool measure_limit = true;
   BenchTiming limit_timing = {.max_samples = 15, .seconds = 0.2};  // of each shape of product

@@ -85,7 +85,7 @@ Fields head(const StepBenchReport& report) {
       {"weights MB", static_cast<double>(report.weight_bytes) / 1e6},
       {"activations MB, at most", static_cast<double>(report.activation_bytes) / 1e6},
       {"peak MB", static_cast<double>(report.peak_bytes) / 1e6}};
-  if (report.ranks > options.tp) {
+  if (report.ranks > options.tp * options.ep) {
     const ExchangeCost& cost = report.exchange;
     fields.insert(
         fields.end(),
@@ -96,9 +96,10 @@ Fields head(const StepBenchReport& report) {
          {"exposed ms", with_spread(scaled(cost.exposed_us, 1e-3), 1)},
          {"exposed share", percent(cost.exposed_share())}});
   }
-  if (options.tp > 1) {
-    fields.emplace_back("tensor parallel", fmt::format("{} ranks{}", options.tp,
-                                                       options.sequence ? ", sequence" : ""));
+  if (options.tp * options.cp * options.ep > 1) {
+    fields.emplace_back(
+        "cut", fmt::format("ep {} x cp {} ({}) x tp {}{}", options.ep, options.cp,
+                           options.cp_method, options.tp, options.sequence ? ", sequence" : ""));
     fields.emplace_back("sent for activations, MB", report.exchange.activation_bytes_sent / 1e6);
   }
   if (report.replicas > 1) {
@@ -164,6 +165,9 @@ std::string to_json(const StepBenchReport& report) {
                {"tp", options.tp},
                {"sequence", options.sequence},
                {"tp_chunks", options.tp_chunks},
+               {"cp", options.cp},
+               {"cp_method", options.cp_method},
+               {"ep", options.ep},
                {"state_bytes_per_parameter", state_bytes_per_parameter(report)},
                {"bytes_sent", report.exchange.bytes_sent},
                {"bytes_sent_between_replicas", report.exchange.bytes_sent_between_replicas},
