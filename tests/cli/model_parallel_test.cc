@@ -151,6 +151,11 @@ TEST_F(ModelParallelTrainingTest, RefusesWhatDoesNotFit) {
   refused({"parallel.cp=11"}, {"parallel.cp is 11", "model.context is 20", "at most 10"});
   refused({"parallel.cp=4", "parallel.cp_method=ulysses"},
           {"parallel.cp is 4", "ulysses", "3 heads", "ring"});
+  refused({"parallel.cp_method=ulysses"}, {"parallel.cp_method is ulysses", "parallel.cp is 1"});
+  refused({"parallel.cp=2", "parallel.tp=2", "parallel.cp_method=ulysses"},
+          {"parallel.cp is 2", "1 heads", "ring"});
+  refused({"parallel.cp=3", "parallel.dp=3", "batch.micro_batches=9"},
+          {"parallel.dp 3 with parallel.cp 3 cannot share 9 micro-batches"});
   refused({"parallel.cp_method=round"}, {"parallel.cp_method", "round", "ring"});
   refused({"parallel.ep=2"}, {"parallel.ep is 2", "model.experts.count is 0"});
   refused({"parallel.ep=4", "model.experts.count=3"},

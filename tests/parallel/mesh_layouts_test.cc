@@ -68,6 +68,12 @@ TEST(MeshLayouts, OfEightRanks) {
   }
 }
 
+// Experts and those that all tokens share are whole on ranks of tp, and are not summed.
+TEST(MeshLayouts, ExchangesBesideProductsOfModelsWithExperts) {
+  expect_trains_as_one_rank({.family = "experts", .tp = 2, .chunks = 2, .steps = 5});
+  expect_trains_as_one_rank({.family = "experts", .ep = 2, .tp = 2, .chunks = 3, .steps = 5});
+}
+
 // A kind of mistake for each axis is seen.
 TEST(MeshLayouts, MistakesShow) {
   const testing::TrainedSteps& expected = trained_whole("experts", 20);

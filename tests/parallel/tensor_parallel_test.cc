@@ -236,6 +236,27 @@ TEST(TensorParallel, RefusesAPlanThatDoesNotFitBeforeAnythingIsCut) {
   });
 }
 
+struct LogitsWithBias : torch::nn::Module {
+  LogitsWithBias() { register_module("head", head); }
+  nn::Linear head{5, 7, nn::LinearOptions{.bias = true}};
+};
+
+TEST(TensorParallel, RefusesWhatItWouldGetWrong) {
+  run_threads(2, [&](Group& world) {
+    nn::Transformer experts(testing::mesh_config("experts"));
+    EXPECT_THAT(testing::failure_of([&] { parallelize(*experts, world, {.sequence = true}); }),
+                HasSubstr("ConfigError: sequence parallelism of a model with experts"));
+    EXPECT_THAT(testing::failure_of([&] { parallelize(*experts, world, {.chunks = 0}); }),
+                HasSubstr("ConfigError: 0 chunks"));
+    LogitsWithBias logits;
+    EXPECT_THAT(testing::failure_of([&] {
+                  parallelize(logits, world, {{"head", TensorCut::kVocabulary}});
+                }),
+                HasSubstr("ConfigError: the tensor-parallel plan cuts head by its vocabulary, but "
+                          "it has a bias"));
+  });
+}
+
 TEST(TensorParallel, RefusesRanksThatTheModelCannotFill) {
   run_threads(3, [&](Group& world) {
     nn::Transformer model(testing::mesh_config("llama"));

@@ -9,11 +9,13 @@
 #include <memory>
 #include <string>
 
+#include "tests/support/error_text.h"
 #include "tests/support/mesh_training.h"
 #include "tests/support/ranks.h"
 #include "trireme/optim/optimizer.h"
 #include "trireme/parallel/flat_parameters.h"
 #include "trireme/parallel/shard/sharded_model.h"
+#include "trireme/parallel/tensor_buffer.h"
 
 namespace trireme {
 namespace {
@@ -135,6 +137,72 @@ TEST(TensorSharded, InBf16) {
     expect_trains_as_one_rank("gpt2", {2, 2, stage, stage == 3, at::kBFloat16});
     expect_trains_as_one_rank("llama", {1, 4, stage, stage == 0, at::kBFloat16});
   }
+}
+
+// What all ranks have must stay the same on all of them, to the bit, though weights are rounded by
+// chance, and moments to 8 bits: with a vocabulary, MLPs and heads that are cut unevenly.
+TEST(TensorSharded, WhatSeveralRanksHaveStaysEqual) {
+  struct Case {
+    const char* family;
+    int tp;
+    bool sequence;
+    const char* state;
+  };
+  for (const auto& [family, tp, sequence, state] : {Case{"gpt2", 3, false, "f32"},
+                                                    {"gpt2", 2, true, "8bit"},
+                                                    {"llama", 4, false, "8bit"},
+                                                    {"uneven", 2, false, "8bit"}}) {
+    run_threads(tp, [&, family = family, sequence = sequence, state = state](Group& world) {
+      const Mesh mesh({{"tp", world.size()}});
+      const auto dp = world.split(mesh, "dp"), tp_group = world.split(mesh, "tp");
+      nn::Transformer model = testing::transformer_without_memory(testing::mesh_config(family));
+      const TensorParallel cut = parallelize(*model, *tp_group, {.sequence = sequence});
+      nn::initialize(*model, 11);
+      const auto roled = nn::parameters_with_roles(*model);
+      ShardedModel sharded(*model, *dp,
+                           {.dtype = at::kBFloat16, .micro_batches = 2, .parts = cut.parts()});
+      const auto optimizer =
+          optim::make_optimizer({.name = "adamw", .state = state}, sharded.space());
+      for (std::int64_t m = 0; m < 10; ++m) {
+        sharded.backward(
+            sharded.forward([&] { return testing::loss_of_micro_batch(model, family, m); }));
+        if (m % 2 == 0) continue;
+        sharded.finish_gradients();
+        sharded.step(*optimizer, 0.02, 0.5);
+      }
+      const at::Tensor weights = sharded.gather_weights();
+      for (const FlatEntry& entry : sharded.layout().entries) {
+        const auto found = std::ranges::find(roled, entry.name, &nn::RoledParameter::name);
+        if (found->part.dim >= 0) continue;
+        const at::Tensor own = FlatParameters::view(weights, entry).clone();
+        const at::Tensor computes = found->tensor.detach().to(at::kFloat);
+        for (const at::Tensor& value : {own, computes}) {
+          const at::Tensor first = value.clone();
+          world.broadcast(buffer_of_tensor(first), 0);
+          EXPECT_TRUE(first.equal(value)) << family << " " << state << ", " << entry.name;
+        }
+      }
+    });
+  }
+}
+
+TEST(TensorSharded, RefusesOptimizersThatNeedWholeParameters) {
+  run_threads(2, [](Group& world) {
+    const Mesh mesh({{"tp", 2}});
+    const auto dp = world.split(mesh, "dp");
+    nn::Transformer model = testing::transformer_without_memory(testing::mesh_config("gpt2"));
+    const TensorParallel cut = parallelize(*model, world);
+    nn::initialize(*model, 11);
+    ShardedModel sharded(*model, *dp, {.micro_batches = 1, .parts = cut.parts()});
+    for (const std::string name : {"lamb", "muon", "adafactor"}) {
+      const std::string refusal =
+          testing::failure_of([&] { optim::make_optimizer({.name = name}, sharded.space()); });
+      EXPECT_NE(refusal.find("ConfigError: optimizer.name is " + name), std::string::npos)
+          << refusal;
+      EXPECT_NE(refusal.find("this rank has a part: take one of sgd"), std::string::npos)
+          << refusal;
+    }
+  });
 }
 
 TEST(TensorSharded, RecomputesWhatItDoesNotKeep) {

@@ -64,6 +64,13 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
   options.fingerprint = result_settings(config);
   options.fingerprint.emplace_back("parallel.shard", std::to_string(config.parallel.shard));
   options.fingerprint.emplace_back("parallel.tp", std::to_string(config.parallel.tp));
+  // What decides which collectives a pass has, and how many passes there are.
+  options.fingerprint.emplace_back("compute.recompute", config.compute.recompute);
+  options.fingerprint.emplace_back("evaluation.every", std::to_string(config.evaluation.every));
+  options.fingerprint.emplace_back("evaluation.micro_batches",
+                                   std::to_string(config.evaluation.micro_batches));
+  options.fingerprint.emplace_back("parallel.shard_ranks",
+                                   std::to_string(config.parallel.shard_ranks));
   options.fingerprint.emplace_back("parallel.ep", std::to_string(config.parallel.ep));
   options.fingerprint.emplace_back("parallel.cp", std::to_string(config.parallel.cp));
   options.fingerprint.emplace_back("parallel.cp_method", config.parallel.cp_method);

@@ -24,6 +24,8 @@ struct ParameterPart {
   std::int64_t begin = 0;
   std::int64_t size = 0;
   std::int64_t whole = 0;
+  // Of the parts that there are of it elsewhere, the most elements in that dim; 0: size.
+  std::int64_t largest = 0;
 };
 
 // The layers of nn/ derive from it. Not thread-safe.

@@ -21,7 +21,7 @@ struct DropoutMask {
 };
 
 // x: [..., C], N rows, f32, bf16 or f64 -> the same shape: zeros, or x / (1 - share). The same bits
-// on any number of threads and on all vector units. Gradient: x. On a device the mask is made on
+// on any number of threads and on all vector units. Gradient: x. On a device it goes by way of
 // the host. Throws ShapeError.
 at::Tensor dropout(const at::Tensor& x, const DropoutMask& mask);
 

@@ -16,6 +16,12 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config,
                                           const OptimizerSpace& space) {
   config.validate();
   const OptimizerConfig all = config.with_defaults();
+  for (const OptimizerParameter& parameter : space.parameters) {
+    if (parameter.is_part) {
+      config.check_takes_parts("of " + parameter.entry.name + " this rank has a part");
+      break;
+    }
+  }
   if (auto elementwise = make_elementwise(all, space)) return elementwise;
   if (!space.device.is_cpu()) {
     throw_error<ShapeError>("the optimizer {} has no kernels for buffers on {}: adamw has",

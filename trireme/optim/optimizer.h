@@ -44,6 +44,8 @@ struct OptimizerParameter {
   // Its first dim counts parameters of the other dims, as of experts; each is one by itself. Muon
   // minds; methods that keep something for a whole parameter (LAMB, Adafactor) take it as one.
   bool stack = false;
+  // Of a larger one, whose rest other ranks have: only methods that need an element's own values.
+  bool is_part = false;
 };
 
 // What an optimizer works on.

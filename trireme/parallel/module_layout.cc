@@ -6,6 +6,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/modules/embedding.h>
 
+#include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -21,6 +22,13 @@ std::int64_t round_up(std::int64_t elements, std::int64_t unit) {
 }
 
 using UnitOf = std::unordered_map<const c10::TensorImpl*, std::size_t>;
+
+// Elements that an entry takes up.
+std::int64_t room_of(const at::Tensor& parameter, const nn::ParameterPart& part,
+                     std::int64_t alignment) {
+  if (part.dim < 0 || part.largest == 0) return round_up(parameter.numel(), alignment);
+  return round_up(parameter.numel() / part.size * part.largest, alignment);
+}
 
 // The units of parameters, by number; what is in none is not in the map.
 UnitOf number_units(const torch::nn::Module& module,
@@ -109,6 +117,9 @@ ModuleLayout make_layout(const torch::nn::Module& module,
     const auto unit = unit_of.find(id);
     found[unit == unit_of.end() ? 0 : unit->second].push_back({item.key(), item.value()});
   }
+  const bool has_parts =
+      std::ranges::any_of(said.parts, [](const auto& one) { return one.second.dim >= 0; });
+  const std::int64_t alignment = has_parts ? kPartAlignment : FlatParameters::kAlignment;
   for (std::size_t unit = 0; unit < found.size(); ++unit) {
     const std::int64_t begin = layout.size;
     for (const Found& one : found[unit]) {
@@ -121,7 +132,7 @@ ModuleLayout make_layout(const torch::nn::Module& module,
       const auto part = said.parts.find(one.tensor.unsafeGetTensorImpl());
       layout.parts.push_back(part == said.parts.end() ? nn::ParameterPart() : part->second);
       layout.stack.push_back(said.stacks.contains(one.tensor.unsafeGetTensorImpl()));
-      layout.size += round_up(one.tensor.numel(), FlatParameters::kAlignment);
+      layout.size += room_of(one.tensor, layout.parts.back(), alignment);
     }
     layout.size = round_up(layout.size, kShardBlock);
     layout.units.push_back({begin, layout.size});
@@ -136,7 +147,8 @@ std::vector<optim::OptimizerParameter> optimizer_parameters(const ModuleLayout& 
   for (std::size_t i = 0; i < layout.entries.size(); ++i) {
     const FlatEntry& entry = layout.entries[i];
     const bool decays = entry.shape.size() > (layout.stack[i] ? 2 : 1);
-    parameters.push_back({entry, decays, layout.hidden_matrix[i], layout.stack[i]});
+    parameters.push_back({entry, decays, layout.hidden_matrix[i], layout.stack[i],
+                          !layout.parts.empty() && layout.parts[i].dim >= 0});
   }
   return parameters;
 }

@@ -39,6 +39,11 @@ struct ModuleLayout {
   std::vector<at::Tensor> frozen;  // parameters that require no gradient: not in the buffers
 };
 
+// Ranks with other parts of the same parameters have the same offsets: each part is given the room
+// of the largest, so that what is equal on all of them is rounded by the same chances, and begins
+// at kPartAlignment, so that it shares no block of 8-bit codes with what is not.
+inline constexpr std::int64_t kPartAlignment = 256;
+
 // Parameters that require a gradient, tied ones once, under their first name: those of no unit in
 // the order in which they are registered, then unit by unit. A unit is a module of the tree; a
 // parameter that several hold belongs to the first. Throws ShapeError: nothing to train, parameters

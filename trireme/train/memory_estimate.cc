@@ -38,6 +38,7 @@ struct FlatElements {
   std::int64_t rest = 0;       // what belongs to no block of the model
   std::int64_t block = 0;      // of the largest block of the model
   std::int64_t blocks = 0;     // of all
+  std::int64_t experts = 0;    // of them, of experts
   optim::StateElements kinds;  // of all of it; gaps count as vectors
   std::int64_t all() const { return rest + blocks; }
 };
@@ -131,6 +132,9 @@ FlatElements flat_elements(const TrainConfig& config) {
   };
   const std::int64_t sparse = c.experts.num_layers(c.layers);
   add_blocks(c.layers - sparse, mlp_elements(c, part.mlp_width, 1));
+  const MlpElements stacks =
+      mlp_elements(c, c.experts.width, div_up(c.experts.count, config.parallel.ep));
+  flat.experts = sparse * (stacks.hidden_matrices + stacks.biases);
   add_blocks(sparse, mixture_elements(c, div_up(c.experts.count, config.parallel.ep)));
   flat.kinds.vectors = flat.all() - flat.kinds.hidden_matrices - flat.kinds.other_matrices;
   return flat;
@@ -455,6 +459,10 @@ MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job) {
   memory[kWorkspace] = job.threads * ThreadScratch::bytes(config, job.threads);
   // Gradients that are summed or on their way, and weights that are gathered.
   if (stage >= 2) memory[kWorkspace] += kF32Bytes * (flat.rest + 4 * flat.block);
+  // All that is not experts, to be summed over ep.
+  if (config.parallel.ep > 1) {
+    memory[kWorkspace] += kF32Bytes * (all - flat.experts);
+  }
   if (stage == 3) {
     memory[kWorkspace] += (copy_bytes == 0 ? kF32Bytes : copy_bytes) *
                           (flat.rest + (2 + config.parallel.prefetch) * flat.block);

@@ -33,12 +33,12 @@ std::string tokens_folder(const TrainConfig& config) {
 
 // Workers to a copy of the model, of those with different samples. auto: by what the launcher says
 // of this host, before workers have met; ShardedModel then asks all hosts.
-ShardPlan shard_plan(const TrainConfig& config, int workers, int local_workers) {
-  const ParallelConfig& parallel = config.parallel;
-  const auto others = static_cast<int>(parallel.ep * parallel.tp);
-  const int replicas = workers / others;
+ShardPlan shard_plan(const TrainConfig& config, const Mesh& mesh, int workers, int local_workers) {
+  const std::vector<int> ranks = mesh.group_ranks(0, {"dp", "cp"});
+  const auto replicas = static_cast<int>(ranks.size());
   if (config.parallel.shard_ranks != kHostRanks) return {replicas, config.parallel.shard_ranks};
-  const int local = std::max(1, local_workers / others);
+  const auto local = static_cast<int>(
+      std::ranges::count_if(ranks, [&](int rank) { return rank < local_workers; }));
   const bool is_power_of_two = std::has_single_bit(static_cast<unsigned>(local));
   if (local != replicas && (replicas % local != 0 || !is_power_of_two)) {
     throw_error<ConfigError>(
@@ -78,7 +78,7 @@ void check_served(const TrainConfig& config, int workers) {
 void check_layout(const TrainConfig& config, int workers, int local_workers) {
   const Mesh mesh = train_mesh(config.parallel, workers);
   if (config.parallel.ps.servers > 0) return check_served(config, workers);
-  const ShardPlan shards = shard_plan(config, workers, local_workers);
+  const ShardPlan shards = shard_plan(config, mesh, workers, local_workers);
   const ParallelConfig& parallel = config.parallel;
   const std::int64_t micro_batches = config.batch.micro_batches;
   if (micro_batches % parallel.ep != 0) {
@@ -90,8 +90,15 @@ void check_layout(const TrainConfig& config, int workers, int local_workers) {
   const std::int64_t passes = micro_batches * parallel.cp / parallel.ep;
   if (parallel.shard >= 2) shards.rounds(passes, 0);
   // Who has which samples; then whose gradients are summed.
-  const MicroBatchPlan plan(micro_batches / parallel.ep, mesh.axis_size("dp"));
-  const MicroBatchPlan sums(passes, mesh.axis_size("dp") * mesh.axis_size("cp"));
+  try {
+    const MicroBatchPlan plan(micro_batches / parallel.ep, mesh.axis_size("dp"));
+    const MicroBatchPlan sums(passes, mesh.axis_size("dp") * mesh.axis_size("cp"));
+  } catch (const ConfigError& error) {
+    if (parallel.ep * parallel.cp == 1) throw;
+    throw_error<ConfigError>("parallel.dp {} with {} cannot share {} micro-batches a step ({})",
+                             mesh.axis_size("dp"), parallel.axes_in_words(), micro_batches,
+                             error.what());
+  }
 }
 
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "trireme/base/error.h"
@@ -25,6 +26,22 @@ void require_at_least(std::string_view name, std::int64_t value, std::int64_t le
 
 void require_positive(std::string_view name, double value) {
   if (!(value > 0)) throw_error<ConfigError>("{} is {}: it must be above 0", name, value);
+}
+
+// Of the rank of tp that has the fewest heads.
+void check_ulysses(const nn::ModelConfig& model, const ParallelConfig& parallel) {
+  const AttentionHeads heads{model.heads, model.kv_heads, model.head_width()};
+  std::int64_t fewest = model.heads;
+  for (int rank = 0; rank < parallel.tp; ++rank) {
+    const DimPart part = dim_part({"", TensorCut::kOutputs, heads}, "attn.q", model.width, rank,
+                                  static_cast<int>(parallel.tp));
+    fewest = std::min(fewest, (part.end - part.begin) / model.head_width());
+  }
+  if (fewest >= parallel.cp) return;
+  throw_error<ConfigError>(
+      "parallel.cp is {} by ulysses, but a worker has {} heads: at most as many ranks as heads, or "
+      "take parallel.cp_method ring",
+      parallel.cp, fewest);
 }
 
 // Collects every setting as text.
@@ -247,6 +264,13 @@ void ParallelConfig::validate() const {
         "parallel.tp_chunks is {}, but parallel.tp is 1 and nothing travels: leave it out",
         tp_chunks);
   }
+  if (cp == 1 && cp_method != "ring") {
+    throw_error<ConfigError>(
+        "parallel.cp_method is {}, but parallel.cp is 1 and no sequence is cut: leave it out, or "
+        "set "
+        "parallel.cp to 2 or more",
+        cp_method);
+  }
   if (sequence && tp == 1) {
     throw_error<ConfigError>(
         "parallel.sequence is true, but parallel.tp is 1 and no matrix is cut: leave it out, or "
@@ -366,14 +390,7 @@ void TrainConfig::validate_model_parallel(const nn::ModelConfig& resolved) const
         "least, so at most {} ranks",
         parallel.cp, resolved.context, resolved.context / 2);
   }
-  const std::int64_t heads = resolved.heads / parallel.tp;
-  if (parallel.cp_method == "ulysses" && heads < parallel.cp) {
-    throw_error<ConfigError>(
-        "parallel.cp is {} by ulysses, but a worker has {} heads: at most as many ranks as heads, "
-        "or "
-        "take parallel.cp_method ring",
-        parallel.cp, heads);
-  }
+  if (parallel.cp_method == "ulysses") check_ulysses(resolved, parallel);
   const bool whole_batch = experts.balance == "loss" && experts.balance_coefficient != 0;
   if (experts.count > 0 && (whole_batch || experts.capacity_factor > 0)) {
     throw_error<ConfigError>(

@@ -53,7 +53,14 @@ struct ContextParallel::Impl {
       : model(m), sequence(std::make_shared<Sequence>()) {
     const AttentionAcrossRanks attention = attention_of(options.method);
     if (options.method == "ulysses") {
-      detail::cut_heads(model.config().heads, model.config().kv_heads, cp.size());
+      // Of this rank's part, where tensor parallelism has cut the model.
+      const std::int64_t D = model.config().head_width();
+      for (const auto& item : model.named_parameters()) {
+        if (!item.key().ends_with("attn.k.weight")) continue;
+        const at::Tensor q =
+            model.named_parameters()[item.key().substr(0, item.key().size() - 8) + "q.weight"];
+        detail::cut_heads(q.size(0) / D, item.value().size(0) / D, cp.size());
+      }
     }
     sequence->group = cp.duplicate("context");
     if (cp.size() == 1) return;
@@ -63,6 +70,7 @@ struct ContextParallel::Impl {
     });
   }
   ~Impl() {
+    if (sequence->group->size() == 1) return;
     set_core({});
     model.set_positions({});
   }
@@ -81,6 +89,12 @@ struct ContextParallel::Impl {
       throw_error<ConfigError>(
           "sequences of {} tokens cut across {} ranks: at least {} tokens, two for each rank",
           tokens, n, 2 * n);
+    }
+    // On all ranks, though one has the last tokens.
+    if (model.config().is_gpt2() && tokens > model.config().context) {
+      throw_error<ShapeError>(
+          "{} tokens exceed model.context {}, for which the model has learned positions", tokens,
+          model.config().context);
     }
     return token_parts(tokens, sequence->group->rank(), n);
   }

@@ -35,8 +35,11 @@ Tensors keep_experts(nn::ExpertsImpl& experts, std::int64_t count, const Group& 
   Tensors kept;
   for (const auto& item : experts.named_parameters(/*recurse=*/false)) {
     if (ep.size() > 1) {
-      experts.keep_part(item.key(),
-                        {.dim = 0, .begin = begin, .size = end - begin, .whole = count});
+      experts.keep_part(item.key(), {.dim = 0,
+                                     .begin = begin,
+                                     .size = end - begin,
+                                     .whole = count,
+                                     .largest = (count + ep.size() - 1) / ep.size()});
     }
     kept.insert(item.value().unsafeGetTensorImpl());
   }

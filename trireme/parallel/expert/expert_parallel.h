@@ -12,8 +12,8 @@
 //     return nn::Transformer(config);
 //   }();
 //   const ExpertParallel spread = expert_parallel(*model, *ep);
-//   nn::initialize(*model, seed);                            // the same weights on any number of
-//   ranks ShardedModel sharded(*model, *dp, {.parts = spread.parts()});
+//   nn::initialize(*model, seed);                            // the same weights on any mesh
+//   ShardedModel sharded(*model, *dp, {.parts = spread.parts()});
 //
 // Rank r of n keeps experts [E r / n, E (r + 1) / n) of each layer, rounded down, and all else. ep
 // is a data axis for all else: each of its ranks has other micro-batches. So gradients of what all

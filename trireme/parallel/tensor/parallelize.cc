@@ -48,9 +48,10 @@ struct LayerCut {
   const TensorRule* rule = nullptr;
   nn::LinearImpl* linear = nullptr;
   nn::EmbeddingImpl* embedding = nullptr;
-  std::int64_t whole = 0;  // of the dim that is cut
-  DimPart part = {};       // of it
-  bool tied = false;       // the weight is another layer's, which cuts it
+  std::int64_t whole = 0;    // of the dim that is cut
+  DimPart part = {};         // of it
+  std::int64_t largest = 0;  // of all ranks
+  bool tied = false;         // the weight is another layer's, which cuts it
 
   bool is_cut() const { return rule->cut != TensorCut::kTokens; }
   int dim() const { return rule->cut == TensorCut::kInputs ? 1 : 0; }
@@ -100,7 +101,18 @@ LayerCut cut_of(const NamedLayer& named, const TensorRule& rule, const Group& gr
   const at::Tensor& weight = cut.linear != nullptr ? cut.linear->weight() : cut.embedding->weight();
   cut.tied = named.layer->named_parameters(/*recurse=*/false).is_empty();
   cut.whole = weight.size(cut.dim());
-  cut.part = dim_part(rule, named.name, cut.whole, group.rank(), group.size());
+  for (int rank = 0; rank < group.size(); ++rank) {
+    const DimPart part = dim_part(rule, named.name, cut.whole, rank, group.size());
+    cut.largest = std::max(cut.largest, part.end - part.begin);
+    if (rank == group.rank()) cut.part = part;
+  }
+  if (rule.cut == TensorCut::kVocabulary && cut.linear != nullptr && cut.linear->bias().defined()) {
+    throw_error<ConfigError>(
+        "the tensor-parallel plan cuts {} by its vocabulary, but it has a bias, which logits of a "
+        "cut "
+        "vocabulary have not",
+        named.name);
+  }
   return cut;
 }
 
@@ -131,7 +143,8 @@ void keep_parts(const LayerCut& cut) {
   const nn::ParameterPart part{.dim = cut.dim(),
                                .begin = cut.part.begin,
                                .size = cut.part.end - cut.part.begin,
-                               .whole = cut.whole};
+                               .whole = cut.whole,
+                               .largest = cut.largest};
   cut.layer->keep_part("weight", part);
   if (cut.linear != nullptr && cut.linear->bias().defined() && cuts_parameter(cut, "bias")) {
     cut.layer->keep_part("bias", part);
@@ -166,13 +179,20 @@ struct TensorParallel::Impl {
   // The MLPs, and the other matrices whose outputs are summed.
   void run_in_chunks(torch::nn::Module& model, const std::vector<LayerCut>& cuts, int count) {
     const auto chunks = std::make_shared<detail::RowChunks>(tokens, count);
-    std::set<const nn::LinearImpl*> in_mlps;
+    std::set<const nn::LinearImpl*> summed, in_mlps;
+    for (const LayerCut& cut : cuts) {
+      if (cut.rule->cut == TensorCut::kInputs) summed.insert(cut.linear);
+    }
     model.apply([&](torch::nn::Module& module) {
       auto* mlp = dynamic_cast<nn::MlpImpl*>(&module);
       if (mlp == nullptr) return;
+      bool is_cut = false;
       for (const auto& child : module.children()) {
-        in_mlps.insert(dynamic_cast<const nn::LinearImpl*>(child.get()));
+        const auto* linear = dynamic_cast<const nn::LinearImpl*>(child.get());
+        is_cut = is_cut || summed.contains(linear);
+        in_mlps.insert(linear);
       }
+      if (!is_cut) return;  // a plan may keep it whole
       mlp->set_rows_runner(
           [chunks](const auto& x, const auto& f) { return chunks->enter_and_leave(x, f); });
     });
@@ -277,6 +297,11 @@ const ModelParts& TensorParallel::parts() const { return impl_->parts; }
 
 TensorParallel parallelize(nn::TransformerImpl& model, Group& tp,
                            const TensorParallelOptions& options) {
+  if (options.sequence && !model.mixtures().empty()) {
+    throw_error<ConfigError>(
+        "sequence parallelism of a model with experts: these choose among all tokens of a "
+        "micro-batch, of which a rank would have its part; leave it out");
+  }
   return parallelize(model, tp, tensor_plan(model.config()), options);
 }
 

@@ -12,8 +12,8 @@
 //     return nn::Transformer(config);
 //   }();
 //   const TensorParallel cut = parallelize(*model, *tp, {.sequence = true});
-//   nn::initialize(*model, seed);                         // the same weights on any number of
-//   ranks ShardedModel sharded(*model, *dp, {.parts = cut.parts()});
+//   nn::initialize(*model, seed);                         // the same weights on any mesh
+//   ShardedModel sharded(*model, *dp, {.parts = cut.parts()});
 //
 // From then on the model is called as before, by all ranks of tp with the same tokens, and gives
 // the same loss on all of them. Parameters are this rank's parts, gradients those of the parts.
@@ -82,7 +82,8 @@ class TensorParallel {
 // nn::initialize() gives it to the others, or nn::give_memory(). The model must not have been given
 // to ShardedModel or the like yet. Collective over tp, moves no bytes.
 //
-// Throws ConfigError, before anything is cut: chunks below 1; a layer that no rule of the plan
+// Throws ConfigError, before anything is cut: chunks below 1; sequence of a model with experts; a
+// vocabulary's Linear with a bias; a layer that no rule of the plan
 // names, a rule that names none, a rule that does not fit its layer's kind; what dim_part() does.
 TensorParallel parallelize(nn::TransformerImpl& model, Group& tp,
                            const TensorParallelOptions& options = {});

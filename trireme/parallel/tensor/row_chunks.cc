@@ -39,6 +39,39 @@ void wait_for(Work& work) {
   work.wait();
 }
 
+// An operation whose buffers go with what holds it: they stay until it is done, also when an error
+// ends the pass meanwhile.
+class OwnWork {
+ public:
+  OwnWork() = default;
+  OwnWork(const OwnWork&) = delete;
+  OwnWork& operator=(const OwnWork&) = delete;
+  ~OwnWork() { settle(); }
+
+  void start(Work work) {
+    settle();
+    work_ = std::move(work);
+    is_under_way_ = true;
+  }
+  void wait() {
+    is_under_way_ = false;
+    wait_for(work_);
+  }
+  // At the latest at the group's deadline.
+  void settle() noexcept {
+    if (!std::exchange(is_under_way_, false)) return;
+    try {
+      work_.wait();
+    } catch (const std::exception&) {
+      // Whoever waits for something else hears of it.
+    }
+  }
+
+ private:
+  Work work_;
+  bool is_under_way_ = false;
+};
+
 // copy_to_ranks().
 class Copy final : public Exchange {
  public:
@@ -48,18 +81,18 @@ class Copy final : public Exchange {
   at::Tensor begin_backward(const at::Tensor& gradient) override {
     // A copy: others may have the gradient.
     sum_ = gradient.clone(at::MemoryFormat::Contiguous);
-    work_ = group_.start_all_reduce(buffer_of_tensor(sum_));
+    work_.start(group_.start_all_reduce(buffer_of_tensor(sum_)));
     return sum_;
   }
   void end_backward() override {
-    wait_for(work_);
+    work_.wait();
     sum_.reset();
   }
 
  private:
   Group& group_;
-  Work work_;
   at::Tensor x_, sum_;
+  OwnWork work_;
 };
 
 // sum_over_ranks().
@@ -68,10 +101,10 @@ class Sum final : public Exchange {
   explicit Sum(Group& group) : group_(group) {}
   void begin(const at::Tensor& x) override {
     sum_ = x.detach().contiguous();
-    work_ = group_.start_all_reduce(buffer_of_tensor(sum_));
+    work_.start(group_.start_all_reduce(buffer_of_tensor(sum_)));
   }
   at::Tensor end() override {
-    wait_for(work_);
+    work_.wait();
     return std::exchange(sum_, at::Tensor());
   }
   at::Tensor begin_backward(const at::Tensor& gradient) override { return gradient; }
@@ -79,8 +112,8 @@ class Sum final : public Exchange {
 
  private:
   Group& group_;
-  Work work_;
   at::Tensor sum_;
+  OwnWork work_;
 };
 
 // Rows that each rank has of a chunk.
@@ -108,30 +141,32 @@ struct ChunkRows {
 class RowsUnderWay {
  public:
   at::Tensor gather(const at::Tensor& own, const ChunkRows& rows, Group& group) {
+    work_.settle();
     in_ = own.detach().contiguous();
     out_ = rows.empty_rows(in_, false);
     counts_ = rows.elements(in_.size(-1));
-    work_ = group.start_all_gather(buffer_of_tensor(in_), buffer_of_tensor(out_), counts_);
+    work_.start(group.start_all_gather(buffer_of_tensor(in_), buffer_of_tensor(out_), counts_));
     return out_;
   }
   at::Tensor scatter(const at::Tensor& all, const ChunkRows& rows, Group& group) {
+    work_.settle();
     in_ = all.detach().contiguous();
     out_ = rows.empty_rows(in_, true);
     counts_ = rows.elements(in_.size(-1));
-    work_ = group.start_reduce_scatter(buffer_of_tensor(in_), buffer_of_tensor(out_),
-                                       ReduceOp::kSum, counts_);
+    work_.start(group.start_reduce_scatter(buffer_of_tensor(in_), buffer_of_tensor(out_),
+                                           ReduceOp::kSum, counts_));
     return out_;
   }
   at::Tensor wait() {
-    wait_for(work_);
+    work_.wait();
     in_.reset();
     return std::exchange(out_, at::Tensor());
   }
 
  private:
-  Work work_;
   at::Tensor in_, out_;
   std::vector<std::int64_t> counts_;
+  OwnWork work_;
 };
 
 // gather_rows(); what is gathered can be freed and brought again.
@@ -305,7 +340,7 @@ at::Tensor as_in(const at::Tensor& x, const at::Tensor& rows, const TokenRows& t
 
 at::Tensor RowChunks::enter_and_leave(const at::Tensor& x, const Rows& f) const {
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
-  const Cut cut(tokens_->sequence() ? tokens_->rows() : rows.size(0), *tokens_, chunks_);
+  const Cut cut(tokens_->sequence() ? tokens_->known_rows() : rows.size(0), *tokens_, chunks_);
   const std::vector<at::Tensor> parts = rows.split_with_sizes(cut.own_sizes());
   std::vector<c10::intrusive_ptr<Gather>> gathers(parts.size());
   std::vector<ExchangePtr> enters, leaves;

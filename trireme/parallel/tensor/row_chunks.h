@@ -4,9 +4,8 @@
 // RowChunks: what is computed row by row between two exchanges, some rows at a time, so that the
 // exchange of some goes on while others are computed.
 //
-//   x0 ->  gather  | f | scatter
-//   x1 ->    gather    | f | scatter        chunks 0 and 1: f of one beside an exchange of the
-//   other
+//   x0 ->  gather | f | scatter
+//   x1 ->           gather | f | scatter      f of one chunk beside an exchange of another
 //
 // The backward pass is the same from the other end: autograd goes through what was made last first,
 // and the two ends of an exchange are nodes of their own, of which the first begins it and the

@@ -58,7 +58,9 @@ void check_tensor_plan(const nn::ModelConfig& config, int ranks) {
   check("blocks.0.attn.q", config.width, {"", TensorCut::kOutputs, heads});
   check("blocks.0.attn.k", config.kv_heads * config.head_width(),
         {"", TensorCut::kOutputs, heads, true});
-  check("blocks.0.mlp.up", config.mlp_width, {"", TensorCut::kOutputs});
+  if (config.experts.num_layers(config.layers) < config.layers) {
+    check("mlp.up", config.mlp_width, {"", TensorCut::kOutputs});
+  }
   check("token_embedding", config.vocab_size, {"", TensorCut::kVocabulary});
 }
 

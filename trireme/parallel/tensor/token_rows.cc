@@ -39,12 +39,16 @@ at::Tensor TokenRows::enter(const at::Tensor& x) {
 
 at::Tensor TokenRows::enter_last(const at::Tensor& x) {
   if (!sequence_) return copy_to_ranks(x, *group_);
+  return gather_rows(x, known_rows(), *group_);
+}
+
+std::int64_t TokenRows::known_rows() const {
   if (rows_ == 0) {
     throw_error<Error>(
         "sequence parallelism: the first layer that sees a sample must be an Embedding cut by its "
         "vocabulary, by which the number of its tokens is known");
   }
-  return gather_rows(x, rows_, *group_);
+  return rows_;
 }
 
 at::Tensor TokenRows::leave(const at::Tensor& x) {

@@ -31,8 +31,8 @@ class TokenRows {
 
   Group& group() const { return *group_; }
   bool sequence() const { return sequence_; }
-  // All that there are in this pass, with sequence; 0 before the first.
-  std::int64_t rows() const { return rows_; }
+  // All that there are in this pass, with sequence. Throws Error before the first.
+  std::int64_t known_rows() const;
 
   // The samples that follow have so many tokens. Until then it is that of the pass before.
   void begin_pass(std::int64_t rows);

@@ -86,8 +86,9 @@ TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig&
 }
 
 // Refuses what the host has no memory for, in the words of this command's options.
-void check_memory(const StepBenchOptions& options, const TrainConfig& config) {
-  const std::int64_t needed = estimate_memory(config, {.threads = at::get_num_threads()}).total();
+void check_memory(const StepBenchOptions& options, const TrainConfig& config, int ranks) {
+  const std::int64_t needed =
+      estimate_memory(config, {.ranks = ranks, .threads = at::get_num_threads()}).total();
   const std::int64_t available = memory_for_training();
   if (available > 0 && needed > available) {
     throw_error<ConfigError>(
@@ -250,7 +251,7 @@ void StepBenchOptions::validate(int ranks) const {
     if (shard >= 2) plan.rounds(accumulate * samplers_of(*this, ranks) * cp / ep, 0);
   }
   if (warm_up_steps < 0) throw_error<ConfigError>("--warm-up is {}; use 0 or more", warm_up_steps);
-  check_memory(*this, train_config(*this, known_model(model, tokens), 1));
+  check_memory(*this, train_config(*this, known_model(model, tokens), ranks), ranks);
 }
 
 double StepBenchReport::tokens_per_step() const {
