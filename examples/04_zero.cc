@@ -11,43 +11,24 @@
 //   held-out loss below 2.5 nats: yes (a guess: 5.55; 2.12 was seen)
 //   the ranks keep 16.0 bytes for each parameter between them
 
-#include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <span>
-#include <string>
 
+#include "examples/support/text_batches.h"
 #include "trireme/launch/init.h"
 #include "trireme/nn/transformer.h"
 #include "trireme/optim/gradient_norm.h"
 #include "trireme/parallel/shard/sharded_model.h"
 
+using trireme::examples::Batch, trireme::examples::TextBatches;
+
 constexpr std::int64_t kBatch = 8, kContext = 64, kSteps = 120, kMicroBatches = 4;
 
-// Sequences of bytes that begin at pseudo-random places, and what follows each byte.
-struct Batch {
-  Batch(const std::string& text, std::int64_t number)
-      : inputs(at::empty({kBatch, kContext}, at::kLong)), targets(at::empty_like(inputs)) {
-    for (std::int64_t i = 0; i < kBatch * kContext; ++i) {
-      const std::uint64_t sequence = number * kBatch + i / kContext;
-      const std::uint64_t begin = sequence * 2654435761U % (text.size() - kContext - 1);
-      const auto at = static_cast<std::size_t>(begin + i % kContext);
-      inputs.data_ptr<std::int64_t>()[i] = static_cast<unsigned char>(text[at]);
-      targets.data_ptr<std::int64_t>()[i] = static_cast<unsigned char>(text[at + 1]);
-    }
-  }
-  at::Tensor inputs, targets;
-};
-
 int main(int argc, char** argv) {
-  std::ifstream file(argc > 1 ? argv[1] : "/usr/include/stdio.h");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  const std::string train = text.substr(0, text.size() * 9 / 10);
-  const std::string held_out = text.substr(train.size());
-  if (held_out.size() < 2 * kContext) return std::fprintf(stderr, "too little text\n"), 2;
+  const TextBatches text(argc > 1 ? argv[1] : "/usr/include/stdio.h", kBatch, kContext);
+  if (text.too_short()) return std::fprintf(stderr, "too little text\n"), 2;
 
   const auto world = trireme::init();
   trireme::nn::ModelConfig config{.family = "gpt2", .layers = 4, .width = 64, .heads = 4};
@@ -69,14 +50,14 @@ int main(int argc, char** argv) {
 
   for (std::int64_t step = 0; step < kSteps; ++step) {
     for (const std::int64_t m : sharded.micro_batches()) {
-      sharded.backward(loss_of({train, step * kMicroBatches + m}));
+      sharded.backward(loss_of(text.train(step * kMicroBatches + m)));
     }
     sharded.finish_gradients();
     const double norm = sharded.gradient_norm() / kMicroBatches;
     sharded.step(*optimizer, 3e-3, trireme::optim::clip_scale(norm, 1.0) / kMicroBatches);
   }
   const c10::NoGradGuard no_grad;
-  const double last = loss_of({held_out, 0}).item<double>();  // all ranks: weights are gathered
+  const double last = loss_of(text.held_out(0)).item<double>();  // all ranks: weights are gathered
   double kept = 0;  // weights, their gradients, two moments of the optimizer: f32
   for (const auto& piece : sharded.pieces()) kept += 16.0 * piece.weights.numel();
   world->all_reduce(trireme::buffer_of(std::span(&kept, 1)));

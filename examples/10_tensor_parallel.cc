@@ -10,14 +10,11 @@
 // prints the same on 1, 2 and 4 ranks:
 //   held-out loss below 2.5 nats: yes (a guess: 5.55; 2.00 was seen)
 
-#include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
-#include <string>
 
+#include "examples/support/text_batches.h"
 #include "trireme/launch/init.h"
 #include "trireme/nn/parameter_memory.h"
 #include "trireme/optim/gradient_norm.h"
@@ -25,29 +22,13 @@
 #include "trireme/parallel/tensor/parallelize.h"
 #include "trireme/topology/mesh.h"
 
+using trireme::examples::Batch, trireme::examples::TextBatches;
+
 constexpr std::int64_t kBatch = 8, kContext = 64, kSteps = 120, kMicroBatches = 4;
 
-// Sequences of bytes that begin at pseudo-random places, and what follows each byte.
-struct Batch {
-  Batch(const std::string& text, std::int64_t number)
-      : inputs(at::empty({kBatch, kContext}, at::kLong)), targets(at::empty_like(inputs)) {
-    for (std::int64_t i = 0; i < kBatch * kContext; ++i) {
-      const std::uint64_t sequence = number * kBatch + i / kContext;
-      const std::uint64_t begin = sequence * 2654435761U % (text.size() - kContext - 1);
-      const auto at = static_cast<std::size_t>(begin + i % kContext);
-      inputs.data_ptr<std::int64_t>()[i] = static_cast<unsigned char>(text[at]);
-      targets.data_ptr<std::int64_t>()[i] = static_cast<unsigned char>(text[at + 1]);
-    }
-  }
-  at::Tensor inputs, targets;
-};
-
 int main(int argc, char** argv) {
-  std::ifstream file(argc > 1 ? argv[1] : "/usr/include/stdio.h");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  const std::string train = text.substr(0, text.size() * 9 / 10);
-  const std::string held_out = text.substr(train.size());
-  if (held_out.size() < 2 * kContext) return std::fprintf(stderr, "too little text\n"), 2;
+  const TextBatches text(argc > 1 ? argv[1] : "/usr/include/stdio.h", kBatch, kContext);
+  if (text.too_short()) return std::fprintf(stderr, "too little text\n"), 2;
 
   const auto world = trireme::init();
   const int tp_size = world->size() % 2 == 0 ? 2 : 1;
@@ -68,7 +49,7 @@ int main(int argc, char** argv) {
 
   for (std::int64_t step = 0; step < kSteps; ++step) {
     for (const std::int64_t m : sharded.micro_batches()) {
-      const Batch batch(train, step * kMicroBatches + m);
+      const Batch batch = text.train(step * kMicroBatches + m);
       sharded.backward(sharded.forward([&] { return model->loss(batch.inputs, batch.targets); }));
     }
     sharded.finish_gradients();
@@ -76,7 +57,7 @@ int main(int argc, char** argv) {
     sharded.step(*optimizer, 3e-3, trireme::optim::clip_scale(norm, 1.0) / kMicroBatches);
   }
   const c10::NoGradGuard no_grad;
-  const Batch batch(held_out, 0);
+  const Batch batch = text.held_out(0);
   const double last = model->loss(batch.inputs, batch.targets).item<double>();  // all ranks
   if (world->rank() == 0) {
     std::printf("held-out loss below 2.5 nats: %s\n", last < 2.5 ? "yes" : "no");

@@ -14,20 +14,10 @@
 namespace trireme {
 namespace {
 
+using testing::expect_trains_as_one_rank;
 using testing::MeshRun;
 using testing::run_threads;
 using testing::trained_whole;
-
-// f64 sums of at most 40 x 33 terms in another order, over 20 steps.
-constexpr double kBound = 1e-10;
-
-void expect_trains_as_one_rank(const MeshRun& run) {
-  const testing::TrainedSteps& expected = trained_whole(run.family, run.steps);
-  run_threads(run.dp * run.ep * run.cp * run.tp, [&](Group& world) {
-    EXPECT_LT(testing::train_parts(world, run, expected), kBound)
-        << run.text() << ", rank " << world.rank();
-  });
-}
 
 // Each of 1, 2 and 4, in all ways that make `ranks` of them; every other one by ulysses, with
 // sequence parallelism, or recomputed.

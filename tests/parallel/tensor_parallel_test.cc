@@ -17,21 +17,11 @@
 namespace trireme {
 namespace {
 
+using testing::expect_trains_as_one_rank;
 using ::testing::HasSubstr;
 using testing::MeshRun;
 using testing::run_threads;
 using testing::trained_whole;
-
-// f64 sums of at most 60 x 41 terms in another order, over 20 steps.
-constexpr double kBound = 1e-10;
-
-void expect_trains_as_one_rank(const MeshRun& run) {
-  const testing::TrainedSteps& expected = trained_whole(run.family, run.steps);
-  run_threads(run.dp * run.tp, [&](Group& world) {
-    EXPECT_LT(testing::train_parts(world, run, expected), kBound)
-        << run.text() << ", rank " << world.rank();
-  });
-}
 
 TEST(TensorParallel, EveryNumberOfRanksTrainsTheModelOfOne) {
   for (const bool sequence : {false, true}) {

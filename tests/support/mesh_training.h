@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "tests/support/model_fixtures.h"
+#include "tests/support/ranks.h"
 #include "trireme/comm/group.h"
 #include "trireme/nn/parameter_memory.h"
 #include "trireme/parallel/context/context_parallel.h"
@@ -249,6 +250,17 @@ inline double train_parts(Group& world, const MeshRun& run, const TrainedSteps& 
   }
   const double end = parts_difference(*model, named_values(*model, false), expected.weights);
   return end <= difference ? difference : end;
+}
+
+// f64 sums of at most 60 x 41 terms in another order, over the steps of a run.
+inline constexpr double kMeshBound = 1e-10;
+
+inline void expect_trains_as_one_rank(const MeshRun& run) {
+  const TrainedSteps& expected = trained_whole(run.family, run.steps);
+  run_threads(run.dp * run.ep * run.cp * run.tp, [&](Group& world) {
+    EXPECT_LT(train_parts(world, run, expected), kMeshBound)
+        << run.text() << ", rank " << world.rank();
+  });
 }
 
 }  // namespace trireme::testing

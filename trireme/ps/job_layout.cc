@@ -61,7 +61,7 @@ OptimizerConfig read_optimizer(FieldReader& in) {
 }
 
 // In the byte of hidden_matrix.
-constexpr std::uint8_t kStackFlag = 2;
+constexpr std::uint8_t kStackFlag = 2, kPartFlag = 4;
 
 void write(FieldWriter& out, const OptimizerParameter& parameter) {
   out.text(parameter.entry.name).u32(static_cast<std::uint32_t>(parameter.entry.shape.size()));
@@ -69,7 +69,8 @@ void write(FieldWriter& out, const OptimizerParameter& parameter) {
   out.u64(static_cast<std::uint64_t>(parameter.entry.offset));
   out.u64(static_cast<std::uint64_t>(parameter.entry.count));
   out.u8(parameter.decays ? 1 : 0);
-  out.u8((parameter.hidden_matrix ? 1 : 0) | (parameter.stack ? kStackFlag : 0));
+  out.u8((parameter.hidden_matrix ? 1 : 0) | (parameter.stack ? kStackFlag : 0) |
+         (parameter.is_part ? kPartFlag : 0));
 }
 OptimizerParameter read_parameter(FieldReader& in) {
   OptimizerParameter parameter;
@@ -84,6 +85,7 @@ OptimizerParameter read_parameter(FieldReader& in) {
   const std::uint8_t flags = in.u8();
   parameter.hidden_matrix = (flags & 1) != 0;
   parameter.stack = (flags & kStackFlag) != 0;
+  parameter.is_part = (flags & kPartFlag) != 0;
   return parameter;
 }
 
@@ -147,7 +149,8 @@ std::string difference_of(const OptimizerParameter& ours, const OptimizerParamet
   const std::string flag =
       first_of({two("decays:", ours.decays, theirs.decays),
                 two("is a hidden matrix:", ours.hidden_matrix, theirs.hidden_matrix),
-                two("is a stack:", ours.stack, theirs.stack)});
+                two("is a stack:", ours.stack, theirs.stack),
+                two("is a part:", ours.is_part, theirs.is_part)});
   return flag.empty() ? "" : fmt::format("whether dense parameter '{}' {}", left.name, flag);
 }
 
