@@ -53,8 +53,8 @@ struct TensorParallelOptions {
   bool sequence = false;
   // Of the rows between an exchange and the next, in an MLP and before attention's last matrix:
   // while the exchange of some goes on, others are computed (Wang et al. 2023, section 3.2). 1: one
-  // after the other. It pays where bytes need neither the cores that compute nor their memory's
-  // bandwidth: between hosts, not in shared memory (docs/parallelism.md has figures).
+  // after the other. It needs a core that does not compute, and exchanges no longer than products
+  // (docs/parallelism.md has figures).
   int chunks = 1;
 };
 
