@@ -15,35 +15,10 @@ namespace trireme {
 namespace {
 
 using testing::expect_trains_as_one_rank;
+using testing::meshes_of;
 using testing::MeshRun;
 using testing::run_threads;
 using testing::trained_whole;
-
-// Each of 1, 2 and 4, in all ways that make `ranks` of them; every other one by ulysses, with
-// sequence parallelism, or recomputed.
-std::vector<MeshRun> meshes_of(int ranks) {
-  std::vector<MeshRun> runs;
-  for (const int dp : {1, 2, 4}) {
-    for (const int ep : {1, 2, 4}) {
-      for (const int cp : {1, 2, 4}) {
-        for (const int tp : {1, 2, 4}) {
-          if (dp * ep * cp * tp != ranks) continue;
-          MeshRun run{.family = "experts", .dp = dp, .ep = ep, .cp = cp, .tp = tp};
-          const auto number = runs.size();
-          // A rank of tp has heads to share with those of cp.
-          if (number % 2 == 1 && cp * tp <= 4) run.cp_method = "ulysses";
-          if (number % 3 == 1) run.recompute = nn::Recompute::kBlocks;
-          runs.push_back(run);
-          if (ep > 1) continue;
-          run.family = number % 2 == 0 ? "dropout" : "llama";
-          run.sequence = number % 2 == 0;
-          runs.push_back(run);
-        }
-      }
-    }
-  }
-  return runs;
-}
 
 TEST(MeshLayouts, OfOneTwoAndFourRanks) {
   for (const int ranks : {1, 2, 4}) {
@@ -51,11 +26,8 @@ TEST(MeshLayouts, OfOneTwoAndFourRanks) {
   }
 }
 
-TEST(MeshLayouts, OfEightRanks) {
-  for (MeshRun& run : meshes_of(8)) {
-    run.steps = 20;
-    expect_trains_as_one_rank(run);
-  }
+TEST(LargeMeshLayouts, OfEightRanks) {
+  for (const MeshRun& run : meshes_of(8)) expect_trains_as_one_rank(run);
 }
 
 // Experts and those that all tokens share are whole on ranks of tp, and are not summed.

@@ -263,4 +263,30 @@ inline void expect_trains_as_one_rank(const MeshRun& run) {
   });
 }
 
+// Each of 1, 2 and 4, in all ways that make `ranks` of them; every other one by ulysses, with
+// sequence parallelism, or recomputed.
+inline std::vector<MeshRun> meshes_of(int ranks) {
+  std::vector<MeshRun> runs;
+  for (const int dp : {1, 2, 4}) {
+    for (const int ep : {1, 2, 4}) {
+      for (const int cp : {1, 2, 4}) {
+        for (const int tp : {1, 2, 4}) {
+          if (dp * ep * cp * tp != ranks) continue;
+          MeshRun run{.family = "experts", .dp = dp, .ep = ep, .cp = cp, .tp = tp};
+          const auto number = runs.size();
+          // A rank of tp has heads to share with those of cp.
+          if (number % 2 == 1 && cp * tp <= 4) run.cp_method = "ulysses";
+          if (number % 3 == 1) run.recompute = nn::Recompute::kBlocks;
+          runs.push_back(run);
+          if (ep > 1) continue;
+          run.family = number % 2 == 0 ? "dropout" : "llama";
+          run.sequence = number % 2 == 0;
+          runs.push_back(run);
+        }
+      }
+    }
+  }
+  return runs;
+}
+
 }  // namespace trireme::testing

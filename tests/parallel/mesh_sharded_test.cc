@@ -1,13 +1,15 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Tensor parallelism inside of copies of a model whose state is sharded (ZeRO) between them.
+// Model parallelism inside of copies of a model whose state is sharded (ZeRO) between them.
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "tests/support/error_text.h"
 #include "tests/support/mesh_training.h"
@@ -28,10 +30,12 @@ struct Layout {
   bool sequence;
   at::ScalarType dtype = at::kFloat;
   nn::Recompute recompute = nn::Recompute::kNone;
+  int ep = 1, cp = 1;
+  std::string cp_method = "ring";
 
   std::string text() const {
-    return fmt::format("dp {} tp {} stage {}{} {}{}", dp, tp, stage, sequence ? " sequence" : "",
-                       c10::toString(dtype),
+    return fmt::format("dp {} ep {} cp {} {} tp {} stage {}{} {}{}", dp, ep, cp, cp_method, tp,
+                       stage, sequence ? " sequence" : "", c10::toString(dtype),
                        recompute == nn::Recompute::kNone ? "" : " recomputed");
   }
 };
@@ -50,20 +54,34 @@ void widen(double& most, double value, double expected) {
 // The largest differences from the model of one rank in f64; of weights on ranks with dp 0.
 Difference train_sharded(Group& world, const std::string& family, const Layout& layout,
                          const testing::TrainedSteps& expected) {
-  const Mesh mesh({{"dp", layout.dp}, {"tp", layout.tp}});
-  const auto dp = world.split(mesh, "dp"), tp = world.split(mesh, "tp");
+  using Axes = std::vector<std::string>;
+  const Mesh mesh({{"dp", layout.dp}, {"ep", layout.ep}, {"cp", layout.cp}, {"tp", layout.tp}});
+  const auto replicas = world.split(mesh, Axes{"dp", "cp"});
+  const auto losses = world.split(mesh, Axes{"dp", "ep", "cp"});
+  const auto parts_group = world.split(mesh, Axes{"ep", "tp"});
+  const auto ep = world.split(mesh, "ep"), cp = world.split(mesh, "cp");
+  const auto tp = world.split(mesh, "tp");
   nn::Transformer model = testing::transformer_without_memory(testing::mesh_config(family));
+  std::optional<ExpertParallel> spread;
+  if (family == "experts") spread.emplace(expert_parallel(*model, *ep));
   const TensorParallel cut = parallelize(*model, *tp, {.sequence = layout.sequence});
+  std::optional<ContextParallel> context;
+  if (layout.cp > 1) context.emplace(context_parallel(*model, *cp, {.method = layout.cp_method}));
   nn::initialize(*model, 11);
   const auto roled = nn::parameters_with_roles(*model);
   model->set_recompute(layout.recompute);
-  ShardedModel sharded(*model, *dp,
-                       {.stage = layout.stage,
-                        .dtype = layout.dtype,
-                        .micro_batches = testing::kMeshMicroBatches,
-                        .bucket_bytes = std::int64_t{16} << 10,
-                        .units = model->blocks(),
-                        .parts = cut.parts()});
+  const std::int64_t passes = testing::kMeshMicroBatches / (layout.dp * layout.ep);
+  const std::int64_t first =
+      (mesh.coordinate(world.rank(), "dp") * layout.ep + mesh.coordinate(world.rank(), "ep")) *
+      passes;
+  ShardedModel sharded(
+      *model, *replicas,
+      {.stage = layout.stage,
+       .dtype = layout.dtype,
+       .micro_batches = passes * layout.dp * layout.cp,
+       .bucket_bytes = std::int64_t{16} << 10,
+       .units = model->blocks(),
+       .parts = joined(cut.parts(), spread ? spread->parts() : ModelParts(), parts_group.get())});
   model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     return sharded.run(block, inputs, f);
   });
@@ -72,15 +90,17 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
   Difference difference;
   for (std::int64_t step = 0; step < kSteps; ++step) {
     double loss = 0;
-    for (const std::int64_t m : sharded.micro_batches()) {
-      const std::int64_t micro_batch = step * testing::kMeshMicroBatches + m;
-      const at::Tensor one =
-          sharded.forward([&] { return testing::loss_of_micro_batch(model, family, micro_batch); });
+    for (std::int64_t pass = 0; pass < passes; ++pass) {
+      const std::int64_t micro_batch = step * testing::kMeshMicroBatches + first + pass;
+      const at::Tensor one = sharded.forward([&] {
+        return testing::loss_of_micro_batch(model, family, micro_batch,
+                                            context ? &*context : nullptr);
+      });
       sharded.backward(one);
       loss += one.item<double>();
     }
     sharded.finish_gradients();
-    dp->all_reduce(buffer_of(std::span(&loss, 1)));
+    losses->all_reduce(buffer_of(std::span(&loss, 1)));
     const auto index = static_cast<std::size_t>(step);
     constexpr auto kCount = static_cast<double>(testing::kMeshMicroBatches);
     widen(difference.losses, loss / kCount, expected.losses[index]);
@@ -88,7 +108,7 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
     sharded.step(*optimizer, testing::kMeshLearningRate, 1 / kCount);
   }
   const at::Tensor weights = sharded.gather_weights();
-  if (dp->rank() != 0) return difference;
+  if (replicas->rank() != 0) return difference;
   for (const FlatEntry& entry : sharded.layout().entries) {
     const at::Tensor own = FlatParameters::view(weights, entry).to(at::kDouble);
     const at::Tensor& whole = expected.weights.at(entry.name);
@@ -115,13 +135,13 @@ void expect_close(const Difference& difference, const Layout& layout, const std:
 
 void expect_trains_as_one_rank(const std::string& family, const Layout& layout) {
   const testing::TrainedSteps& expected = trained_whole(family, kSteps);
-  run_threads(layout.dp * layout.tp, [&](Group& world) {
+  run_threads(layout.dp * layout.ep * layout.cp * layout.tp, [&](Group& world) {
     expect_close(train_sharded(world, family, layout, expected), layout,
                  fmt::format("{}, {}, rank {}", family, layout.text(), world.rank()));
   });
 }
 
-TEST(TensorSharded, EveryStageTrainsTheModelOfOneRank) {
+TEST(MeshSharded, EveryStageTrainsTheModelOfOneRank) {
   for (const int stage : {0, 1, 2, 3}) {
     for (const bool sequence : {false, true}) {
       expect_trains_as_one_rank("gpt2", {2, 2, stage, sequence});
@@ -132,7 +152,21 @@ TEST(TensorSharded, EveryStageTrainsTheModelOfOneRank) {
   }
 }
 
-TEST(TensorSharded, InBf16) {
+// Every mesh of up to 8 ranks, each with one of the stages.
+TEST(MeshStages, EveryMeshTrainsTheModelOfOneRank) {
+  int stage = 0;
+  for (const int ranks : {2, 4, 8}) {
+    for (const testing::MeshRun& run : testing::meshes_of(ranks)) {
+      Layout layout{run.dp, run.tp, stage++ % 4, run.sequence, at::kFloat, run.recompute};
+      layout.ep = run.ep;
+      layout.cp = run.cp;
+      layout.cp_method = run.cp_method;
+      expect_trains_as_one_rank(run.family, layout);
+    }
+  }
+}
+
+TEST(MeshSharded, InBf16) {
   for (const int stage : {0, 3}) {
     expect_trains_as_one_rank("gpt2", {2, 2, stage, stage == 3, at::kBFloat16});
     expect_trains_as_one_rank("llama", {1, 4, stage, stage == 0, at::kBFloat16});
@@ -141,7 +175,7 @@ TEST(TensorSharded, InBf16) {
 
 // What all ranks have must stay the same on all of them, to the bit, though weights are rounded by
 // chance, and moments to 8 bits: with a vocabulary, MLPs and heads that are cut unevenly.
-TEST(TensorSharded, WhatSeveralRanksHaveStaysEqual) {
+TEST(MeshSharded, WhatSeveralRanksHaveStaysEqual) {
   struct Case {
     const char* family;
     int tp;
@@ -186,7 +220,7 @@ TEST(TensorSharded, WhatSeveralRanksHaveStaysEqual) {
   }
 }
 
-TEST(TensorSharded, RefusesOptimizersThatNeedWholeParameters) {
+TEST(MeshSharded, RefusesOptimizersThatNeedWholeParameters) {
   run_threads(2, [](Group& world) {
     const Mesh mesh({{"tp", 2}});
     const auto dp = world.split(mesh, "dp");
@@ -205,7 +239,7 @@ TEST(TensorSharded, RefusesOptimizersThatNeedWholeParameters) {
   });
 }
 
-TEST(TensorSharded, RecomputesWhatItDoesNotKeep) {
+TEST(MeshSharded, RecomputesWhatItDoesNotKeep) {
   for (const auto recompute : {nn::Recompute::kActivations, nn::Recompute::kBlocks}) {
     for (const int stage : {1, 3}) {
       expect_trains_as_one_rank("uneven", {2, 2, stage, true, at::kFloat, recompute});
