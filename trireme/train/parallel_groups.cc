@@ -20,7 +20,7 @@ Mesh train_mesh(const ParallelConfig& config, int workers) {
         dp, workers, dp);
   }
   if (workers % others != 0) {
-    throw_error<ConfigError>("{} need a multiple of {} workers, but there are {}",
+    throw_error<ConfigError>("for {} start a multiple of {} workers: there are {}",
                              config.axes_in_words(), others, workers);
   }
   if (dp != 0 && dp * others != workers) {
