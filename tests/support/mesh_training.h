@@ -194,34 +194,55 @@ inline double parts_difference(const torch::nn::Module& model,
   return difference;
 }
 
+// This rank's part of a model of f32, its groups, and its micro-batches of a step.
+struct CutModel {
+  CutModel(Group& world, const MeshRun& run)
+      : mesh({{"dp", run.dp}, {"ep", run.ep}, {"cp", run.cp}, {"tp", run.tp}}),
+        replicas(world.split(mesh, Axes{"dp", "cp"})),
+        losses(world.split(mesh, Axes{"dp", "ep", "cp"})),
+        parts_group(world.split(mesh, Axes{"ep", "tp"})),
+        ep(world.split(mesh, "ep")),
+        cp(world.split(mesh, "cp")),
+        tp(world.split(mesh, "tp")),
+        model(transformer_without_memory(mesh_config(run.family))),
+        passes(kMeshMicroBatches / (run.dp * run.ep)),
+        first((mesh.coordinate(world.rank(), "dp") * run.ep + mesh.coordinate(world.rank(), "ep")) *
+              passes) {
+    if (run.family == "experts") spread.emplace(expert_parallel(*model, *ep));
+    cut.emplace(parallelize(*model, *tp, {.sequence = run.sequence, .chunks = run.chunks}));
+    if (run.cp > 1) context.emplace(context_parallel(*model, *cp, {.method = run.cp_method}));
+    nn::initialize(*model, 11);
+    model->set_recompute(run.recompute);
+    parts = joined(cut->parts(), spread ? spread->parts() : ModelParts(), parts_group.get());
+  }
+
+  // This rank's share of the loss of a pass of a step.
+  at::Tensor loss(const MeshRun& run, std::int64_t step, std::int64_t pass) {
+    return loss_of_micro_batch(model, run.family, step * kMeshMicroBatches + first + pass,
+                               context ? &*context : nullptr);
+  }
+
+  using Axes = std::vector<std::string>;
+  const Mesh mesh;
+  const std::unique_ptr<Group> replicas, losses, parts_group, ep, cp, tp;
+  nn::Transformer model;
+  const std::int64_t passes, first;
+  std::optional<ExpertParallel> spread;
+  std::optional<TensorParallel> cut;
+  std::optional<ContextParallel> context;
+  ModelParts parts;
+};
+
 // The same on the ranks of a group: the largest difference from the whole run, of losses, norms,
 // gradients and weights.
 inline double train_parts(Group& world, const MeshRun& run, const TrainedSteps& expected) {
-  using Axes = std::vector<std::string>;
-  const Mesh mesh({{"dp", run.dp}, {"ep", run.ep}, {"cp", run.cp}, {"tp", run.tp}});
-  const auto replicas = world.split(mesh, Axes{"dp", "cp"});
-  const auto losses = world.split(mesh, Axes{"dp", "ep", "cp"});
-  const auto parts_group = world.split(mesh, Axes{"ep", "tp"});
-  const auto ep = world.split(mesh, "ep"), cp = world.split(mesh, "cp");
-  const auto tp = world.split(mesh, "tp");
-  nn::Transformer model = transformer_without_memory(mesh_config(run.family));
-  std::optional<ExpertParallel> spread;
-  if (run.family == "experts") spread.emplace(expert_parallel(*model, *ep));
-  const TensorParallel cut =
-      parallelize(*model, *tp, {.sequence = run.sequence, .chunks = run.chunks});
-  std::optional<ContextParallel> context;
-  if (run.cp > 1) context.emplace(context_parallel(*model, *cp, {.method = run.cp_method}));
-  nn::initialize(*model, 11);
+  CutModel own(world, run);
+  nn::Transformer& model = own.model;
   model->to(at::kDouble);
-  model->set_recompute(run.recompute);
-  ModelParts parts =
-      joined(cut.parts(), spread ? spread->parts() : ModelParts(), parts_group.get());
+  ModelParts& parts = own.parts;
   if (run.spoil) run.spoil(parts);
-  // Of each rank; Replica's mean is over those of all of them.
-  const std::int64_t passes = kMeshMicroBatches / (run.dp * run.ep);
-  Replica replica(*model, *replicas, {.micro_batches = passes * run.dp * run.cp});
-  const std::int64_t first =
-      (mesh.coordinate(world.rank(), "dp") * run.ep + mesh.coordinate(world.rank(), "ep")) * passes;
+  // Replica's mean is over the passes of all ranks.
+  Replica replica(*model, *own.replicas, {.micro_batches = own.passes * run.dp * run.cp});
   double difference = 0;
   const auto differ = [&](double value, double other) {
     const double here = std::abs(value - other) / std::abs(other);
@@ -230,16 +251,14 @@ inline double train_parts(Group& world, const MeshRun& run, const TrainedSteps& 
   for (std::int64_t step = 0; step < run.steps; ++step) {
     model->zero_grad();
     double loss = 0;
-    for (std::int64_t pass = 0; pass < passes; ++pass) {
-      const at::Tensor share =
-          loss_of_micro_batch(model, run.family, step * kMeshMicroBatches + first + pass,
-                              context ? &*context : nullptr);
+    for (std::int64_t pass = 0; pass < own.passes; ++pass) {
+      const at::Tensor share = own.loss(run, step, pass);
       replica.backward(share * (static_cast<double>(run.cp) / run.ep));
       loss += share.item<double>();
     }
     replica.finish_gradients();
     sum_partial_gradients(*model, parts);
-    losses->all_reduce(buffer_of(std::span(&loss, 1)));
+    own.losses->all_reduce(buffer_of(std::span(&loss, 1)));
     const auto index = static_cast<std::size_t>(step);
     differ(loss / kMeshMicroBatches, expected.losses[index]);
     differ(whole_gradient_norm(*model, parts), expected.norms[index]);

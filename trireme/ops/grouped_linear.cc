@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/activated.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/grouped_products.h"
 #include "trireme/ops/parameter_gradient.h"
@@ -33,17 +34,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Kind = Epilogue::Kind;
 
-// An MLP's hidden values once more, where they were not kept.
 at::Tensor hidden_values(const at::Tensor& kept, const at::Tensor& before,
                          const at::Tensor& factor) {
-  if (kept.defined()) return kept;
-  at::Tensor out = at::empty(before.sizes(), before.options());
-  activate(before.device(), {.element = element_of(before),
-                             .before = before.data_ptr(),
-                             .factor = factor.defined() ? factor.data_ptr() : nullptr,
-                             .out = out.data_ptr(),
-                             .count = before.numel()});
-  return out;
+  return kept.defined() ? kept : detail::activated(before, factor);
 }
 
 double product_flops(const at::Tensor& rows, const at::Tensor& weight) {

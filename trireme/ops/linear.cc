@@ -12,6 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/activated.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
@@ -73,21 +74,10 @@ at::Tensor shaped_like(const at::Tensor& rows, const at::Tensor& x) {
   return rows.view(shape);
 }
 
-// An MLP's hidden values once more: gelu(before), or silu(before) factor where that is defined.
-at::Tensor activated(const at::Tensor& before, const at::Tensor& factor) {
-  at::Tensor out = at::empty(before.sizes(), before.options());
-  activate(before.device(), {.element = element_of(before),
-                             .before = before.data_ptr(),
-                             .factor = factor.defined() ? factor.data_ptr() : nullptr,
-                             .out = out.data_ptr(),
-                             .count = before.numel()});
-  return out;
-}
-
 // The gradient of an MLP's second matrix. hidden: undefined where it was not kept.
 at::Tensor down_gradient(const at::Tensor& down, const at::Tensor& y_grad, const at::Tensor& hidden,
                          const at::Tensor& before, const at::Tensor& factor) {
-  const at::Tensor values = hidden.defined() ? hidden : activated(before, factor);
+  const at::Tensor values = hidden.defined() ? hidden : detail::activated(before, factor);
   return matrix_gradient(down, view_of(y_grad).transposed(), view_of(values));
 }
 
