@@ -33,6 +33,17 @@ struct Layout {
   int ep = 1, cp = 1;
   std::string cp_method = "ring";
 
+  testing::MeshRun run(const std::string& family) const {
+    return {.family = family,
+            .dp = dp,
+            .ep = ep,
+            .cp = cp,
+            .tp = tp,
+            .cp_method = cp_method,
+            .sequence = sequence,
+            .recompute = recompute};
+  }
+
   std::string text() const {
     return fmt::format("dp {} ep {} cp {} {} tp {} stage {}{} {}{}", dp, ep, cp, cp_method, tp,
                        stage, sequence ? " sequence" : "", c10::toString(dtype),
@@ -54,34 +65,17 @@ void widen(double& most, double value, double expected) {
 // The largest differences from the model of one rank in f64; of weights on ranks with dp 0.
 Difference train_sharded(Group& world, const std::string& family, const Layout& layout,
                          const testing::TrainedSteps& expected) {
-  using Axes = std::vector<std::string>;
-  const Mesh mesh({{"dp", layout.dp}, {"ep", layout.ep}, {"cp", layout.cp}, {"tp", layout.tp}});
-  const auto replicas = world.split(mesh, Axes{"dp", "cp"});
-  const auto losses = world.split(mesh, Axes{"dp", "ep", "cp"});
-  const auto parts_group = world.split(mesh, Axes{"ep", "tp"});
-  const auto ep = world.split(mesh, "ep"), cp = world.split(mesh, "cp");
-  const auto tp = world.split(mesh, "tp");
-  nn::Transformer model = testing::transformer_without_memory(testing::mesh_config(family));
-  std::optional<ExpertParallel> spread;
-  if (family == "experts") spread.emplace(expert_parallel(*model, *ep));
-  const TensorParallel cut = parallelize(*model, *tp, {.sequence = layout.sequence});
-  std::optional<ContextParallel> context;
-  if (layout.cp > 1) context.emplace(context_parallel(*model, *cp, {.method = layout.cp_method}));
-  nn::initialize(*model, 11);
+  const testing::MeshRun run = layout.run(family);
+  testing::CutModel own(world, run);
+  nn::Transformer& model = own.model;
   const auto roled = nn::parameters_with_roles(*model);
-  model->set_recompute(layout.recompute);
-  const std::int64_t passes = testing::kMeshMicroBatches / (layout.dp * layout.ep);
-  const std::int64_t first =
-      (mesh.coordinate(world.rank(), "dp") * layout.ep + mesh.coordinate(world.rank(), "ep")) *
-      passes;
-  ShardedModel sharded(
-      *model, *replicas,
-      {.stage = layout.stage,
-       .dtype = layout.dtype,
-       .micro_batches = passes * layout.dp * layout.cp,
-       .bucket_bytes = std::int64_t{16} << 10,
-       .units = model->blocks(),
-       .parts = joined(cut.parts(), spread ? spread->parts() : ModelParts(), parts_group.get())});
+  ShardedModel sharded(*model, *own.replicas,
+                       {.stage = layout.stage,
+                        .dtype = layout.dtype,
+                        .micro_batches = own.passes * layout.dp * layout.cp,
+                        .bucket_bytes = std::int64_t{16} << 10,
+                        .units = model->blocks(),
+                        .parts = own.parts});
   model->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     return sharded.run(block, inputs, f);
   });
@@ -90,17 +84,13 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
   Difference difference;
   for (std::int64_t step = 0; step < kSteps; ++step) {
     double loss = 0;
-    for (std::int64_t pass = 0; pass < passes; ++pass) {
-      const std::int64_t micro_batch = step * testing::kMeshMicroBatches + first + pass;
-      const at::Tensor one = sharded.forward([&] {
-        return testing::loss_of_micro_batch(model, family, micro_batch,
-                                            context ? &*context : nullptr);
-      });
+    for (std::int64_t pass = 0; pass < own.passes; ++pass) {
+      const at::Tensor one = sharded.forward([&] { return own.loss(run, step, pass); });
       sharded.backward(one);
       loss += one.item<double>();
     }
     sharded.finish_gradients();
-    losses->all_reduce(buffer_of(std::span(&loss, 1)));
+    own.losses->all_reduce(buffer_of(std::span(&loss, 1)));
     const auto index = static_cast<std::size_t>(step);
     constexpr auto kCount = static_cast<double>(testing::kMeshMicroBatches);
     widen(difference.losses, loss / kCount, expected.losses[index]);
@@ -108,15 +98,15 @@ Difference train_sharded(Group& world, const std::string& family, const Layout& 
     sharded.step(*optimizer, testing::kMeshLearningRate, 1 / kCount);
   }
   const at::Tensor weights = sharded.gather_weights();
-  if (replicas->rank() != 0) return difference;
+  if (own.replicas->rank() != 0) return difference;
   for (const FlatEntry& entry : sharded.layout().entries) {
-    const at::Tensor own = FlatParameters::view(weights, entry).to(at::kDouble);
+    const at::Tensor held = FlatParameters::view(weights, entry).to(at::kDouble);
     const at::Tensor& whole = expected.weights.at(entry.name);
     const auto found = std::ranges::find(roled, entry.name, &nn::RoledParameter::name);
     const nn::ParameterPart& part = found->part;
     const at::Tensor there = part.dim < 0 ? whole : whole.narrow(part.dim, part.begin, part.size);
-    const double here =
-        (own - there).abs().max().item<double>() / std::max(whole.abs().max().item<double>(), 1e-2);
+    const double here = (held - there).abs().max().item<double>() /
+                        std::max(whole.abs().max().item<double>(), 1e-2);
     if (!(here <= difference.weights)) difference.weights = here;
   }
   return difference;
