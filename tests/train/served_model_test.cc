@@ -253,16 +253,17 @@ TEST(ServedModel, EachGoesItsOwnWayWithoutSync) {
   for (const std::string consistency : {"bounded(2)", "async"}) {
     std::mutex mutex;
     std::map<int, Logs> first_epochs;
-    std::barrier all_have_trained(3);
+    std::barrier together(3);
     run_job(2, served(3, consistency), [&](ParameterServerStrategy& strategy) {
       const auto scope = strategy.scope();
       Model model(scope, wide_net(strategy.rank()));
       model.compile(Adam({.learning_rate = 0.003}), MeanSquaredError(), {MeanAbsoluteError()},
                     {.guard = GuardOptions{}});
       const Logs before = model.evaluate(dataset(kSamples, 1), 7);
+      together.arrive_and_wait();  // no one has trained yet
       const History history = model.fit(dataset(kSamples, 1), quiet(12));
       EXPECT_EQ(history.non_finite, 0) << "a batch without a sample of this worker";
-      all_have_trained.arrive_and_wait();
+      together.arrive_and_wait();
       // Of all samples, and by weights that no one changes any more.
       const Logs after = model.evaluate(dataset(kSamples, 1), 7);
       EXPECT_LT(after.at("loss"), before.at("loss")) << consistency;
