@@ -21,7 +21,6 @@ at::Tensor NormImpl::forward(const at::Tensor& x) {
 }
 
 at::Tensor NormImpl::forward(ResidualStream& stream) {
-  if (!stream.change_BTC.defined()) return forward(stream.x_BTC);
   const ops::AddedNorm added =
       bias_C_.defined()
           ? ops::add_layer_norm(stream.x_BTC, stream.change_BTC, weight_C_, bias_C_, epsilon_)

@@ -26,7 +26,8 @@ class NormImpl : public Layer {
 
   // x: [..., C] -> the same shape and dtype. Gradient: x and the parameters.
   at::Tensor forward(const at::Tensor& x);
-  // Adds the stream's change to its x and returns the norm of it.
+  // Adds the stream's change, if it has one, to its x and returns the norm of it. The gradients of
+  // the stream have the same bits whether its x was added up before or here.
   at::Tensor forward(ResidualStream& stream);
 
   ParameterRole role(const std::string& parameter) const override;

@@ -16,8 +16,7 @@ namespace trireme::nn {
 namespace {
 
 std::vector<std::int64_t> shape_of_choices(const TransformerImpl& model) {
-  const ModelConfig& config = model.config();
-  return {config.experts.num_layers(config.layers), config.experts.count};
+  return {static_cast<std::int64_t>(model.mixtures().size()), model.config().experts.count};
 }
 
 void check(const TransformerImpl& model, const at::Tensor& chosen_LE) {

@@ -8,6 +8,12 @@
 //   at::Tensor loss = model->loss(inputs_BT, targets_BT);  // mean over tokens
 //   loss.backward();
 //
+// A part of the model, some of its blocks, computes what its rank of a pipeline has to:
+//
+//   nn::Transformer first(config, nn::TransformerPart{.end = 5, .head = false});
+//   nn::Transformer last(config, nn::TransformerPart{.begin = 5, .embedding = false});
+//   loss = last->loss(first->hidden(inputs_BT).hidden, targets_BT);
+//
 // Legend: B sequences, T tokens, C width, H heads, K kv heads, D head width, F MLP width, V
 // vocabulary. Parameter names and shapes: docs/models.md.
 #pragma once
@@ -45,11 +51,12 @@ struct BlockOutput {
 // dropout on what is added.
 class BlockImpl : public torch::nn::Module {
  public:
-  // Children attn_norm, attn, attn_dropout, mlp_norm, mlp, mlp_dropout. layer: the block's number.
+  // Children attn_norm, attn, attn_dropout, mlp_norm, mlp, mlp_dropout. layer: the block's number
+  // in the whole model.
   BlockImpl(const ModelConfig& config, std::int64_t layer);
 
   // The stream before the block -> after it; the other arguments as in AttentionImpl::forward.
-  BlockOutput forward(ResidualStream stream, const TokenContext& context, std::size_t layer);
+  BlockOutput forward(ResidualStream stream, const TokenContext& context, std::size_t in_cache);
 
   void set_hidden_values(ops::HiddenValues hidden);
   // Null without experts.
@@ -58,6 +65,7 @@ class BlockImpl : public torch::nn::Module {
   }
 
  private:
+  const std::int64_t layer_;
   Norm attn_norm_{nullptr};
   Attention attn_{nullptr};
   Dropout attn_dropout_{nullptr};
@@ -75,10 +83,32 @@ using BlockRunner = std::function<std::vector<at::Tensor>(const torch::nn::Modul
                                                           const std::vector<at::Tensor>& inputs,
                                                           const BlockComputation& f)>;
 
+// Which of the model's layers are there: blocks [begin, end), and what stands before and after all
+// blocks. Parameters have the names that they have in the whole model. Where the head's matrix is
+// the embedding's, a part with the head alone has the matrix under the embedding's name.
+struct TransformerPart {
+  std::int64_t begin = 0;
+  std::int64_t end = -1;  // -1: all
+  bool embedding = true;
+  bool head = true;  // and the norm before it
+};
+
+// What a part without the head returns. routing_loss: a part's share of what experts add to the
+// loss (TransformerImpl::loss()); undefined where nothing is.
+struct PartOutput {
+  at::Tensor hidden;
+  at::Tensor routing_loss;
+};
+
 class TransformerImpl : public torch::nn::Module {
  public:
-  // Builds the parameters uninitialised (f32), or without memory (parameter_memory.h).
-  explicit TransformerImpl(const ModelConfig& config);
+  // Builds the parameters uninitialised (f32), or without memory (parameter_memory.h). Throws
+  // ShapeError for a part that is none: blocks that the model does not have.
+  explicit TransformerImpl(const ModelConfig& config, const TransformerPart& part = {});
+
+  // In forward(), loss(), hidden() and decode() of a part without the embedding, what the part
+  // before it returned, the hidden values, stands in the place of the tokens: [B, T, C], or rows in
+  // whatever shape the embedding's output hook made them (set_shape()).
 
   // tokens_BT: i64 [B, T], T <= context with learned positions. document_starts_BT: where several
   // documents share a sequence (ops::document_starts()), a token sees its own alone; positions go
@@ -92,14 +122,20 @@ class TransformerImpl : public torch::nn::Module {
   // that they are the same whoever computes it.
   at::Tensor loss(const at::Tensor& tokens_BT, const at::Tensor& targets_BT,
                   const at::Tensor& document_starts_BT = {});
+  // Of a part without the head: what the next part wants, [B, T, C] in the parameters' dtype.
+  // Gradient: all parameters of the part, and the hidden values that it got.
+  PartOutput hidden(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT = {});
   // As forward for tokens that follow those in the cache, which grows by T; returns the logits of
-  // the last token only, [B, V] f32. No gradient.
+  // the last token only, [B, V] f32, or a part without the head its hidden values. No gradient.
   at::Tensor decode(const at::Tensor& tokens_BT, KvCache& cache);
 
   // Where the tokens of forward() and loss() stand in their sequences from now on: i64 [T], each at
   // least 0 and with learned positions below context; undefined: 0 .. T - 1. Each pass then has T
   // tokens. Throws ShapeError.
   void set_positions(const at::Tensor& positions_T);
+  // Of a part without the embedding whose hidden values are not [B, T, C]: sequences and tokens of
+  // the passes that begin from now on.
+  void set_shape(std::int64_t sequences, std::int64_t tokens) { shape_ = {sequences, tokens}; }
   // What the last pass saw of the routing, by layer with experts; without graph. What is computed
   // again for a backward pass does not count.
   const std::vector<LayerRouting>& routing() const { return routing_; }
@@ -123,29 +159,45 @@ class TransformerImpl : public torch::nn::Module {
   void set_block_runner(BlockRunner runner) { block_runner_ = std::move(runner); }
 
   const ModelConfig& config() const { return config_; }
+  const TransformerPart& part() const { return part_; }
+  bool is_whole() const;
+  // The head's, which is the embedding's where these are tied. Undefined in a part without the
+  // head.
+  at::Tensor head_weight() const { return head_.is_empty() ? at::Tensor() : head_->weight(); }
+  // Undefined in a part without the embedding's matrix.
+  at::Tensor token_embedding_weight() const;
 
  private:
+  struct Shape {
+    std::int64_t sequences = 0, tokens = 0;
+  };
+  Shape shape_of(const at::Tensor& tokens) const;
+  // Before the first block.
+  at::Tensor first_values(const at::Tensor& tokens, const TokenContext& context, const Shape& shape,
+                          std::int64_t position, bool placed);
   // Embeddings and all blocks, up to the final norm. routing: of each layer with experts.
   struct Trunk {
     ResidualStream stream;
     std::vector<LayerRouting> routing;
   };
   Trunk trunk(const at::Tensor& tokens_BT, const at::Tensor& document_starts_BT, KvCache* cache);
-  BlockOutput run_block(std::size_t layer, ResidualStream stream, const TokenContext& context);
+  BlockOutput run_block(std::size_t index, ResidualStream stream, const TokenContext& context);
   at::Tensor routing_loss(const std::vector<LayerRouting>& routing) const;
   void keep_routing(const std::vector<LayerRouting>& routing);
   at::Tensor embed(const at::Tensor& tokens_BT, std::int64_t position);
   at::Tensor embed(const at::Tensor& tokens_BT, const at::Tensor& positions_T);
-  DropoutRows dropout_rows(const at::Tensor& tokens_BT) const;
+  DropoutRows dropout_rows(const Shape& shape) const;
 
   ModelConfig config_;
+  TransformerPart part_;
+  Shape shape_;  // as set_shape() has it
   Recompute recompute_ = Recompute::kNone;
   DropoutConfig dropout_;
   std::int64_t first_sample_ = -1;
   BlockRunner block_runner_;
   at::Tensor positions_T_;
   std::vector<LayerRouting> routing_;
-  Embedding token_embedding_{nullptr};
+  Embedding token_embedding_{nullptr};     // empty where the part has neither end that uses it
   Embedding position_embedding_{nullptr};  // empty with rotary positions
   Dropout embedding_dropout_{nullptr};
   std::vector<Block> blocks_;

@@ -27,7 +27,9 @@ struct AddedNorm {
   at::Tensor normed;  // the norm of sum
 };
 
-// The same of x + addend, which is returned too. Gradient: x, addend and the parameters.
+// The same of x + addend, which is returned too. Gradient: x, addend and the parameters. Without an
+// addend (undefined) the sum is x: whoever uses x on, and not x itself, has the two parts of x's
+// gradient added with the bits that they have where there is one.
 AddedNorm add_layer_norm(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weight_C,
                          const at::Tensor& bias_C, double epsilon);
 AddedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weight_C,
