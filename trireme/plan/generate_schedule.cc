@@ -1,0 +1,241 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "trireme/plan/generate_schedule.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "trireme/base/config.h"
+#include "trireme/base/error.h"
+#include "trireme/plan/internal/dual_pipe_v.h"
+#include "trireme/plan/internal/list_scheduler.h"
+
+namespace trireme::plan {
+namespace {
+
+std::size_t index(int number) { return static_cast<std::size_t>(number); }
+
+// Stage s on rank s mod p.
+std::vector<int> in_turn(int ranks, int chunks) {
+  std::vector<int> placement;
+  for (int stage = 0; stage < ranks * chunks; ++stage) placement.push_back(stage % ranks);
+  return placement;
+}
+
+// Down the ranks and up again: rank r has stages r and 2p-1-r.
+std::vector<int> in_a_v(int ranks) {
+  std::vector<int> placement;
+  for (int rank = 0; rank < ranks; ++rank) placement.push_back(rank);
+  for (int rank = ranks; rank-- > 0;) placement.push_back(rank);
+  return placement;
+}
+
+// A value for each rank.
+std::vector<int> each_rank(int ranks, const std::function<int(int)>& value) {
+  std::vector<int> values;
+  for (int rank = 0; rank < ranks; ++rank) values.push_back(value(rank));
+  return values;
+}
+
+using Policies = std::vector<Policy>;
+
+// The policy, and in its place others by what a rank likes best: which one is right depends on how
+// the times of F, I and W compare.
+Policies with_other_orders(const Policy& policy) {
+  constexpr Action kF = Action::kForward;
+  constexpr Action kI = Action::kBackwardInput;
+  constexpr Action kW = Action::kBackwardWeight;
+  Policies policies = {policy};
+  for (const auto& order : {std::vector{kF, kI, kW}, std::vector{kI, kF, kW}}) {
+    policies.push_back(policy);
+    policies.back().order = order;
+    policies.back().last_order.clear();
+    policies.push_back(policies.back());
+    policies.back().later_stage_first = !policy.later_stage_first;
+  }
+  return policies;
+}
+
+Policies gpipe(const ScheduleRequest& request) {
+  return {{.rank_of_stage = in_turn(request.ranks, 1), .fill_first = true}};
+}
+
+// A backward as soon as it can run; as many forwards before the first as there are ranks from here
+// to the last.
+Policies one_forward_one_backward(const ScheduleRequest& request) {
+  const int p = request.ranks;
+  return {
+      {.rank_of_stage = in_turn(p, 1), .max_stored = each_rank(p, [=](int r) { return p - r; })}};
+}
+
+// Rounds of p micro-batches; if m is no multiple of p, as equal as can be and of at least p.
+std::vector<int> rounds_of(int ranks, int micro_batches) {
+  const int rounds = std::max(1, micro_batches / ranks);
+  return each_rank(rounds, [=](int round) {
+    return micro_batches / rounds + (round < micro_batches % rounds ? 1 : 0);
+  });
+}
+
+// A rank forwards a round through all chunks but its last, and then one micro-batch and two more
+// for each rank from here to the last: so long takes the way there and back.
+Policies interleaved(const ScheduleRequest& request) {
+  const int p = request.ranks;
+  const std::vector<int> rounds = rounds_of(p, request.micro_batches);
+  const int before_last = (request.chunks - 1) * rounds.front();
+  const int way = request.chunks > 1 ? 2 : 1;
+  return {{.rank_of_stage = in_turn(p, request.chunks),
+           .fill_first = true,
+           .rounds = rounds,
+           .max_stored = each_rank(p, [=](int r) { return before_last + way * (p - 1 - r) + 1; })}};
+}
+
+// 1f1b with each W put off to where the rank would wait, as far as p stored micro-batches allow.
+Policies zero_bubble_h1(const ScheduleRequest& request) {
+  const int p = request.ranks;
+  Policy policy{.rank_of_stage = in_turn(p, 1),
+                .split_backward = true,
+                .order = {Action::kForward, Action::kBackwardInput, Action::kBackwardWeight},
+                .max_waiting = each_rank(p, [=](int r) { return p - r; }),
+                .max_stored = each_rank(p, [=](int) { return p; })};
+  return with_other_orders(policy);
+}
+
+// Forwards until 2p chunks are stored, the later chunk's where there are any; the first chunk's
+// never so many that the later could not go on. From then on a W as soon as there is one, which
+// makes room for a forward, and an I while there is neither: F, I, W and again. Taking an I before
+// the W, as zb-h1 does, lets the chunks' backward passes run ahead of one another, and their next
+// forwards then come too late: more than p-1 idle.
+Policies zero_bubble_v(const ScheduleRequest& request) {
+  const int p = request.ranks;
+  Policy policy{.rank_of_stage = in_a_v(p),
+                .split_backward = true,
+                .order = {Action::kBackwardWeight, Action::kForward, Action::kBackwardInput},
+                .last_order = {Action::kBackwardInput, Action::kBackwardWeight},
+                .later_stage_first = true,
+                .max_stored = each_rank(p, [=](int) { return 2 * p; })};
+  for (int stage = 0; stage < 2 * p; ++stage) {
+    policy.max_stored_of_stage.push_back(stage < p ? 2 * p - 1 - stage : kNoLimit);
+  }
+  return with_other_orders(policy);
+}
+
+Policies streaming(const ScheduleRequest& request) {
+  return {{.rank_of_stage = in_turn(request.ranks, 1), .backward = false}};
+}
+
+// Of a policy for each idea of what a rank should like best, the fastest schedule.
+std::vector<std::vector<Instruction>> fastest(const Policies& policies, int micro_batches,
+                                              const std::vector<StageTimes>& times) {
+  std::optional<ListedSchedule> best;
+  for (const Policy& policy : policies) {
+    ListedSchedule listed = list_schedule(policy, micro_batches, times);
+    if (!best || listed.step_time < best->step_time) best = std::move(listed);
+  }
+  return std::move(best->of_rank);
+}
+
+struct Kind {
+  std::string name;
+  int chunks;  // 0: as many as are asked for
+  std::vector<int> (*placement)(const ScheduleRequest&);
+  Policies (*policies)(const ScheduleRequest&);  // none: a fixed pattern
+};
+
+std::vector<int> placed_in_turn(const ScheduleRequest& request) {
+  return in_turn(request.ranks, request.chunks);
+}
+std::vector<int> placed_in_a_v(const ScheduleRequest& request) { return in_a_v(request.ranks); }
+
+const std::vector<Kind>& kinds() {
+  static const std::vector<Kind> kinds = {
+      {"gpipe", 1, placed_in_turn, gpipe},
+      {"1f1b", 1, placed_in_turn, one_forward_one_backward},
+      {"interleaved", 0, placed_in_turn, interleaved},
+      {"zb-h1", 1, placed_in_turn, zero_bubble_h1},
+      {"zbv", 2, placed_in_a_v, zero_bubble_v},
+      {"dualpipev", 2, placed_in_a_v, nullptr},
+      {"streaming", 1, placed_in_turn, streaming},
+  };
+  return kinds;
+}
+
+const Kind& kind_of(const std::string& name) {
+  for (const Kind& kind : kinds()) {
+    if (kind.name == name) return kind;
+  }
+  const std::optional<std::string> near = nearest_word(name, schedule_names());
+  throw_error<ConfigError>("unknown schedule '{}', known are {}{}", name,
+                           fmt::join(schedule_names(), ", "),
+                           near ? fmt::format("; did you mean '{}'?", *near) : "");
+}
+
+void check_at_least_one(const ScheduleRequest& request, const char* what, int value) {
+  if (value >= 1) return;
+  throw_error<ConfigError>("schedule {}: {} {}, wanted at least 1", request.name, what, value);
+}
+
+// Fills in what the request leaves open.
+ScheduleRequest checked(ScheduleRequest request) {
+  const Kind& kind = kind_of(request.name);
+  check_at_least_one(request, "ranks", request.ranks);
+  check_at_least_one(request, "micro-batches", request.micro_batches);
+  check_at_least_one(request, "chunks", request.chunks);
+  if (kind.chunks != 0 && request.chunks != 1 && request.chunks != kind.chunks) {
+    throw_error<ConfigError>(
+        "schedule {} has {} chunk{} on a rank, not {}; interleaved has any number", request.name,
+        kind.chunks, kind.chunks == 1 ? "" : "s", request.chunks);
+  }
+  if (kind.chunks != 0) request.chunks = kind.chunks;
+  const std::size_t stages = index(request.ranks) * index(request.chunks);
+  if (request.times.empty()) request.times.resize(stages);
+  if (request.times.size() != stages) {
+    throw_error<ConfigError>("schedule {}: times of {} stages, but {} ranks have {}", request.name,
+                             request.times.size(), request.ranks, stages);
+  }
+  for (std::size_t stage = 0; stage < stages; ++stage) {
+    const StageTimes& times = request.times[stage];
+    for (const double time : {times.forward, times.backward_input, times.backward_weight}) {
+      if (time > 0 && std::isfinite(time)) continue;
+      throw_error<ConfigError>(
+          "schedule {}: stage {} takes the times {}, {} and {}, wanted above 0", request.name,
+          stage, times.forward, times.backward_input, times.backward_weight);
+    }
+  }
+  return request;
+}
+
+}  // namespace
+
+const std::vector<std::string>& schedule_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Kind& kind : kinds()) all.push_back(kind.name);
+    return all;
+  }();
+  return names;
+}
+
+std::vector<int> rank_of_stage(const ScheduleRequest& request) {
+  return kind_of(request.name).placement(checked(request));
+}
+
+Schedule generate_schedule(const ScheduleRequest& request) {
+  const ScheduleRequest whole = checked(request);
+  const Kind& kind = kind_of(request.name);
+  return {.name = whole.name,
+          .ranks = whole.ranks,
+          .rank_of_stage = kind.placement(whole),
+          .micro_batches = whole.micro_batches,
+          .of_rank = kind.policies == nullptr
+                         ? dual_pipe_v(whole.ranks, whole.micro_batches)
+                         : fastest(kind.policies(whole), whole.micro_batches, whole.times)};
+}
+
+}  // namespace trireme::plan
