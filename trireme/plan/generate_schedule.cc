@@ -15,12 +15,11 @@
 #include "trireme/base/config.h"
 #include "trireme/base/error.h"
 #include "trireme/plan/internal/dual_pipe_v.h"
+#include "trireme/plan/internal/index.h"
 #include "trireme/plan/internal/list_scheduler.h"
 
 namespace trireme::plan {
 namespace {
-
-std::size_t index(int number) { return static_cast<std::size_t>(number); }
 
 // Stage s on rank s mod p.
 std::vector<int> in_turn(int ranks, int chunks) {
@@ -57,8 +56,7 @@ Policies with_other_orders(const Policy& policy) {
     policies.push_back(policy);
     policies.back().order = order;
     policies.back().last_order.clear();
-    policies.push_back(policies.back());
-    policies.back().later_stage_first = !policy.later_stage_first;
+    policies.back().chunks_take_turns = false;
   }
   return policies;
 }
@@ -108,10 +106,11 @@ Policies zero_bubble_h1(const ScheduleRequest& request) {
 }
 
 // Forwards until 2p chunks are stored, the later chunk's where there are any; the first chunk's
-// never so many that the later could not go on. From then on a W as soon as there is one, which
-// makes room for a forward, and an I while there is neither: F, I, W and again. Taking an I before
-// the W, as zb-h1 does, lets the chunks' backward passes run ahead of one another, and their next
-// forwards then come too late: more than p-1 idle.
+// never so many that the later could not follow. From then on F, I and W of one chunk, and of the
+// other: a W as soon as there is one, which makes room for a forward, and an I where there is
+// neither. A rank that took whichever I has waited longest, or an I before its W, would let the
+// chunks' backward passes run ahead of one another; their forwards then come too late for other
+// ranks.
 Policies zero_bubble_v(const ScheduleRequest& request) {
   const int p = request.ranks;
   Policy policy{.rank_of_stage = in_a_v(p),
@@ -119,10 +118,9 @@ Policies zero_bubble_v(const ScheduleRequest& request) {
                 .order = {Action::kBackwardWeight, Action::kForward, Action::kBackwardInput},
                 .last_order = {Action::kBackwardInput, Action::kBackwardWeight},
                 .later_stage_first = true,
-                .max_stored = each_rank(p, [=](int) { return 2 * p; })};
-  for (int stage = 0; stage < 2 * p; ++stage) {
-    policy.max_stored_of_stage.push_back(stage < p ? 2 * p - 1 - stage : kNoLimit);
-  }
+                .chunks_take_turns = true,
+                .max_stored = each_rank(p, [=](int) { return 2 * p; }),
+                .max_ahead = each_rank(p, [=](int r) { return 2 * (p - r) - 1; })};
   return with_other_orders(policy);
 }
 
@@ -136,7 +134,10 @@ std::vector<std::vector<Instruction>> fastest(const Policies& policies, int micr
   std::optional<ListedSchedule> best;
   for (const Policy& policy : policies) {
     ListedSchedule listed = list_schedule(policy, micro_batches, times);
-    if (!best || listed.step_time < best->step_time) best = std::move(listed);
+    const auto key = [](const ListedSchedule& of) {
+      return std::pair(of.step_time, of.longest_wait);
+    };
+    if (!best || key(listed) < key(*best)) best = std::move(listed);
   }
   return std::move(best->of_rank);
 }

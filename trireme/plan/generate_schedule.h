@@ -13,14 +13,17 @@
 //   interleaved  r, r+p, .. r+(v-1)p   B         (p-1)(F+B)          at most (v+1)p-1-2r
 //   zb-h1        r                     I and W   (p-1)(F+I-W)        at most p
 //   zbv          r and 2p-1-r          I and W   p-1 if F=I=W=1      at most 2p
-//   dualpipev    r and 2p-1-r          all       (p-1)(F+2B-3W)      at most 2p+1
+//   dualpipev    r and 2p-1-r          all       p-1 if F=I=W=1      at most 2p+1
 //   streaming    r                     none      (p-1)F              0: inference
 //
 // A stage of interleaved, zbv and dualpipev is a part 1/v of what a rank holds, and so are its
-// times. The orders are those of GPipe (Huang et al. 2019), PipeDream-Flush and Megatron-LM
-// (Narayanan et al. 2021), zero bubble (Qi et al. 2023), its V form (Qi et al. 2024) and DualPipe
-// cut in half (DeepSeek 2025). Each but the last comes out of one event simulation with a small
-// policy for each name, so given stage times decide about the order too.
+// times. The
+// report of DualPipe has (p-1)(F&B+B-3W), where F&B is a forward beside a backward whose results
+// leave together; here each leaves when it is done. The orders are those of GPipe (Huang et al.
+// 2019), PipeDream-Flush and Megatron-LM (Narayanan et al. 2021), zero bubble (Qi et al. 2023), its
+// V form (Qi et al. 2024) and DualPipe cut in half (DeepSeek 2025). Each but the last comes out of
+// one event simulation with a small policy for each name, so given stage times decide about the
+// order too.
 //
 //   const Schedule schedule =
 //       with_communication(generate_schedule({.name = "1f1b", .ranks = 4, .micro_batches = 8}),
@@ -73,12 +76,12 @@ struct CommunicationOptions {
 //
 // A send stands right after its compute, a receive one compute instruction before the one that
 // needs it, so that the transfer overlaps with that. Between stages of one rank there is neither.
-// RECV_T stands where its data are expected, or before the last stage's REDUCE_GRAD at the latest;
-// the gradient is of stage 0's B or I. If one rank has the first and the last stage, there is no
-// SEND_T: who runs the schedule adds the gradients itself. UNSHARD stands one compute instruction
-// before the stage's first, RESHARD after its last, REDUCE_GRAD after its last B or W, STEP at the
-// end. Throws ConfigError: the schedule has such instructions already; train without a backward
-// pass, or a backward pass without train; a schedule that cannot run.
+// RECV_T stands where its data are expected; the gradient is of stage 0's B or I. If one rank has
+// the first and the last stage, there is no SEND_T: who runs the schedule adds the gradients
+// itself. UNSHARD stands one compute instruction before the stage's first, RESHARD after its last,
+// REDUCE_GRAD after its last B or W and its last RECV_T, STEP at the end. Throws ConfigError: the
+// schedule has such instructions already; train without a backward pass, or a backward pass without
+// train; a schedule that cannot run.
 Schedule with_communication(const Schedule& schedule, const CommunicationOptions& options);
 
 }  // namespace trireme::plan

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "trireme/base/check.h"
+#include "trireme/plan/internal/index.h"
 
 namespace trireme::plan {
 namespace {
@@ -58,7 +59,7 @@ class RankWriter {
       : stages_{rank, 2 * ranks - 1 - rank}, micro_batches_(micro_batches) {}
 
   void write(const Piece& piece) {
-    const auto chunk = static_cast<std::size_t>(piece.chunk);
+    const std::size_t chunk = index(piece.chunk);
     const int stage = stages_[chunk];
     switch (piece.pass) {
       case Pass::kForward:

@@ -4,17 +4,15 @@
 #include "trireme/plan/internal/list_scheduler.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <optional>
 #include <tuple>
 
 #include "trireme/base/check.h"
+#include "trireme/plan/internal/index.h"
 
 namespace trireme::plan {
 namespace {
-
-std::size_t index(int number) { return static_cast<std::size_t>(number); }
 
 // When each micro-batch's passes through one stage are done; those that are listed so far.
 struct StageState {
@@ -44,6 +42,8 @@ class ListScheduler {
       stages_.push_back(stages_of_rank(policy.rank_of_stage, rank));
     }
     free_at_.resize(index(ranks), 0.0);
+    waited_.resize(index(ranks), 0.0);
+    turn_.resize(index(ranks), -1);
     listed_.of_rank.resize(index(ranks));
     number_rounds();
   }
@@ -69,6 +69,7 @@ class ListScheduler {
         best[rank] = best_of(rank);
       }
     }
+    listed_.longest_wait = *std::max_element(waited_.begin(), waited_.end());
     listed_.step_time = *std::max_element(free_at_.begin(), free_at_.end());
     return std::move(listed_);
   }
@@ -84,6 +85,12 @@ class ListScheduler {
     return limits.empty() || value < limits[at];
   }
 
+  int ahead(std::size_t rank) const {
+    const std::vector<int>& mine = stages_[rank];
+    return static_cast<int>(states_[index(mine.front())].forward.size() -
+                            states_[index(mine.back())].forward.size());
+  }
+
   bool has_room(std::size_t rank, int stage) const {
     int waiting = 0;
     int stored = 0;
@@ -92,7 +99,7 @@ class ListScheduler {
       stored += states_[index(mine)].stored();
     }
     return below(policy_.max_waiting, rank, waiting) && below(policy_.max_stored, rank, stored) &&
-           below(policy_.max_stored_of_stage, index(stage), states_[index(stage)].stored());
+           (stage != stages_[rank].front() || below(policy_.max_ahead, rank, ahead(rank)));
   }
 
   bool all_forwards_done(std::size_t rank) const {
@@ -169,8 +176,10 @@ class ListScheduler {
   // The earliest start; of those, what the policy likes best.
   std::optional<Candidate> best_of(std::size_t rank) const {
     const auto key = [&](const Candidate& c) {
+      const bool in_turn = policy_.chunks_take_turns && c.instruction.action != Action::kForward &&
+                           c.instruction.stage == turn_[rank];
       const double waited_from = policy_.later_stage_first ? 0 : c.ready;
-      return std::tuple(c.start, c.liking, waited_from, -c.instruction.stage);
+      return std::tuple(c.start, c.liking, !in_turn, waited_from, -c.instruction.stage);
     };
     std::optional<Candidate> best;
     const bool last = !policy_.last_order.empty() && all_forwards_done(rank);
@@ -197,10 +206,12 @@ class ListScheduler {
       case Action::kForward:
         end += times.forward;
         state.forward.push_back(end);
+        turn_[rank] = candidate.instruction.stage;
         break;
       case Action::kBackwardInput:
         end += times.backward_input;
         state.input.push_back(end);
+        turn_[rank] = stages_[rank].front() + stages_[rank].back() - candidate.instruction.stage;
         break;
       case Action::kBackwardWeight:
         end += times.backward_weight;
@@ -211,6 +222,7 @@ class ListScheduler {
         state.input.push_back(end);
         state.weight.push_back(end);
     }
+    if (!listed_.of_rank[rank].empty()) waited_[rank] += candidate.start - free_at_[rank];
     free_at_[rank] = end;
     listed_.of_rank[rank].push_back(candidate.instruction);
   }
@@ -224,6 +236,8 @@ class ListScheduler {
 
   std::vector<StageState> states_;
   std::vector<double> free_at_;  // of each rank
+  std::vector<double> waited_;   // since its first instruction
+  std::vector<int> turn_;  // of each rank, the stage whose backward is next, if they take turns
   ListedSchedule listed_;
 };
 

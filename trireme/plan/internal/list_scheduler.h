@@ -29,6 +29,9 @@ struct Policy {
   std::vector<Action> last_order = {};
   // Of several of one action, that of the latest stage; else the one that has waited longest.
   bool later_stage_first = false;
+  // But first of all, of backwards, that of the chunk of the rank's latest forward, and then that
+  // of the rank's other chunk.
+  bool chunks_take_turns = false;
 
   // No backward before the rank's max_stored is reached or its forwards are all done.
   bool fill_first = false;
@@ -40,13 +43,14 @@ struct Policy {
   // Limits of each rank: forwards whose B or I is not done; whose B or W is not done.
   std::vector<int> max_waiting = {};
   std::vector<int> max_stored = {};
-  // Of each stage: forwards whose B or W is not done.
-  std::vector<int> max_stored_of_stage = {};
+  // Forwards of the rank's first chunk that its last chunk has not followed yet.
+  std::vector<int> max_ahead = {};
 };
 
 struct ListedSchedule {
   std::vector<std::vector<Instruction>> of_rank = {};
-  double step_time = 0;  // until the last rank is done
+  double step_time = 0;     // until the last rank is done
+  double longest_wait = 0;  // of a rank, between its first instruction and its last
 };
 
 // times: one for each stage. An empty list of limits is no limit.
