@@ -17,6 +17,7 @@
 #include "trireme/plan/internal/dual_pipe_v.h"
 #include "trireme/plan/internal/index.h"
 #include "trireme/plan/internal/list_scheduler.h"
+#include "trireme/plan/verify_schedule.h"
 
 namespace trireme::plan {
 namespace {
@@ -128,18 +129,42 @@ Policies streaming(const ScheduleRequest& request) {
   return {{.rank_of_stage = in_turn(request.ranks, 1), .backward = false}};
 }
 
-// Of a policy for each idea of what a rank should like best, the fastest schedule.
-std::vector<std::vector<Instruction>> fastest(const Policies& policies, int micro_batches,
-                                              const std::vector<StageTimes>& times) {
-  std::optional<ListedSchedule> best;
-  for (const Policy& policy : policies) {
-    ListedSchedule listed = list_schedule(policy, micro_batches, times);
-    const auto key = [](const ListedSchedule& of) {
-      return std::pair(of.step_time, of.longest_wait);
-    };
-    if (!best || key(listed) < key(*best)) best = std::move(listed);
+std::vector<StageCosts> costs_of(const std::vector<StageTimes>& times) {
+  std::vector<StageCosts> costs;
+  for (const StageTimes& of : times) {
+    costs.push_back({of.forward, of.backward_input, of.backward_weight});
   }
-  return std::move(best->of_rank);
+  return costs;
+}
+
+// The most that a rank waits between its first instruction and its last.
+double longest_wait(const ScheduleReport& report) {
+  double longest = 0;
+  for (const RankReport& rank : report.ranks) {
+    const double whole = rank.timeline.back().end_us - rank.timeline.front().start_us;
+    longest = std::max(longest, whole - rank.busy_us);
+  }
+  return longest;
+}
+
+// Lists what each policy makes of equal times and of the given ones, and takes what is fastest with
+// these: a rank that takes the best at each moment does not always do so in the end.
+void list_fastest(const Policies& policies, const std::vector<StageTimes>& times,
+                  Schedule& schedule) {
+  const std::vector<StageTimes> equal(times.size());
+  const std::vector<StageCosts> costs = costs_of(times);
+  std::optional<std::pair<double, double>> least;
+  Schedule listed = schedule;
+  for (const Policy& policy : policies) {
+    for (const std::vector<StageTimes>& with : {equal, times}) {
+      listed.of_rank = list_schedule(policy, schedule.micro_batches, with);
+      const ScheduleReport report = verify_schedule(listed, costs, {});
+      const std::pair key(report.step_us, longest_wait(report));
+      if (least && *least <= key) continue;
+      least = key;
+      schedule.of_rank = listed.of_rank;
+    }
+  }
 }
 
 struct Kind {
@@ -230,13 +255,22 @@ std::vector<int> rank_of_stage(const ScheduleRequest& request) {
 Schedule generate_schedule(const ScheduleRequest& request) {
   const ScheduleRequest whole = checked(request);
   const Kind& kind = kind_of(request.name);
-  return {.name = whole.name,
-          .ranks = whole.ranks,
-          .rank_of_stage = kind.placement(whole),
-          .micro_batches = whole.micro_batches,
-          .of_rank = kind.policies == nullptr
-                         ? dual_pipe_v(whole.ranks, whole.micro_batches)
-                         : fastest(kind.policies(whole), whole.micro_batches, whole.times)};
+  Schedule schedule{.name = whole.name,
+                    .ranks = whole.ranks,
+                    .rank_of_stage = kind.placement(whole),
+                    .micro_batches = whole.micro_batches};
+  if (kind.policies == nullptr) {
+    schedule.of_rank = dual_pipe_v(whole.ranks, whole.micro_batches);
+    return schedule;
+  }
+  const Policies policies = kind.policies(whole);
+  if (policies.size() == 1) {  // its order is its name, whatever the times
+    const std::vector<StageTimes> equal(whole.times.size());
+    schedule.of_rank = list_schedule(policies.front(), whole.micro_batches, equal);
+  } else {
+    list_fastest(policies, whole.times, schedule);
+  }
+  return schedule;
 }
 
 }  // namespace trireme::plan

@@ -17,13 +17,13 @@
 //   streaming    r                     none      (p-1)F              0: inference
 //
 // A stage of interleaved, zbv and dualpipev is a part 1/v of what a rank holds, and so are its
-// times. The
-// report of DualPipe has (p-1)(F&B+B-3W), where F&B is a forward beside a backward whose results
-// leave together; here each leaves when it is done. The orders are those of GPipe (Huang et al.
-// 2019), PipeDream-Flush and Megatron-LM (Narayanan et al. 2021), zero bubble (Qi et al. 2023), its
-// V form (Qi et al. 2024) and DualPipe cut in half (DeepSeek 2025). Each but the last comes out of
-// one event simulation with a small policy for each name, so given stage times decide about the
-// order too.
+// times. The report of DualPipe has (p-1)(F&B+B-3W), where F&B is a forward beside a backward whose
+// results leave together; here each leaves when it is done.
+//
+// The orders are those of GPipe (Huang et al. 2019), PipeDream-Flush and Megatron-LM (Narayanan et
+// al. 2021), zero bubble (Qi et al. 2023), its V form (Qi et al. 2024) and DualPipe cut in half
+// (DeepSeek 2025). All but the last come out of one event simulation with a small policy for each
+// name. zb-h1 and zbv have several orders, of which given stage times decide.
 //
 //   const Schedule schedule =
 //       with_communication(generate_schedule({.name = "1f1b", .ranks = 4, .micro_batches = 8}),
@@ -61,7 +61,7 @@ const std::vector<std::string>& schedule_names();
 // stage. Throws ConfigError as generate_schedule() does.
 std::vector<int> rank_of_stage(const ScheduleRequest& request);
 
-// Compute instructions only. Cost: O(n log n) of its n instructions. Throws ConfigError: an unknown
+// Compute instructions only. Cost: O(p n) of its n instructions. Throws ConfigError: an unknown
 // name; ranks, micro_batches or chunks below 1; chunks that the schedule does not have; times that
 // are not one for each stage, or not above 0.
 Schedule generate_schedule(const ScheduleRequest& request);

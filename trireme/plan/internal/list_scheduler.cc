@@ -42,13 +42,12 @@ class ListScheduler {
       stages_.push_back(stages_of_rank(policy.rank_of_stage, rank));
     }
     free_at_.resize(index(ranks), 0.0);
-    waited_.resize(index(ranks), 0.0);
     turn_.resize(index(ranks), -1);
-    listed_.of_rank.resize(index(ranks));
+    of_rank_.resize(index(ranks));
     number_rounds();
   }
 
-  ListedSchedule run() {
+  std::vector<std::vector<Instruction>> run() {
     const std::size_t passes = !policy_.backward ? 1 : policy_.split_backward ? 3 : 2;
     std::vector<std::optional<Candidate>> best(stages_.size());
     for (std::size_t rank = 0; rank < best.size(); ++rank) best[rank] = best_of(rank);
@@ -69,9 +68,7 @@ class ListScheduler {
         best[rank] = best_of(rank);
       }
     }
-    listed_.longest_wait = *std::max_element(waited_.begin(), waited_.end());
-    listed_.step_time = *std::max_element(free_at_.begin(), free_at_.end());
-    return std::move(listed_);
+    return std::move(of_rank_);
   }
 
  private:
@@ -222,9 +219,8 @@ class ListScheduler {
         state.input.push_back(end);
         state.weight.push_back(end);
     }
-    if (!listed_.of_rank[rank].empty()) waited_[rank] += candidate.start - free_at_[rank];
     free_at_[rank] = end;
-    listed_.of_rank[rank].push_back(candidate.instruction);
+    of_rank_[rank].push_back(candidate.instruction);
   }
 
   // Constant after construction.
@@ -236,15 +232,14 @@ class ListScheduler {
 
   std::vector<StageState> states_;
   std::vector<double> free_at_;  // of each rank
-  std::vector<double> waited_;   // since its first instruction
   std::vector<int> turn_;  // of each rank, the stage whose backward is next, if they take turns
-  ListedSchedule listed_;
+  std::vector<std::vector<Instruction>> of_rank_;
 };
 
 }  // namespace
 
-ListedSchedule list_schedule(const Policy& policy, int micro_batches,
-                             const std::vector<StageTimes>& times) {
+std::vector<std::vector<Instruction>> list_schedule(const Policy& policy, int micro_batches,
+                                                    const std::vector<StageTimes>& times) {
   return ListScheduler(policy, micro_batches, times).run();
 }
 

@@ -47,14 +47,8 @@ struct Policy {
   std::vector<int> max_ahead = {};
 };
 
-struct ListedSchedule {
-  std::vector<std::vector<Instruction>> of_rank = {};
-  double step_time = 0;     // until the last rank is done
-  double longest_wait = 0;  // of a rank, between its first instruction and its last
-};
-
-// times: one for each stage. An empty list of limits is no limit.
-ListedSchedule list_schedule(const Policy& policy, int micro_batches,
-                             const std::vector<StageTimes>& times);
+// What each rank does. times: one for each stage. An empty list of limits is no limit.
+std::vector<std::vector<Instruction>> list_schedule(const Policy& policy, int micro_batches,
+                                                    const std::vector<StageTimes>& times);
 
 }  // namespace trireme::plan
