@@ -22,9 +22,11 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
-#include <list>
+#include <initializer_list>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace trireme::ops {
@@ -56,7 +58,7 @@ class DeferredGradients {
   // (DirectGradients).
   using Compute = std::function<at::Tensor()>;
   // What becomes of a parameter's whole gradient.
-  using Accept = std::function<void(const at::Tensor& parameter, const at::Tensor& gradient)>;
+  using Accept = std::function<void(const at::Tensor& parameter, at::Tensor gradient)>;
 
   DeferredGradients() = default;
   DeferredGradients(const DeferredGradients&) = delete;
@@ -94,7 +96,7 @@ class DeferredGradients {
   };
 
   mutable std::mutex mutex_;
-  std::list<Task> tasks_;  // guarded by mutex_
+  std::deque<Task> tasks_;  // guarded by mutex_
 };
 
 namespace detail {
@@ -107,7 +109,7 @@ std::int64_t distinct_bytes(const std::vector<at::Tensor>& tensors);
 
 // Runs the parameter's accumulation with this gradient (undefined: with nothing to add), its hooks
 // too, as autograd's engine would.
-void accumulate(const at::Tensor& parameter, const at::Tensor& gradient);
+void accumulate(const at::Tensor& parameter, at::Tensor gradient);
 
 // compute(), the gradient of the parameter as backward() returns it; or nothing, and compute() is
 // called by DeferredGradients::run(). It may hold only what `kept` lists, tensors as they are, and

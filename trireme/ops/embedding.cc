@@ -15,6 +15,7 @@
 #include <unordered_set>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/deferred_gradients.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/row_grouping.h"
@@ -45,8 +46,8 @@ at::Tensor summed(const at::Tensor& parameter, const at::Tensor& gradient,
   return sum.finish();
 }
 
-at::Tensor summed_rows(const at::Tensor& weight, const at::Tensor& gradient,
-                       const at::Tensor& indices) {
+at::Tensor summed_rows_now(const at::Tensor& weight, const at::Tensor& gradient,
+                           const at::Tensor& indices) {
   RowGrouping groups = group_by_index(indices, weight.size(0));
   const DirectGradients::RowHome* home = detail::row_home(weight);
   if (home == nullptr) return summed(weight, gradient, groups);
@@ -59,6 +60,20 @@ at::Tensor summed_rows(const at::Tensor& weight, const at::Tensor& gradient,
   }
   add_groups(gradient, groups, home->sums.data_ptr<float>());
   return {};
+}
+
+at::Tensor summed_rows(const at::Tensor& weight, const at::Tensor& gradient,
+                       const at::Tensor& indices) {
+  return detail::now_or_later(weight, {gradient, indices}, [weight, gradient, indices] {
+    return summed_rows_now(weight, gradient, indices);
+  });
+}
+
+at::Tensor summed_positions(const at::Tensor& positions, const at::Tensor& gradient,
+                            const at::Tensor& indices) {
+  return detail::now_or_later(positions, {gradient, indices}, [positions, gradient, indices] {
+    return summed(positions, gradient, group_by_position(indices));
+  });
 }
 
 struct Embedding : torch::autograd::Function<Embedding> {
@@ -93,7 +108,7 @@ struct Embedding : torch::autograd::Function<Embedding> {
       weight_grad = summed_rows(weight, gradient, indices);
     }
     if (positions.defined() && context->needs_input_grad(2)) {
-      positions_grad = summed(positions, gradient, group_by_position(indices));
+      positions_grad = summed_positions(positions, gradient, indices);
     }
     return {weight_grad, at::Tensor(), positions_grad};
   }

@@ -14,6 +14,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/activated.h"
+#include "trireme/ops/deferred_gradients.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/grouped_products.h"
 #include "trireme/ops/parameter_gradient.h"
@@ -34,9 +35,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Kind = Epilogue::Kind;
 
-at::Tensor hidden_values(const at::Tensor& kept, const at::Tensor& before,
-                         const at::Tensor& factor) {
-  return kept.defined() ? kept : detail::activated(before, factor);
+// The gradient of the experts' second matrices. hidden: undefined where it was not kept.
+at::Tensor down_gradient(const at::Tensor& down, const at::Tensor& y_grad, const at::Tensor& hidden,
+                         const at::Tensor& before, const at::Tensor& factor,
+                         const RowsByExpert& groups) {
+  if (hidden.defined()) return grouped_matrix_gradient(down, y_grad, hidden, groups);
+  return detail::now_or_later(down, {y_grad, before, factor},
+                              [down, y_grad, before, factor, groups] {
+                                return detail::grouped_matrix_gradient_now(
+                                    down, y_grad, detail::activated(before, factor), groups);
+                              });
 }
 
 double product_flops(const at::Tensor& rows, const at::Tensor& weight) {
@@ -121,8 +129,7 @@ struct GroupedGeluMlp : torch::autograd::Function<GroupedGeluMlp> {
     const at::Tensor y_grad = gradients[0].contiguous();
     const TimedPart part("experts backward", 2 * product_flops(x, up) + 2 * product_flops(x, down));
     // First, so that hidden values that are computed again are gone before the next tensor comes.
-    const at::Tensor down_grad =
-        grouped_matrix_gradient(down, y_grad, hidden_values(hidden, before, {}), groups);
+    const at::Tensor down_grad = down_gradient(down, y_grad, hidden, before, {}, groups);
     const at::Tensor before_grad = grouped_times(
         y_grad, down, groups, {.kind = Kind::kGeluGradient, .first_in = before.data_ptr()});
     const at::Tensor up_grad = grouped_matrix_gradient(up, before_grad, x, groups);
@@ -165,8 +172,7 @@ struct GroupedSwigluMlp : torch::autograd::Function<GroupedSwigluMlp> {
     const at::Tensor y_grad = gradients[0].contiguous();
     const TimedPart part("experts backward",
                          4 * product_flops(x, up_weight) + 2 * product_flops(x, down));
-    const at::Tensor down_grad =
-        grouped_matrix_gradient(down, y_grad, hidden_values(hidden, gate, up), groups);
+    const at::Tensor down_grad = down_gradient(down, y_grad, hidden, gate, up, groups);
     const at::Tensor up_grad_rows = rows_like(x, up_weight.size(1));
     const at::Tensor gate_grad_rows = grouped_times(y_grad, down, groups,
                                                     {.kind = Kind::kSwigluGradient,

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "trireme/ops/deferred_gradients.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/kernels/matrix_product.h"
 #include "trireme/ops/parameter_gradient.h"
@@ -112,6 +113,13 @@ Epilogue epilogue_with_bias(const at::Tensor& bias) {
 
 at::Tensor grouped_matrix_gradient(const at::Tensor& weight, const at::Tensor& y_grad,
                                    const at::Tensor& x, const RowsByExpert& groups) {
+  return now_or_later(weight, {y_grad, x}, [weight, y_grad, x, groups] {
+    return grouped_matrix_gradient_now(weight, y_grad, x, groups);
+  });
+}
+
+at::Tensor grouped_matrix_gradient_now(const at::Tensor& weight, const at::Tensor& y_grad,
+                                       const at::Tensor& x, const RowsByExpert& groups) {
   GradientSum sum(weight);
   const std::int64_t elements = weight.size(1) * weight.size(2);
   for (const auto& round : rounds_of(groups, weight.size(0))) {
@@ -132,12 +140,14 @@ at::Tensor grouped_matrix_gradient(const at::Tensor& weight, const at::Tensor& y
 at::Tensor grouped_bias_gradient(const at::Tensor& bias, const at::Tensor& y_grad,
                                  const RowsByExpert& groups) {
   if (!bias.defined()) return {};
-  GradientSum sum(bias);
-  for_each_group(groups, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
-    add_column_sums(bias.device(), view_of(y_grad.narrow(0, first, rows)),
-                    sum.data() + expert * bias.size(1));
+  return now_or_later(bias, {y_grad}, [bias, y_grad, groups] {
+    GradientSum sum(bias);
+    for_each_group(groups, [&](std::int64_t expert, std::int64_t first, std::int64_t rows) {
+      add_column_sums(bias.device(), view_of(y_grad.narrow(0, first, rows)),
+                      sum.data() + expert * bias.size(1));
+    });
+    return sum.finish();
   });
-  return sum.finish();
 }
 
 }  // namespace trireme::ops::detail

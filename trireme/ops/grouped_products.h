@@ -41,11 +41,14 @@ at::Tensor grouped_times(const at::Tensor& left, const at::Tensor& weight_EMK,
 void add_grouped_product(const at::Tensor& left, const at::Tensor& weight_EMK,
                          const RowsByExpert& groups, at::Tensor& out);
 
-// Of matrices [E, M, K], from the gradients of their outputs [N, M] and their inputs [N, K], as
-// backward() returns it.
+// Of matrices [E, M, K], from the gradients of their outputs [N, M] and their inputs [N, K]: now or
+// recorded, as backward() returns it (parameter_gradient.h).
 at::Tensor grouped_matrix_gradient(const at::Tensor& weight_EMK, const at::Tensor& y_grad,
                                    const at::Tensor& x, const RowsByExpert& groups);
-// Of biases [E, M]; undefined for undefined ones.
+// The same computed now, whatever records.
+at::Tensor grouped_matrix_gradient_now(const at::Tensor& weight_EMK, const at::Tensor& y_grad,
+                                       const at::Tensor& x, const RowsByExpert& groups);
+// Of biases [E, M], likewise; undefined for undefined ones.
 at::Tensor grouped_bias_gradient(const at::Tensor& bias_EM, const at::Tensor& y_grad,
                                  const RowsByExpert& groups);
 

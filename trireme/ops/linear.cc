@@ -13,6 +13,7 @@
 
 #include "trireme/base/error.h"
 #include "trireme/ops/activated.h"
+#include "trireme/ops/deferred_gradients.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
@@ -77,8 +78,10 @@ at::Tensor shaped_like(const at::Tensor& rows, const at::Tensor& x) {
 // The gradient of an MLP's second matrix. hidden: undefined where it was not kept.
 at::Tensor down_gradient(const at::Tensor& down, const at::Tensor& y_grad, const at::Tensor& hidden,
                          const at::Tensor& before, const at::Tensor& factor) {
-  const at::Tensor values = hidden.defined() ? hidden : detail::activated(before, factor);
-  return matrix_gradient(down, view_of(y_grad).transposed(), view_of(values));
+  if (hidden.defined()) return matrix_gradient(down, y_grad, hidden);
+  return detail::now_or_later(down, {y_grad, before, factor}, [down, y_grad, before, factor] {
+    return detail::matrix_gradient_now(down, y_grad, detail::activated(before, factor));
+  });
 }
 
 c10::optional<at::Tensor> optional(const at::Tensor& tensor) {
@@ -113,7 +116,7 @@ struct Linear : torch::autograd::Function<Linear> {
     at::Tensor x_grad, weight_grad, bias_grad;
     if (needs_x) x_grad = shaped_like(times(y_grad, weight, {}), gradients[0]);
     if (needs_weight) {
-      weight_grad = matrix_gradient(weight, view_of(y_grad).transposed(), view_of(rows));
+      weight_grad = matrix_gradient(weight, y_grad, rows);
     }
     if (bias.defined() && context->needs_input_grad(2)) bias_grad = bias_gradient(bias, y_grad);
     return {x_grad, weight_grad, bias_grad};
@@ -152,8 +155,7 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
     const at::Tensor before_grad =
         times(y_grad, down, {.kind = Kind::kGeluGradient, .first_in = before.data_ptr()});
     at::Tensor x_grad, up_bias_grad, down_bias_grad;
-    const at::Tensor up_grad =
-        matrix_gradient(up, view_of(before_grad).transposed(), view_of(rows));
+    const at::Tensor up_grad = matrix_gradient(up, before_grad, rows);
     if (up_bias.defined()) up_bias_grad = bias_gradient(up_bias, before_grad);
     if (down_bias.defined()) down_bias_grad = bias_gradient(down_bias, y_grad);
     if (context->needs_input_grad(0)) {
@@ -196,10 +198,8 @@ struct SwigluMlp : torch::autograd::Function<SwigluMlp> {
                                              .first_in = gate.data_ptr(),
                                              .second_in = up.data_ptr()});
     at::Tensor x_grad;
-    const at::Tensor gate_grad =
-        matrix_gradient(gate_weight, view_of(gate_grad_rows).transposed(), view_of(rows));
-    const at::Tensor up_grad =
-        matrix_gradient(up_weight, view_of(up_grad_rows).transposed(), view_of(rows));
+    const at::Tensor gate_grad = matrix_gradient(gate_weight, gate_grad_rows, rows);
+    const at::Tensor up_grad = matrix_gradient(up_weight, up_grad_rows, rows);
     if (context->needs_input_grad(0)) {
       at::Tensor sum = times(gate_grad_rows, gate_weight, {});
       add_product(up_grad_rows, up_weight, sum);

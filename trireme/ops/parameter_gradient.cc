@@ -3,6 +3,7 @@
 
 #include "trireme/ops/parameter_gradient.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/deferred_gradients.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/tensor_view.h"
 
@@ -73,30 +75,49 @@ const DirectGradients::RowHome* row_home(const at::Tensor& parameter) {
 }
 
 GradientSum::GradientSum(const at::Tensor& parameter)
-    : dtype_(parameter.scalar_type()), sum_(direct_gradient(parameter)) {
+    : parameter_(parameter), recording_(recording_of(parameter)) {
+  if (recording_ == nullptr) sum_ = direct_gradient(parameter);
   direct_ = sum_.defined();
   if (!direct_) sum_ = at::zeros(parameter.sizes(), parameter.options().dtype(at::kFloat));
 }
 
-at::Tensor GradientSum::finish() { return direct_ ? at::Tensor() : sum_.to(dtype_); }
+at::Tensor GradientSum::finish() {
+  if (direct_) return {};
+  if (recording_ == nullptr) return sum_.to(parameter_.scalar_type());
+  recording_->record(parameter_, {sum_}, [parameter = parameter_, sum = sum_] {
+    at::Tensor direct = direct_gradient(parameter);
+    if (!direct.defined()) return sum.to(parameter.scalar_type());
+    direct.add_(sum);
+    return at::Tensor();
+  });
+  return {};
+}
 
-at::Tensor matrix_gradient(const at::Tensor& parameter, const MatrixView& left,
-                           const MatrixView& right) {
+at::Tensor matrix_gradient(const at::Tensor& parameter, const at::Tensor& y_grad,
+                           const at::Tensor& x) {
+  return now_or_later(parameter, {y_grad, x},
+                      [parameter, y_grad, x] { return matrix_gradient_now(parameter, y_grad, x); });
+}
+
+at::Tensor matrix_gradient_now(const at::Tensor& parameter, const at::Tensor& y_grad,
+                               const at::Tensor& x) {
   at::Tensor out = direct_gradient(parameter);
   const bool direct = out.defined();
   if (!direct) out = at::empty(parameter.sizes(), parameter.options());
-  matrix_product(parameter.device(), left, right,
+  matrix_product(parameter.device(), view_of(y_grad).transposed(), view_of(x),
                  {.kind = direct ? Epilogue::Kind::kAdd : Epilogue::Kind::kStore,
                   .out = out.data_ptr(),
                   .element = element_of(out),
-                  .stride = right.columns});
+                  .stride = x.size(1)});
   return direct ? at::Tensor() : out;
 }
 
 at::Tensor bias_gradient(const at::Tensor& parameter, const at::Tensor& gradient_rows) {
-  GradientSum sum(parameter);
-  add_column_sums(parameter.device(), view_of(gradient_rows), sum.data());
-  return sum.finish();
+  return now_or_later(parameter, {gradient_rows}, [parameter, gradient_rows] {
+    GradientSum sum(parameter);
+    add_column_sums(parameter.device(), view_of(gradient_rows), sum.data());
+    return sum.finish();
+  });
 }
 
 }  // namespace detail

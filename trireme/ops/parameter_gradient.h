@@ -17,9 +17,9 @@
 
 #include <functional>
 
-#include "trireme/ops/kernels/element.h"
-
 namespace trireme::ops {
+
+class DeferredGradients;
 
 // Applies to backward passes that this thread starts while it lives, on whatever threads LibTorch
 // runs them. Only parameters (leaves) that require a gradient and whose grad() is a contiguous f32
@@ -71,7 +71,8 @@ at::Tensor direct_gradient(const at::Tensor& parameter);
 const DirectGradients::RowHome* row_home(const at::Tensor& parameter);
 
 // A gradient of parameter's shape for a kernel to add to in f32, and what backward() returns after
-// it has: nothing where it was added directly, else the sum in the parameter's dtype.
+// it has: nothing where it was added directly or recorded (deferred_gradients.h), else the sum in
+// the parameter's dtype. Such a kernel adds what it has summed once to each element.
 class GradientSum {
  public:
   explicit GradientSum(const at::Tensor& parameter);
@@ -79,15 +80,22 @@ class GradientSum {
   at::Tensor finish();
 
  private:
-  bool direct_;
-  at::ScalarType dtype_;
+  at::Tensor parameter_;
+  DeferredGradients* recording_;  // null: none
   at::Tensor sum_;
+  bool direct_ = false;
 };
 
-// The gradient of a matrix [M, N], left [M, K] times right [K, N], as backward() returns it.
-at::Tensor matrix_gradient(const at::Tensor& parameter, const MatrixView& left,
-                           const MatrixView& right);
-// The gradient of a bias [N]: the sums of the columns of gradient_rows [M, N].
+// The gradients that follow are computed now or recorded, and are as backward() returns them: not
+// defined where they were added directly or recorded. Tensors that they take keep their values.
+
+// Of a matrix [M, K], from the gradients of its outputs [N, M] and its inputs [N, K], contiguous.
+at::Tensor matrix_gradient(const at::Tensor& parameter, const at::Tensor& y_grad,
+                           const at::Tensor& x);
+// The same computed now, whatever records.
+at::Tensor matrix_gradient_now(const at::Tensor& parameter, const at::Tensor& y_grad,
+                               const at::Tensor& x);
+// Of a bias [N]: the sums of the columns of gradient_rows [M, N].
 at::Tensor bias_gradient(const at::Tensor& parameter, const at::Tensor& gradient_rows);
 
 }  // namespace detail

@@ -55,7 +55,7 @@ struct RouterLogits : torch::autograd::Function<RouterLogits> {
     if (context->needs_input_grad(0)) {
       x_grad = product(view_of(y_grad), view_of(weight), x.options());
     }
-    return {x_grad, detail::matrix_gradient(weight, view_of(y_grad).transposed(), view_of(x))};
+    return {x_grad, detail::matrix_gradient(weight, y_grad, x)};
   }
 
  private:

@@ -153,13 +153,18 @@ namespace {
 HWY_EXPORT(norm_rows_forward);
 HWY_EXPORT(norm_block_backward);
 
-// Adds the blocks' sums, which lie 2 width apart, to total.
+// Adds the sum of the blocks' sums, which lie 2 width apart, to total.
 void add_partials(const float* partials, std::int64_t blocks, std::int64_t width, float* total) {
   constexpr std::int64_t kGrain = 256;
   run_ranges(width, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      const float* part = partials + block * 2 * width;
-      for (std::int64_t c = begin; c < end; ++c) total[c] += part[c];
+    for (std::int64_t first = begin; first < end; first += kGrain) {
+      const std::int64_t count = std::min(kGrain, end - first);
+      float sums[kGrain] = {};
+      for (std::int64_t block = 0; block < blocks; ++block) {
+        const float* part = partials + block * 2 * width + first;
+        for (std::int64_t c = 0; c < count; ++c) sums[c] += part[c];
+      }
+      for (std::int64_t c = 0; c < count; ++c) total[first + c] += sums[c];
     }
   });
 }

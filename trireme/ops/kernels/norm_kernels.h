@@ -43,7 +43,8 @@ constexpr std::int64_t norm_blocks(std::int64_t rows) {
 }
 
 // x_grad = sum_grad (null: none) + the norm's gradient at x; weight_grad, bias_grad (null without
-// bias): f32 [width], added to. partials: scratch, f32 [norm_blocks(rows), 2, width].
+// bias): f32 [width], to which the sum over all rows is added, once. partials: scratch, f32
+// [norm_blocks(rows), 2, width].
 struct NormBackward {
   NormShape shape;
   const void* x = nullptr;  // the sum, where there was one
