@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/split_backward.h"
 
 namespace trireme::ops {
 namespace {
@@ -136,10 +137,12 @@ void check_backward(const Recipe& recipe) {
   if (at::GradMode::is_enabled()) {
     throw_error<Error>("a checkpointed segment has no second derivatives: leave create_graph out");
   }
-  if (!torch::autograd::Engine::get_default_engine().is_checkpoint_valid()) {
+  if (detail::split_under_way() == nullptr &&
+      !torch::autograd::Engine::get_default_engine().is_checkpoint_valid()) {
     throw_error<Error>(
         "torch::autograd::grad(), and backward() for some inputs only, cannot go through a "
-        "checkpointed segment, whose parameters' gradients would land in .grad: use backward()");
+        "checkpointed segment, whose parameters' gradients would land in .grad: use backward() or "
+        "SplitBackward");
   }
 }
 
@@ -174,10 +177,29 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
         root_gradients.push_back(gradients[i]);
       }
     }
-    if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
     variable_list result(1);  // of the segment
-    for (const at::Tensor& leaf : leaves) result.push_back(leaf.grad());
+    for (at::Tensor& each : gradients_of(leaves, std::move(roots), std::move(root_gradients))) {
+      result.push_back(std::move(each));
+    }
     result.emplace_back();  // of the anchor
+    return result;
+  }
+
+ private:
+  // Of the segment's leaves. Those of its parameters land in .grad, now or in the second half of a
+  // split pass.
+  static variable_list gradients_of(const variable_list& leaves, variable_list roots,
+                                    variable_list root_gradients) {
+    if (SplitBackward* split = detail::split_under_way()) {
+      SplitBackward::Edges edges;
+      for (const at::Tensor& root : std::exchange(roots, {})) {
+        edges.push_back(torch::autograd::impl::gradient_edge(root));
+      }
+      return split->backward_inputs_within(edges, std::move(root_gradients), leaves);
+    }
+    if (!roots.empty()) torch::autograd::backward(roots, root_gradients);
+    variable_list result;
+    for (const at::Tensor& leaf : leaves) result.push_back(leaf.grad());
     return result;
   }
 };

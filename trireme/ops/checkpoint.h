@@ -33,8 +33,8 @@ using Segment = std::function<std::vector<at::Tensor>(const std::vector<at::Tens
 //
 // Exceptions of the segment pass through both times. The backward pass throws Error when it goes
 // through a segment a second time, or with create_graph, or by torch::autograd::grad (whose caller
-// wants no .grad) or for some inputs only, or when the second run gives other shapes or dtypes than
-// the first. Inputs changed in place in between are LibTorch's error.
+// wants no .grad) or for some inputs only (SplitBackward may), or when the second run gives other
+// shapes or dtypes than the first. Inputs changed in place in between are LibTorch's error.
 std::vector<at::Tensor> checkpoint(Segment segment, const std::vector<at::Tensor>& inputs);
 
 }  // namespace trireme::ops
