@@ -26,9 +26,9 @@
 namespace trireme {
 namespace {
 
-using ::testing::ElementsAre;
 using ops::DeferredGradients;
 using ops::DirectGradients;
+using ::testing::ElementsAre;
 using testing::leaf;
 using testing::normal;
 using testing::Operation;
@@ -172,14 +172,15 @@ TEST(DeferredGradients, OfAParameterUsedTwiceAreItsSum) {
   const auto gradient = [&](bool deferred) {
     const auto weight = leaf(normal({7, 5}, 2), at::kFloat);
     const auto hidden = ops::embedding(weight, indices);
-    const auto loss = ops::linear_cross_entropy(hidden, weight, indices) +
-                      ops::linear(hidden, weight, {}).sum();
+    const auto loss =
+        ops::linear_cross_entropy(hidden, weight, indices) + ops::linear(hidden, weight, {}).sum();
     DeferredGradients later;
     if (deferred) {
       const DeferredGradients::Recording recording(later);
       loss.backward();
-      EXPECT_THAT(later.parameters(), ElementsAre(::testing::Truly(
-                                          [&](const at::Tensor& p) { return p.is_same(weight); })));
+      EXPECT_THAT(
+          later.parameters(),
+          ElementsAre(::testing::Truly([&](const at::Tensor& p) { return p.is_same(weight); })));
     } else {
       loss.backward();
     }
