@@ -31,8 +31,8 @@ using trireme::testing::failure_of;
 std::size_t at(int number) { return static_cast<std::size_t>(number); }
 
 std::vector<LayerCost> layers_of(const std::vector<double>& times) {
-  std::vector<LayerCost> layers;
-  for (const double time : times) layers.push_back({.time_us = time});
+  std::vector<LayerCost> layers(times.size());
+  for (std::size_t layer = 0; layer < times.size(); ++layer) layers[layer].time_us = times[layer];
   return layers;
 }
 

@@ -51,7 +51,8 @@ int most_stored(const RankReport& rank) {
 }
 
 // Sizes that are no powers of two among them; m from one to beyond the steady state.
-std::vector<ScheduleRequest> requests(const std::string& name, std::vector<int> chunks = {1}) {
+std::vector<ScheduleRequest> requests(const std::string& name,
+                                      const std::vector<int>& chunks = {1}) {
   std::vector<ScheduleRequest> all;
   for (const int p : {1, 2, 3, 4, 5, 7, 8, 13}) {
     for (const int m : {1, 2, 3, p, p + 1, 2 * p, 2 * p + 1, 3 * p, 5 * p + 3}) {
@@ -249,9 +250,10 @@ TEST(GenerateSchedule, IsProvenWithAndWithoutCommunication) {
 
 // The step's time under the request's times.
 double step_of(const Schedule& schedule, const std::vector<StageTimes>& times) {
-  std::vector<StageCosts> costs;
-  for (const StageTimes& of : times) {
-    costs.push_back({of.forward, of.backward_input, of.backward_weight});
+  std::vector<StageCosts> costs(times.size());
+  for (std::size_t stage = 0; stage < times.size(); ++stage) {
+    const StageTimes& of = times[stage];
+    costs[stage] = {of.forward, of.backward_input, of.backward_weight};
   }
   return verify_schedule(schedule, costs, {}).step_us;
 }

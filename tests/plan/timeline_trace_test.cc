@@ -101,7 +101,8 @@ TEST(TimelineTrace, ShowsASimulatedStep) {
   for (const TraceSpan& span : spans) ++lanes[span.lane];
   EXPECT_EQ(lanes,
             (std::map<std::string, int>{{"compute", 3 * 8}, {"receive", 2 * 8}, {"send", 2 * 8}}));
-  EXPECT_EQ(parsed(spans).at("traceEvents").size(), spans.size() + 3 + 3 * 3);
+  // And the names of 3 ranks and of 3 lanes of each.
+  EXPECT_EQ(parsed(spans).at("traceEvents").size(), spans.size() + 12U);
 
   // What the spans say of each rank is what the report does.
   const std::vector<RankUse> uses = rank_uses(spans);

@@ -38,7 +38,8 @@ std::vector<Instruction> list(const std::string& text) {
   return result;
 }
 
-Schedule schedule(std::vector<int> placement, int micro_batches, std::vector<std::string> ranks) {
+Schedule schedule(std::vector<int> placement, int micro_batches,
+                  const std::vector<std::string>& ranks) {
   Schedule result{.name = "mine",
                   .ranks = static_cast<int>(ranks.size()),
                   .rank_of_stage = std::move(placement),
@@ -278,7 +279,7 @@ class PlainRun {
       moved = false;
       for (std::size_t rank = 0; rank < next_.size(); ++rank) {
         while (next_[rank] < schedule_.of_rank[rank].size() && can_go_on(rank)) {
-          const std::string wrong = go_on(rank);
+          std::string wrong = go_on(rank);
           if (!wrong.empty()) return wrong;
           ++next_[rank];
           moved = true;
@@ -443,7 +444,7 @@ Schedule arbitrary_schedule() {
   request.ranks = *rc::gen::inRange(1, 6);
   request.micro_batches = *rc::gen::inRange(1, 9);
   if (request.name == "interleaved") request.chunks = *rc::gen::inRange(1, 4);
-  const Schedule compute = generate_schedule(request);
+  Schedule compute = generate_schedule(request);
   if (*rc::gen::element(false, false, true)) return compute;
   return with_communication(compute, {.tied = *rc::gen::element(false, true),
                                       .gather = *rc::gen::element(false, true),

@@ -119,7 +119,7 @@ std::vector<int> cut_layers(const std::vector<LayerCost>& layers, const CutReque
   check_layers(layers, request);
   check_placement(layers, request);
   const CutCosts costs(layers, request);
-  const Cut climbed = climb(costs, equal_numbers(costs));
+  Cut climbed = climb(costs, equal_numbers(costs));
   const CutScore reached = costs.score(climbed);
   const bool fits = reached.excess_bytes == 0;
   const std::optional<Cut> found =

@@ -22,26 +22,21 @@
 namespace trireme::plan {
 namespace {
 
+// Each of 0 .. count-1 by its number.
+std::vector<int> each(int count, const std::function<int(int)>& value) {
+  std::vector<int> values(index(count));
+  for (int i = 0; i < count; ++i) values[index(i)] = value(i);
+  return values;
+}
+
 // Stage s on rank s mod p.
 std::vector<int> in_turn(int ranks, int chunks) {
-  std::vector<int> placement;
-  for (int stage = 0; stage < ranks * chunks; ++stage) placement.push_back(stage % ranks);
-  return placement;
+  return each(ranks * chunks, [=](int stage) { return stage % ranks; });
 }
 
 // Down the ranks and up again: rank r has stages r and 2p-1-r.
 std::vector<int> in_a_v(int ranks) {
-  std::vector<int> placement;
-  for (int rank = 0; rank < ranks; ++rank) placement.push_back(rank);
-  for (int rank = ranks; rank-- > 0;) placement.push_back(rank);
-  return placement;
-}
-
-// A value for each rank.
-std::vector<int> each_rank(int ranks, const std::function<int(int)>& value) {
-  std::vector<int> values;
-  for (int rank = 0; rank < ranks; ++rank) values.push_back(value(rank));
-  return values;
+  return each(2 * ranks, [=](int stage) { return std::min(stage, 2 * ranks - 1 - stage); });
 }
 
 using Policies = std::vector<Policy>;
@@ -70,14 +65,13 @@ Policies gpipe(const ScheduleRequest& request) {
 // to the last.
 Policies one_forward_one_backward(const ScheduleRequest& request) {
   const int p = request.ranks;
-  return {
-      {.rank_of_stage = in_turn(p, 1), .max_stored = each_rank(p, [=](int r) { return p - r; })}};
+  return {{.rank_of_stage = in_turn(p, 1), .max_stored = each(p, [=](int r) { return p - r; })}};
 }
 
 // Rounds of p micro-batches; if m is no multiple of p, as equal as can be and of at least p.
 std::vector<int> rounds_of(int ranks, int micro_batches) {
   const int rounds = std::max(1, micro_batches / ranks);
-  return each_rank(rounds, [=](int round) {
+  return each(rounds, [=](int round) {
     return micro_batches / rounds + (round < micro_batches % rounds ? 1 : 0);
   });
 }
@@ -92,7 +86,7 @@ Policies interleaved(const ScheduleRequest& request) {
   return {{.rank_of_stage = in_turn(p, request.chunks),
            .fill_first = true,
            .rounds = rounds,
-           .max_stored = each_rank(p, [=](int r) { return before_last + way * (p - 1 - r) + 1; })}};
+           .max_stored = each(p, [=](int r) { return before_last + way * (p - 1 - r) + 1; })}};
 }
 
 // 1f1b with each W put off to where the rank would wait, as far as p stored micro-batches allow.
@@ -101,8 +95,8 @@ Policies zero_bubble_h1(const ScheduleRequest& request) {
   Policy policy{.rank_of_stage = in_turn(p, 1),
                 .split_backward = true,
                 .order = {Action::kForward, Action::kBackwardInput, Action::kBackwardWeight},
-                .max_waiting = each_rank(p, [=](int r) { return p - r; }),
-                .max_stored = each_rank(p, [=](int) { return p; })};
+                .max_waiting = each(p, [=](int r) { return p - r; }),
+                .max_stored = each(p, [=](int) { return p; })};
   return with_other_orders(policy);
 }
 
@@ -120,8 +114,8 @@ Policies zero_bubble_v(const ScheduleRequest& request) {
                 .last_order = {Action::kBackwardInput, Action::kBackwardWeight},
                 .later_stage_first = true,
                 .chunks_take_turns = true,
-                .max_stored = each_rank(p, [=](int) { return 2 * p; }),
-                .max_ahead = each_rank(p, [=](int r) { return 2 * (p - r) - 1; })};
+                .max_stored = each(p, [=](int) { return 2 * p; }),
+                .max_ahead = each(p, [=](int r) { return 2 * (p - r) - 1; })};
   return with_other_orders(policy);
 }
 
@@ -130,9 +124,11 @@ Policies streaming(const ScheduleRequest& request) {
 }
 
 std::vector<StageCosts> costs_of(const std::vector<StageTimes>& times) {
-  std::vector<StageCosts> costs;
-  for (const StageTimes& of : times) {
-    costs.push_back({of.forward, of.backward_input, of.backward_weight});
+  std::vector<StageCosts> costs(times.size());
+  for (std::size_t stage = 0; stage < times.size(); ++stage) {
+    costs[stage].forward_us = times[stage].forward;
+    costs[stage].backward_input_us = times[stage].backward_input;
+    costs[stage].backward_weight_us = times[stage].backward_weight;
   }
   return costs;
 }
