@@ -80,15 +80,15 @@ struct Stages {
 
 Stages run_forward(nn::Transformer& model, const Form& form) {
   Stages stages;
-  model->set_block_runner([&](const torch::nn::Module& block, const Tensors& given,
-                              const nn::BlockComputation& f) {
-    if (!form.cut || &block != model->blocks()[1]) return f(given);
-    for (const at::Tensor& each : given) {
-      stages.outputs.push_back(each);
-      stages.inputs.push_back(each.detach().requires_grad_());
-    }
-    return f(stages.inputs);
-  });
+  model->set_block_runner(
+      [&](const torch::nn::Module& block, const Tensors& given, const nn::BlockComputation& f) {
+        if (!form.cut || &block != model->blocks()[1]) return f(given);
+        for (const at::Tensor& each : given) {
+          stages.outputs.push_back(each);
+          stages.inputs.push_back(each.detach().requires_grad_());
+        }
+        return f(stages.inputs);
+      });
   stages.loss = model->loss(formula_tokens(3, 11, 37), formula_tokens(3, 11, 37, 1));
   model->set_block_runner({});
   return stages;

@@ -25,9 +25,9 @@
 namespace trireme {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::failure_of;
 using testing::formula_tokens;
+using ::testing::HasSubstr;
 using testing::small_model_config;
 
 constexpr std::uint64_t kSeed = 11;
@@ -93,8 +93,7 @@ at::Tensor train_parts(std::vector<nn::Transformer>& parts, const at::Tensor& in
   return whole;
 }
 
-nn::ModelConfig config_of(const std::string& family, const std::string& tied,
-                          std::int64_t layers) {
+nn::ModelConfig config_of(const std::string& family, const std::string& tied, std::int64_t layers) {
   nn::ModelConfig config = small_model_config(family);
   config.layers = layers;
   config.tie_head = tied;
@@ -194,7 +193,7 @@ TEST_P(EachPart, HasTheNamesAndValuesOfTheWhole) {
 // Each part has its layers' share of what experts add to the loss, and their choices.
 TEST(TransformerPart, ExpertsAddTheirShare) {
   nn::ModelConfig config = config_of("llama", "no", 6);
-  config.experts = {.count = 4,  .top_k = 2, .every = 2, .z_coefficient = 1e-2};
+  config.experts = {.count = 4, .top_k = 2, .every = 2, .z_coefficient = 1e-2};
   config.resolve(0);
   const at::Tensor tokens = formula_tokens(3, 10, config.vocab_size);
   const at::Tensor inputs = tokens.narrow(1, 0, 9), targets = tokens.narrow(1, 1, 9);
@@ -218,12 +217,12 @@ TEST(TransformerPart, ExpertsAddTheirShare) {
 
 TEST(TransformerPart, WithWhatIsNoneIsRefused) {
   const nn::ModelConfig config = config_of("llama", "no", 3);
-  EXPECT_THAT(failure_of([&] { nn::Transformer(config, nn::TransformerPart{.begin = 2, .end = 4}); }),
-              HasSubstr("blocks 2 to 4 are no part of a model of 3"));
+  EXPECT_THAT(
+      failure_of([&] { nn::Transformer(config, nn::TransformerPart{.begin = 2, .end = 4}); }),
+      HasSubstr("blocks 2 to 4 are no part of a model of 3"));
   nn::Transformer last = part_of(config, {.begin = 1, .embedding = false});
   const at::Tensor tokens = formula_tokens(2, 5, config.vocab_size);
-  EXPECT_THAT(failure_of([&] { last->loss(tokens, tokens); }),
-              HasSubstr("takes hidden values"));
+  EXPECT_THAT(failure_of([&] { last->loss(tokens, tokens); }), HasSubstr("takes hidden values"));
   EXPECT_THROW(last->loss(at::zeros({2, 6, config.width}), tokens), ShapeError);
   // Rows, as sequence parallelism has them.
   last->set_shape(2, 5);

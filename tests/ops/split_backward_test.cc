@@ -99,8 +99,7 @@ Scene made(const SceneOf& scene_of, at::ScalarType dtype, Landing landing) {
 
 void expect_split_equals_plain(const SceneOf& scene_of, at::ScalarType dtype,
                                Landing landing = Landing::kAccumulated) {
-  SCOPED_TRACE(std::string(c10::toString(dtype)) +
-               (landing == Landing::kDirect ? ", direct" : ""));
+  SCOPED_TRACE(std::string(c10::toString(dtype)) + (landing == Landing::kDirect ? ", direct" : ""));
   const Scene plain = made(scene_of, dtype, landing), split = made(scene_of, dtype, landing);
   {
     const auto in_place = guard(landing);
@@ -194,10 +193,10 @@ SceneOf mixed_scene() {
   return [](at::ScalarType dtype) {
     Scene scene;
     scene.inputs = testing::leaves_of({normal({4, 6}, 1), normal({4, 6}, 2)}, dtype);
-    scene.parameters = testing::leaves_of(
-        {normal({6, 6}, 3), normal({6, 6}, 4), normal({9, 6}, 5), normal({13, 6}, 6),
-         normal({6}, 7), normal({5, 6}, 8), normal({6}, 9)},
-        dtype);
+    scene.parameters =
+        testing::leaves_of({normal({6, 6}, 3), normal({6, 6}, 4), normal({9, 6}, 5),
+                            normal({13, 6}, 6), normal({6}, 7), normal({5, 6}, 8), normal({6}, 9)},
+                           dtype);
     scene.run = [in = scene.inputs, p = scene.parameters] {
       const auto tokens = testing::indices_below({4}, 13);
       const auto rows = ops::embedding(p[3], tokens, p[2].narrow(0, 3, 4));
@@ -251,11 +250,11 @@ class CallCount {
   explicit CallCount(std::string operation) {
     name_ = std::move(operation);
     calls_ = 0;
-    handle_ = at::addThreadLocalCallback(
-        at::RecordFunctionCallback([](const at::RecordFunction& f) {
-          calls_ += name_ == f.name() ? 1 : 0;
-          return std::unique_ptr<at::ObserverContext>();
-        }).scopes({at::RecordScope::FUNCTION}));
+    handle_ =
+        at::addThreadLocalCallback(at::RecordFunctionCallback([](const at::RecordFunction& f) {
+                                     calls_ += name_ == f.name() ? 1 : 0;
+                                     return std::unique_ptr<at::ObserverContext>();
+                                   }).scopes({at::RecordScope::FUNCTION}));
   }
   ~CallCount() { at::removeCallback(handle_); }
   CallCount(const CallCount&) = delete;

@@ -14,11 +14,10 @@
 #include <unordered_set>
 #include <utility>
 
+#include "trireme/ops/thread_marks.h"
+
 namespace trireme::ops {
 namespace {
-
-// As kDirectGradients in parameter_gradient.cc: taken along to the threads of a backward pass.
-constexpr auto kRecording = static_cast<c10::DebugInfoKind>(0xD7);
 
 struct Mark final : c10::DebugInfoBase {
   explicit Mark(DeferredGradients* to_in) : to(to_in) {}
@@ -34,7 +33,7 @@ struct Awaited {
 }  // namespace
 
 DeferredGradients::Recording::Recording(DeferredGradients& to)
-    : guard_(kRecording, std::make_shared<Mark>(&to)) {}
+    : guard_(detail::kRecordingMark, std::make_shared<Mark>(&to)) {}
 DeferredGradients::Recording::~Recording() = default;
 
 void DeferredGradients::record(const at::Tensor& parameter, std::vector<at::Tensor> kept,
@@ -54,7 +53,7 @@ void DeferredGradients::run(const Accept& accept) {
   std::unordered_map<c10::TensorImpl*, Awaited> awaited;
   for (const Task& task : tasks) ++awaited[task.parameter.unsafeGetTensorImpl()].missing;
   const at::NoGradGuard no_grad;
-  const c10::DebugInfoGuard now(kRecording, std::make_shared<Mark>(nullptr));
+  const c10::DebugInfoGuard now(detail::kRecordingMark, std::make_shared<Mark>(nullptr));
   for (; !tasks.empty(); tasks.pop_front()) {
     Task& task = tasks.front();
     at::Tensor gradient = task.compute();
@@ -94,7 +93,8 @@ std::vector<at::Tensor> DeferredGradients::parameters() const {
 namespace detail {
 
 DeferredGradients* recording_of(const at::Tensor& parameter) {
-  const auto* mark = static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(kRecording));
+  const auto* mark =
+      static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(detail::kRecordingMark));
   const bool takes = mark != nullptr && mark->to != nullptr && !at::GradMode::is_enabled() &&
                      parameter.is_leaf() && parameter.requires_grad();
   return takes ? mark->to : nullptr;

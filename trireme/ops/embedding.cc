@@ -20,6 +20,7 @@
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/row_grouping.h"
 #include "trireme/ops/step_parts.h"
+#include "trireme/ops/taken_gradients.h"
 #include "trireme/ops/tensor_view.h"
 
 namespace trireme::ops {
@@ -46,8 +47,10 @@ at::Tensor summed(const at::Tensor& parameter, const at::Tensor& gradient,
   return sum.finish();
 }
 
-at::Tensor summed_rows_now(const at::Tensor& weight, const at::Tensor& gradient,
-                           const at::Tensor& indices) {
+}  // namespace
+
+at::Tensor detail::sum_rows(const at::Tensor& weight, const at::Tensor& gradient,
+                            const at::Tensor& indices) {
   RowGrouping groups = group_by_index(indices, weight.size(0));
   const DirectGradients::RowHome* home = detail::row_home(weight);
   if (home == nullptr) return summed(weight, gradient, groups);
@@ -62,10 +65,13 @@ at::Tensor summed_rows_now(const at::Tensor& weight, const at::Tensor& gradient,
   return {};
 }
 
+namespace {
+
 at::Tensor summed_rows(const at::Tensor& weight, const at::Tensor& gradient,
                        const at::Tensor& indices) {
+  if (detail::take_rows(weight, indices, gradient)) return {};
   return detail::now_or_later(weight, {gradient, indices}, [weight, gradient, indices] {
-    return summed_rows_now(weight, gradient, indices);
+    return detail::sum_rows(weight, gradient, indices);
   });
 }
 

@@ -26,6 +26,7 @@
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/parameter_gradient.h"
 #include "trireme/ops/step_parts.h"
+#include "trireme/ops/taken_gradients.h"
 #include "trireme/ops/tensor_view.h"
 
 namespace trireme::ops {
@@ -223,6 +224,10 @@ at::Tensor times_on_device(const at::Tensor& gradient, const at::Tensor& factor)
   return (gradient.to(at::kFloat) * factor).to(gradient.scalar_type());
 }
 
+at::Tensor scaled(const at::Tensor& gradient, double factor) {
+  return factor == 1.0 ? gradient : gradient * factor;
+}
+
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& given,
                             const at::Tensor& weight, const at::Tensor& targets, bool with_gradient,
@@ -236,7 +241,9 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const LossPass pass = run_pass(*block, x, weight, targets.contiguous(), with_gradient);
     if (with_gradient) {
       // Saved, not held otherwise: so they are freed when their part of the backward pass is done.
-      context->save_for_backward({weight, pass.x_grad, pass.weight_grad});
+      const bool taken = detail::takes_loss_matrix();
+      if (taken) detail::take_loss_matrix(pass.weight_grad);
+      context->save_for_backward({weight, pass.x_grad, taken ? at::Tensor() : pass.weight_grad});
     }
     return pass.mean;
   }
@@ -246,6 +253,11 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const TimedPart part("loss backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &weight = saved[0], &x_grad = saved[1], &weight_grad = saved[2];
+    if (!weight_grad.defined()) {  // it was taken
+      const at::Tensor gradient = x_grad.is_cpu() ? scaled(x_grad, gradients[0].item<double>())
+                                                  : times_on_device(x_grad, gradients[0]);
+      return {gradient, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    }
     const at::Tensor direct = detail::direct_gradient(weight);
     if (!x_grad.is_cpu()) {
       if (direct.defined()) at::Tensor(direct).addcmul_(weight_grad, gradients[0]);
@@ -258,7 +270,7 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     if (direct.defined()) {
       at::Tensor(direct).add_(weight_grad, factor);
     }
-    return {factor == 1.0 ? x_grad : x_grad * factor,
+    return {scaled(x_grad, factor),
             direct.defined() ? at::Tensor() : (weight_grad * factor).to(weight.scalar_type()),
             at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -297,6 +309,11 @@ bool needs_gradient(const at::Tensor& x, const at::Tensor& weight) {
   return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
 }
 
+// What the graph knows of the matrix: a constant where its gradient is taken.
+at::Tensor in_graph(const at::Tensor& weight) {
+  return (detail::takes_loss_matrix() ? weight.detach() : weight).contiguous();
+}
+
 }  // namespace
 
 at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight_VC,
@@ -310,7 +327,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight
     return sum / targets_N.ge(0).sum().clamp_min(1);
   }
   check_range(targets_N, weight_VC.size(0));
-  return LinearCrossEntropy::apply(x_NC, weight_VC.contiguous(), targets_N,
+  return LinearCrossEntropy::apply(x_NC, in_graph(weight_VC), targets_N,
                                    needs_gradient(x_NC, weight_VC), VocabularyPart());
 }
 
@@ -323,7 +340,7 @@ at::Tensor linear_cross_entropy(const at::Tensor& x_NC, const at::Tensor& weight
                             part.size);
   }
   check_range(targets_N, part.size);
-  return LinearCrossEntropy::apply(x_NC, weight_VC.contiguous(), targets_N,
+  return LinearCrossEntropy::apply(x_NC, in_graph(weight_VC), targets_N,
                                    needs_gradient(x_NC, weight_VC), part);
 }
 

@@ -15,35 +15,37 @@
 #include "trireme/ops/deferred_gradients.h"
 #include "trireme/ops/device_kernels.h"
 #include "trireme/ops/tensor_view.h"
+#include "trireme/ops/thread_marks.h"
 
 namespace trireme::ops {
 namespace {
 
-// What LibTorch takes along to the threads of a backward pass: on a CUDA device that is not the
-// caller's. A kind of our own, beyond those that LibTorch names.
-constexpr auto kDirectGradients = static_cast<c10::DebugInfoKind>(0xD6);
-
 struct Mark final : c10::DebugInfoBase {
-  explicit Mark(DirectGradients::Rules rules_in) : rules(std::move(rules_in)) {}
+  explicit Mark(DirectGradients::Rules rules_in)
+      : rules(std::move(rules_in)),
+        outer(static_cast<const Mark*>(
+            c10::ThreadLocalDebugInfo::get(detail::kDirectGradientsMark))) {}
   const DirectGradients::Rules rules;
+  const Mark* const outer;  // which lives longer
 };
 
 // Null where the parameter's gradient takes the usual way.
-const DirectGradients::Rules* rules_for(const at::Tensor& parameter) {
-  const auto* mark = static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(kDirectGradients));
+const Mark* innermost_mark(const at::Tensor& parameter) {
+  const auto* mark =
+      static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(detail::kDirectGradientsMark));
   // With a graph of the backward pass itself, gradients are values like others.
   if (mark == nullptr || at::GradMode::is_enabled() || !parameter.is_leaf() ||
       !parameter.requires_grad()) {
     return nullptr;
   }
-  return &mark->rules;
+  return mark;
 }
 
 }  // namespace
 
 DirectGradients::DirectGradients() : DirectGradients(Rules()) {}
 DirectGradients::DirectGradients(Rules rules)
-    : guard_(kDirectGradients, std::make_shared<Mark>(std::move(rules))) {}
+    : guard_(detail::kDirectGradientsMark, std::make_shared<Mark>(std::move(rules))) {}
 DirectGradients::~DirectGradients() = default;
 
 namespace detail {
@@ -57,21 +59,28 @@ void check_first_derivative() {
 }
 
 at::Tensor direct_gradient(const at::Tensor& parameter) {
-  const DirectGradients::Rules* rules = rules_for(parameter);
-  if (rules == nullptr) return {};
-  if (!parameter.grad().defined() && rules->home) rules->home(parameter);
+  const Mark* innermost = innermost_mark(parameter);
+  if (innermost == nullptr) return {};
+  for (const Mark* mark = innermost; mark != nullptr; mark = mark->outer) {
+    if (!parameter.grad().defined() && mark->rules.home) mark->rules.home(parameter);
+  }
   const at::Tensor& gradient = parameter.grad();
   const bool fits = gradient.defined() && gradient.scalar_type() == at::kFloat &&
                     has_kernels(gradient, parameter) && gradient.is_contiguous() &&
                     gradient.sizes() == parameter.sizes();
   if (!fits) return {};
-  if (rules->before_addition) rules->before_addition(parameter);
+  for (const Mark* mark = innermost; mark != nullptr; mark = mark->outer) {
+    if (mark->rules.before_addition) mark->rules.before_addition(parameter);
+  }
   return gradient;
 }
 
 const DirectGradients::RowHome* row_home(const at::Tensor& parameter) {
-  const DirectGradients::Rules* rules = rules_for(parameter);
-  return rules != nullptr && rules->row_home ? rules->row_home(parameter) : nullptr;
+  for (const Mark* mark = innermost_mark(parameter); mark != nullptr; mark = mark->outer) {
+    if (!mark->rules.row_home) continue;
+    if (const auto* home = mark->rules.row_home(parameter)) return home;
+  }
+  return nullptr;
 }
 
 GradientSum::GradientSum(const at::Tensor& parameter)

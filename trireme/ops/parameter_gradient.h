@@ -26,9 +26,10 @@ class DeferredGradients;
 // tensor of their shape, on their device, take part; LibTorch lets a bf16 parameter have one. Every
 // other gradient takes the usual way. Hooks after a parameter's accumulation still run; those of
 // Tensor::register_hook(), before it, get nothing to see. Do not use torch::autograd::grad()
-// meanwhile: it wants gradients returned. May nest.
+// meanwhile: it wants gradients returned.
 //
-// Rules say more about parameters that they know and leave others alone; each may be missing.
+// Rules say more about parameters that they know and leave others alone; each may be missing. May
+// nest: the rules of all apply, the innermost first.
 class DirectGradients {
  public:
   // Rows of a matrix's gradient that are summed elsewhere: row r at sums[place[r]].

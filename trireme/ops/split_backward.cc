@@ -5,7 +5,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "trireme/base/error.h"
+#include "trireme/ops/thread_marks.h"
 
 namespace trireme::ops {
 namespace {
@@ -27,9 +27,6 @@ using torch::autograd::Engine;
 using torch::autograd::Node;
 using NodePtr = decltype(Edge::function);
 using Edges = SplitBackward::Edges;
-
-// As kDirectGradients in parameter_gradient.cc: taken along to the threads of a backward pass.
-constexpr auto kSplit = static_cast<c10::DebugInfoKind>(0xD8);
 
 struct Mark final : c10::DebugInfoBase {
   explicit Mark(SplitBackward* pass_in) : pass(pass_in) {}
@@ -244,7 +241,7 @@ std::vector<at::Tensor> SplitBackward::run_first_half(const Edges& roots,
   std::vector<at::Tensor> at_ends;
   {
     const DeferredGradients::Recording recording(recorded_);
-    const c10::DebugInfoGuard split(kSplit, std::make_shared<Mark>(this));
+    const c10::DebugInfoGuard split(detail::kSplitMark, std::make_shared<Mark>(this));
     at_ends = gradients_at(ends, from, from_gradients, half);
   }
   leave_the_rest(half);
@@ -336,7 +333,7 @@ std::vector<at::Tensor> SplitBackward::backward_inputs_within(
 namespace detail {
 
 SplitBackward* split_under_way() {
-  const auto* mark = static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(kSplit));
+  const auto* mark = static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(detail::kSplitMark));
   return mark != nullptr ? mark->pass : nullptr;
 }
 
