@@ -74,7 +74,7 @@ void check_dtype(at::ScalarType dtype) {
 
 FlatParameters::FlatParameters(torch::nn::Module& module, at::ScalarType dtype,
                                const FlatOptions& options)
-    : layout_(make_layout(module, options.units)) {
+    : layout_(make_layout(module, options.units, options.filter)) {
   check_dtype(dtype);
   const at::NoGradGuard no_grad;
   const at::ScalarType before = layout_.parameters.front().scalar_type();

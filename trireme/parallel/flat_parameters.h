@@ -32,7 +32,8 @@ class Group;
 
 struct FlatOptions {
   std::vector<const torch::nn::Module*> units =
-      {};  // subtrees that lie together; see make_layout()
+      {};                       // subtrees that lie together; see make_layout()
+  ParameterFilter filter = {};  // of make_layout(); the others are left alone
   // False: no buffer for gradients, and parameters without one.
   bool gradients = true;
   // With a group, the buffers lie where its collectives use them.

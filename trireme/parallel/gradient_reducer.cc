@@ -24,12 +24,14 @@ std::int64_t elements_of(std::int64_t bytes, const at::Tensor& gradients) {
   return std::max<std::int64_t>(1, bytes / static_cast<std::int64_t>(gradients.element_size()));
 }
 
+void check_weight(double weight) {
+  if (std::isfinite(weight) && weight >= 0) return;
+  throw_error<Error>("the weight of a micro-batch is {}: give a finite one of at least 0", weight);
+}
+
 // What a loss's gradient is, so that gradients are weight times what they are. Undefined for 1.
 at::Tensor seed_of(const at::Tensor& loss, double weight) {
-  if (!std::isfinite(weight) || weight < 0) {
-    throw_error<Error>("the weight of a micro-batch is {}: give a finite one of at least 0",
-                       weight);
-  }
+  check_weight(weight);
   return weight == 1 ? at::Tensor() : at::full_like(loss.detach(), weight);
 }
 
@@ -46,6 +48,7 @@ GradientReducer::GradientReducer(FlatParameters& flat, Group& group, const Reduc
     : flat_(flat),
       options_(options),
       exchange_(std::move(exchange)),
+      entry_of_(entries_by_parameter(flat.layout())),
       queue_(flat.entries(), make_buckets(flat.entries(), flat.size(),
                                           elements_of(options.bucket_bytes, flat.grad()))),
       tree_(flat.size(), &group, flat.grad().scalar_type()),
@@ -74,9 +77,27 @@ void GradientReducer::backward(const at::Tensor& loss, double weight) {
   const at::Tensor seed = seed_of(loss, weight);
   begin_micro_batch(seed.defined() ? seed.max().item<double>() : 1);
   if (ends_round_[position_]) foresee(loss);
-  try {
+  run_pass([&] {
     const bool has_rules = late_ && ends_round_[position_];
     flat_.backward(loss, seed, has_rules ? late_->rules() : ops::DirectGradients::Rules());
+  });
+}
+
+void GradientReducer::add(double weight, const std::function<void()>& f) {
+  check_weight(weight);
+  begin_micro_batch(weight);
+  run_pass([&] {
+    const ops::DirectGradients direct({.before_addition = [this](const at::Tensor& parameter) {
+      const auto entry = entry_of_.find(parameter.unsafeGetTensorImpl());
+      if (entry != entry_of_.end()) account_.saw(entry->second);
+    }});
+    f();
+  });
+}
+
+void GradientReducer::run_pass(const std::function<void()>& f) {
+  try {
+    f();
   } catch (const CommError&) {  // which all ranks get
     throw;
   } catch (const std::exception& error) {

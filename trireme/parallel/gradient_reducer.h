@@ -80,6 +80,11 @@ class GradientReducer {
   // added then, so it abandons the group, and every later call throws Error with its reason. What
   // ended the communication of an earlier micro-batch is thrown as soon as it is known.
   void backward(const at::Tensor& loss, double weight = 1);
+  // In its place, for gradients that do not come by one pass from a loss: f adds those of the next
+  // micro-batch to grad(), by passes of autograd or directly (ops::DirectGradients), weighted
+  // already. Of what is added directly, and not in a backward pass, nothing leaves before f
+  // returns. Throws as backward().
+  void add(double weight, const std::function<void()>& f);
   // Ends the step: micro-batches that did not come count as zero gradients of weight 0 (a rank
   // without data). Blocks until the sums are there; they lie in the flat parameters' gradients,
   // which are zeros again before the next step. Collective. Throws CommError as Group does.
@@ -96,6 +101,7 @@ class GradientReducer {
   // Gradients are not to be had any more: tells the other ranks, and keeps the reason.
   void spoil_step(const std::string& reason);
   void check_step() const;
+  void run_pass(const std::function<void()>& f);
   void begin_micro_batch(double weight);
   void end_micro_batch();
   void on_gradient(std::size_t entry, bool by_autograd);
@@ -113,6 +119,7 @@ class GradientReducer {
   FlatParameters& flat_;
   const ReducerOptions options_;
   const Exchange exchange_;
+  const EntryOf entry_of_;
   std::vector<std::int64_t> micro_batches_;
   std::vector<bool> ends_round_;  // by position in micro_batches_
 

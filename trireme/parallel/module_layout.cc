@@ -97,7 +97,8 @@ void check_alike(const std::vector<FlatEntry>& entries, const std::vector<at::Te
 }  // namespace
 
 ModuleLayout make_layout(const torch::nn::Module& module,
-                         const std::vector<const torch::nn::Module*>& units) {
+                         const std::vector<const torch::nn::Module*>& units,
+                         const ParameterFilter& filter) {
   const UnitOf unit_of = number_units(module, units);
   const Said said = ask_owners(module);
   struct Found {
@@ -109,7 +110,7 @@ ModuleLayout make_layout(const torch::nn::Module& module,
   ModuleLayout layout;
   for (const auto& item : module.named_parameters()) {
     const c10::TensorImpl* id = item.value().unsafeGetTensorImpl();
-    if (!seen.emplace(id, true).second) continue;
+    if (!seen.emplace(id, true).second || (filter && !filter(item.key()))) continue;
     if (!item.value().requires_grad()) {
       layout.frozen.push_back(item.value());
       continue;
@@ -122,6 +123,7 @@ ModuleLayout make_layout(const torch::nn::Module& module,
   const std::int64_t alignment = has_parts ? kPartAlignment : FlatParameters::kAlignment;
   for (std::size_t unit = 0; unit < found.size(); ++unit) {
     const std::int64_t begin = layout.size;
+    const std::int64_t unit_alignment = unit == 0 && !units.empty() ? kShardBlock : alignment;
     for (const Found& one : found[unit]) {
       layout.entries.push_back(
           {one.name, one.tensor.sizes().vec(), layout.size, one.tensor.numel()});
@@ -132,7 +134,7 @@ ModuleLayout make_layout(const torch::nn::Module& module,
       const auto part = said.parts.find(one.tensor.unsafeGetTensorImpl());
       layout.parts.push_back(part == said.parts.end() ? nn::ParameterPart() : part->second);
       layout.stack.push_back(said.stacks.contains(one.tensor.unsafeGetTensorImpl()));
-      layout.size += room_of(one.tensor, layout.parts.back(), alignment);
+      layout.size += room_of(one.tensor, layout.parts.back(), unit_alignment);
     }
     layout.size = round_up(layout.size, kShardBlock);
     layout.units.push_back({begin, layout.size});
@@ -151,6 +153,14 @@ std::vector<optim::OptimizerParameter> optimizer_parameters(const ModuleLayout& 
                           !layout.parts.empty() && layout.parts[i].dim >= 0});
   }
   return parameters;
+}
+
+EntryOf entries_by_parameter(const ModuleLayout& layout) {
+  EntryOf entry_of;
+  for (std::size_t i = 0; i < layout.parameters.size(); ++i) {
+    entry_of[layout.parameters[i].unsafeGetTensorImpl()] = i;
+  }
+  return entry_of;
 }
 
 std::vector<std::string> names_of(const std::vector<FlatEntry>& entries) {

@@ -11,7 +11,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "trireme/nn/layer.h"
@@ -44,15 +46,25 @@ struct ModuleLayout {
 // at kPartAlignment, so that it shares no block of 8-bit codes with what is not.
 inline constexpr std::int64_t kPartAlignment = 256;
 
+// Which parameters, by name; empty: all.
+using ParameterFilter = std::function<bool(const std::string& name)>;
+
 // Parameters that require a gradient, tied ones once, under their first name: those of no unit in
 // the order in which they are registered, then unit by unit. A unit is a module of the tree; a
-// parameter that several hold belongs to the first. Throws ShapeError: nothing to train, parameters
-// on several devices or of several dtypes (names two of them), a unit that is not in the module.
+// parameter that several hold belongs to the first. Where there are units, those of none begin each
+// at a block (kShardBlock), so that the blocks of a model are the same whichever of its parts lie
+// beside one another. Throws ShapeError: nothing to train, parameters on several devices or of
+// several dtypes (names two of them), a unit that is not in the module.
 ModuleLayout make_layout(const torch::nn::Module& module,
-                         const std::vector<const torch::nn::Module*>& units = {});
+                         const std::vector<const torch::nn::Module*>& units = {},
+                         const ParameterFilter& filter = {});
 
 // As an optimizer sees them. What decays: all of two dims and more, a stack's first not counted.
 std::vector<optim::OptimizerParameter> optimizer_parameters(const ModuleLayout& layout);
+
+// By what stands behind a parameter of the layout.
+using EntryOf = std::unordered_map<const c10::TensorImpl*, std::size_t>;
+EntryOf entries_by_parameter(const ModuleLayout& layout);
 
 std::vector<std::string> names_of(const std::vector<FlatEntry>& entries);
 

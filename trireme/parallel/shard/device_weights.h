@@ -30,6 +30,7 @@ class DeviceWeights final : public WeightStore {
   void leave(std::size_t, bool) override {}
   void release(std::size_t) override {}
   void end_pass() override {}
+  void hold(bool) override {}
 
  private:
   FlatParameters& flat_;

@@ -25,6 +25,7 @@ class FlatWeights final : public WeightStore {
   void leave(std::size_t, bool) override {}
   void release(std::size_t) override {}
   void end_pass() override {}
+  void hold(bool) override {}
 
  private:
   FlatParameters& flat_;

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "trireme/parallel/step_exchange.h"
@@ -19,6 +20,8 @@ class GradientStore {
 
   virtual const std::vector<std::int64_t>& micro_batches() const = 0;
   virtual void backward(const at::Tensor& loss, double weight) = 0;
+  // In its place, f, which adds a micro-batch's gradients to grad() by whatever passes.
+  virtual void add(double weight, const std::function<void()>& f) = 0;
   // Blocks until the sums are there. Collective.
   virtual void finish() = 0;
   // This rank's pieces of the sums, in the order of the segments; valid until clear().

@@ -65,9 +65,9 @@ void PieceParts::sum_partial(std::span<const optim::PieceUpdate> pieces, Group* 
   }
 }
 
-double PieceParts::whole_norm(double norm, std::span<const optim::PieceUpdate> pieces,
-                              Group* shard) const {
-  if (parts_.group == nullptr) return norm;
+double PieceParts::squares_elsewhere(std::span<const optim::PieceUpdate> pieces,
+                                     Group* shard) const {
+  if (parts_.group == nullptr) return 0;
   double elsewhere = 0;
   for (const Run& run : elsewhere_.runs) {
     const at::Tensor gradient =
@@ -75,7 +75,12 @@ double PieceParts::whole_norm(double norm, std::span<const optim::PieceUpdate> p
     elsewhere += gradient.dot(gradient).item<double>();
   }
   if (shard != nullptr) shard->all_reduce(buffer_of(std::span(&elsewhere, 1)));
-  double squares = norm * norm - elsewhere;
+  return elsewhere;
+}
+
+double PieceParts::whole_norm(double norm, double squares_elsewhere) const {
+  if (parts_.group == nullptr) return norm;
+  double squares = norm * norm - squares_elsewhere;
   parts_.group->all_reduce(buffer_of(std::span(&squares, 1)));
   // NaN stays NaN.
   return squares < 0 ? 0 : std::sqrt(squares);

@@ -28,8 +28,12 @@ class PieceParts {
 
   // Gradients of partial parameters become their sums. Throws CommError.
   void sum_partial(std::span<const optim::PieceUpdate> pieces, Group* shard) const;
-  // The norm over all parts of the model, given that of this one. Throws CommError.
-  double whole_norm(double norm, std::span<const optim::PieceUpdate> pieces, Group* shard) const;
+  // Of the sum of squares of this part's gradients, what other ranks count (collective over shard
+  // alone).
+  double squares_elsewhere(std::span<const optim::PieceUpdate> pieces, Group* shard) const;
+  // The norm over all parts of the model, given that of this one and what of it others count.
+  // Throws CommError.
+  double whole_norm(double norm, double squares_elsewhere) const;
 
  private:
   // Where elements that are in a piece lie in a vector of the elements of some parameters.

@@ -25,6 +25,7 @@ class ReducedGradients final : public GradientStore {
     return reducer_.micro_batches();
   }
   void backward(const at::Tensor& loss, double weight) override { reducer_.backward(loss, weight); }
+  void add(double weight, const std::function<void()>& f) override { reducer_.add(weight, f); }
   void finish() override { reducer_.finish(); }
   std::vector<at::Tensor> pieces() override;
   void clear(bool pieces_are_zeros) override;

@@ -9,7 +9,6 @@
 #include <exception>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include "trireme/base/check.h"
@@ -41,6 +40,7 @@ ShardedGradients::ShardedGradients(const ModuleLayout& layout, Group& group, con
       leaf_pieces_(pieces_of(layout, leaf_plan_, group.rank())),
       pieces_(options_.stage == 0 ? leaf_pieces_ : pieces_of(layout, plan, group.rank())),
       entries_of_(layout.units.size()),
+      entry_of_(entries_by_parameter(layout)),
       groups_(group, plan, "gradients"),
       pool_(computing_memory(group, at::kFloat, options_.link)),
       host_pool_(host_memory(group, at::kFloat, options_.link)),
@@ -72,18 +72,32 @@ ShardedGradients::~ShardedGradients() {
 }
 
 void ShardedGradients::backward(const at::Tensor& loss, double weight) {
+  add(weight,
+      [&] { loss.backward(weight == 1 ? at::Tensor() : at::full_like(loss.detach(), weight)); });
+}
+
+void ShardedGradients::add(double weight, const std::function<void()>& f) {
   begin_micro_batch(weight);
   {
-    std::unordered_map<const c10::TensorImpl*, std::size_t> units;
-    for (std::size_t i = 0; i < layout_.entries.size(); ++i) {
-      units[layout_.parameters[i].unsafeGetTensorImpl()] = layout_.unit_of[i];
-    }
-    const ops::DirectGradients direct({.home = [&](const at::Tensor& parameter) {
-      const auto unit = units.find(parameter.unsafeGetTensorImpl());
-      if (unit != units.end() && !open_[unit->second].defined()) open(unit->second);
-    }});
+    const auto find = [&](const at::Tensor& parameter) {
+      return entry_of_.find(parameter.unsafeGetTensorImpl());
+    };
+    const ops::DirectGradients direct({.home =
+                                           [&](const at::Tensor& parameter) {
+                                             const auto entry = find(parameter);
+                                             if (entry == entry_of_.end()) return;
+                                             const std::size_t unit =
+                                                 layout_.unit_of[entry->second];
+                                             if (!open_[unit].defined()) open(unit);
+                                           },
+                                       .before_addition =
+                                           [&](const at::Tensor& parameter) {
+                                             const auto entry = find(parameter);
+                                             if (entry != entry_of_.end())
+                                               account_.saw(entry->second);
+                                           }});
     try {
-      loss.backward(weight == 1 ? at::Tensor() : at::full_like(loss.detach(), weight));
+      f();
     } catch (const CommError&) {  // which all ranks get
       throw;
     } catch (const std::exception& error) {

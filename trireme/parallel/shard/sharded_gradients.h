@@ -68,6 +68,7 @@ class ShardedGradients final : public GradientStore {
 
   const std::vector<std::int64_t>& micro_batches() const override { return micro_batches_; }
   void backward(const at::Tensor& loss, double weight) override;
+  void add(double weight, const std::function<void()>& f) override;
   void finish() override;
   std::vector<at::Tensor> pieces() override;
   void clear(bool pieces_are_zeros) override;
@@ -114,6 +115,7 @@ class ShardedGradients final : public GradientStore {
   const std::vector<ShardPiece> leaf_pieces_;  // by unit
   const std::vector<ShardPiece> pieces_;       // that pieces() returns: inside of leaf_pieces_
   std::vector<std::vector<std::size_t>> entries_of_;  // by unit
+  const EntryOf entry_of_;
   std::vector<std::int64_t> micro_batches_;
   std::vector<bool> ends_round_;  // by position in micro_batches_
   const ShardGroups groups_;      // of the communication thread

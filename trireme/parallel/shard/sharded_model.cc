@@ -104,16 +104,18 @@ struct ShardedModel::Impl {
 
   // Stages 0 to 2 on the host.
   void make_flat(torch::nn::Module& module) {
-    const ModuleLayout before = make_layout(module, options.units);
+    const ModuleLayout before = make_layout(module, options.units, options.filter);
     segments = options.stage == 2
                    ? before.units
                    : make_buckets(before.entries, before.size,
                                   options.bucket_bytes / static_cast<std::int64_t>(sizeof(float)));
     at::Tensor masters;
     if (has_masters()) masters = copy_pieces(before, own_pieces());
-    flat = std::make_unique<FlatParameters>(
-        module, options.dtype,
-        FlatOptions{.units = options.units, .gradients = options.stage < 2, .group = group.get()});
+    flat = std::make_unique<FlatParameters>(module, options.dtype,
+                                            FlatOptions{.units = options.units,
+                                                        .filter = options.filter,
+                                                        .gradients = options.stage < 2,
+                                                        .group = group.get()});
     if (options.stage == 2) {
       gradients = std::make_unique<ShardedGradients>(
           flat->layout(), *group, groups.plan(),
@@ -134,11 +136,12 @@ struct ShardedModel::Impl {
 
   // Stages 0 to 2 on a device.
   void make_device_weights(torch::nn::Module& module) {
-    const ModuleLayout before = make_layout(module, options.units);
+    const ModuleLayout before = make_layout(module, options.units, options.filter);
     segments = before.units;
     const at::Tensor masters = copy_pieces(before, own_pieces());
     flat = std::make_unique<FlatParameters>(
-        module, options.dtype, FlatOptions{.units = options.units, .gradients = false});
+        module, options.dtype,
+        FlatOptions{.units = options.units, .filter = options.filter, .gradients = false});
     gradients = std::make_unique<ShardedGradients>(
         flat->layout(), *group, groups.plan(),
         ShardedGradientsOptions{
@@ -152,7 +155,8 @@ struct ShardedModel::Impl {
 
   // Stage 3.
   void make_units(torch::nn::Module& module) {
-    unit_layout = std::make_unique<ModuleLayout>(make_layout(module, options.units));
+    unit_layout =
+        std::make_unique<ModuleLayout>(make_layout(module, options.units, options.filter));
     segments = unit_layout->units;
     auto store = std::make_unique<UnitWeights>(
         *unit_layout, copy_pieces(*unit_layout, own_pieces()), shard_group(),
@@ -295,6 +299,12 @@ void ShardedModel::backward(const at::Tensor& loss, double weight) {
   impl_->weights->end_pass();
 }
 
+void ShardedModel::add(double weight, const std::function<void()>& f) {
+  impl_->gradients->add(weight, f);
+}
+
+void ShardedModel::hold_weights(bool held) { impl_->weights->hold(held); }
+
 void ShardedModel::finish_gradients() {
   impl_->gradients->finish();
   const std::vector<at::Tensor> sums = impl_->gradients->pieces();
@@ -302,7 +312,7 @@ void ShardedModel::finish_gradients() {
   impl_->parts->sum_partial(impl_->pieces, impl_->sharers());
 }
 
-double ShardedModel::gradient_norm() {
+GradientSquares ShardedModel::gradient_squares() {
   const at::Tensor sums =
       at::zeros({layout().size / kShardBlock}, at::TensorOptions().dtype(at::kDouble));
   for (std::size_t i = 0; i < impl_->shard.size(); ++i) {
@@ -313,7 +323,12 @@ double ShardedModel::gradient_norm() {
   }
   // Exact: all but one summand are zeros.
   if (impl_->sharded()) impl_->shard_group().all_reduce(buffer_of_tensor(sums));
-  return impl_->parts->whole_norm(optim::norm_of_blocks(sums), impl_->pieces, impl_->sharers());
+  return {sums, impl_->parts->squares_elsewhere(impl_->pieces, impl_->sharers())};
+}
+
+double ShardedModel::gradient_norm() {
+  const GradientSquares squares = gradient_squares();
+  return impl_->parts->whole_norm(optim::norm_of_blocks(squares.blocks), squares.elsewhere);
 }
 
 void ShardedModel::step(optim::Optimizer& optimizer, double learning_rate, double scale) {

@@ -69,6 +69,7 @@
 #include "trireme/parallel/model_parts.h"
 #include "trireme/parallel/module_layout.h"
 #include "trireme/parallel/shard/shard_plan.h"
+#include "trireme/parallel/stage_norm.h"
 #include "trireme/parallel/step_exchange.h"
 
 namespace torch::nn {
@@ -105,6 +106,9 @@ struct ShardOptions {
   // (tensor/parallelize.h): gradients are summed and their norm is taken as they say. The ranks of
   // the group have the same part.
   ModelParts parts = {};
+  // Which parameters, where others of the module are some other ShardedModel's; empty: all. Those
+  // are left alone.
+  ParameterFilter filter = {};
 };
 
 // Movable. Not thread-safe. All ranks of the group make one alike and call its functions in the
@@ -149,12 +153,23 @@ class ShardedModel {
                  const std::function<at::Tensor(const at::Tensor&)>& f);
   // As Replica::backward().
   void backward(const at::Tensor& loss, double weight = 1);
+  // In its place, for micro-batches whose gradients do not come by one pass from a loss, as in a
+  // pipeline: f adds those of the next to grad(), weighted already, by passes of autograd or
+  // directly (ops::DirectGradients). Without forward(): in stage 3 weights are held. May nest,
+  // where f's gradients are of several ShardedModels. Throws as backward().
+  void add(double weight, const std::function<void()>& f);
+  // Stage 3: all weights are gathered and stay until false is said, so that they travel once for
+  // many micro-batches. Other stages: nothing. Collective, blocking.
+  void hold_weights(bool held);
   // Ends the step's gradients: pieces() hold the sum over all micro-batches, by weight. Blocking,
   // collective. Throws CommError.
   void finish_gradients();
   // Of that sum, over all parts of the model, the same on all ranks. Collective, blocking: 8 bytes
   // for each 4096 elements.
   double gradient_norm();
+  // What that norm is made of, for whoever puts it together from several ShardedModels: of this
+  // one's gradients, by all ranks that share it. Collective, blocking.
+  GradientSquares gradient_squares();
   // One update of the weights with gradients times scale, and the weights are those of all ranks
   // again. Gradients become zeros. Collective, blocking.
   void step(optim::Optimizer& optimizer, double learning_rate, double scale = 1);

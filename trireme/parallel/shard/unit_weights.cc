@@ -62,6 +62,7 @@ void UnitWeights::shrink() {
 }
 
 void UnitWeights::begin_pass() {
+  if (held_) return;
   end_pass();
   if (!seen_.empty()) order_ = std::exchange(seen_, {});
   enter(0, false);
@@ -132,7 +133,7 @@ void UnitWeights::detach(std::size_t unit) {
 }
 
 void UnitWeights::enter(std::size_t unit, bool backward) {
-  if (layout_.units[unit].begin == layout_.units[unit].end) return;
+  if (held_ || layout_.units[unit].begin == layout_.units[unit].end) return;
   if (!backward) seen_.push_back(unit);
   attach(unit);
   gather_ahead(unit, backward);
@@ -164,16 +165,35 @@ void UnitWeights::gather_ahead(std::size_t unit, bool backward) {
 
 // The last unit of a pass is the first that its backward pass needs.
 void UnitWeights::leave(std::size_t unit, bool backward_follows) {
+  if (held_) return;
   if (backward_follows && !order_.empty() && order_.back() == unit) return;
   detach(unit);
 }
 
-void UnitWeights::release(std::size_t unit) { detach(unit); }
+void UnitWeights::release(std::size_t unit) {
+  if (!held_) detach(unit);
+}
 
 // Pieces may be changed from here on.
 void UnitWeights::end_pass() {
+  if (held_) return;
   for (std::size_t unit = 0; unit < units_.size(); ++unit) detach(unit);
   for (const Unit& unit : units_) unit.copied.wait();
+}
+
+// All are on their way before the first is waited for.
+void UnitWeights::hold(bool held) {
+  if (held == held_) return;
+  if (held) {
+    for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+      if (layout_.units[unit].begin < layout_.units[unit].end) start_gather(unit);
+    }
+    for (std::size_t unit = 0; unit < units_.size(); ++unit) {
+      if (layout_.units[unit].begin < layout_.units[unit].end) attach(unit);
+    }
+  }
+  held_ = held;
+  if (!held) end_pass();
 }
 
 }  // namespace trireme

@@ -54,6 +54,7 @@ class UnitWeights final : public WeightStore {
   void leave(std::size_t unit, bool backward_follows) override;
   void release(std::size_t unit) override;
   void end_pass() override;
+  void hold(bool held) override;
 
  private:
   struct Unit {
@@ -83,6 +84,7 @@ class UnitWeights final : public WeightStore {
   std::vector<std::size_t> order_;  // of the last forward pass
   std::vector<std::size_t> seen_;   // of this one
   std::int64_t gathered_bytes_ = 0;
+  bool held_ = false;
   std::optional<DeviceGather> gather_;  // with a link; of the communication thread
   CommunicationThread thread_;
 };

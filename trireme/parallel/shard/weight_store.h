@@ -47,6 +47,9 @@ class WeightStore {
   virtual void release(std::size_t unit) = 0;
   // Nothing needs any weights any more.
   virtual void end_pass() = 0;
+  // True: all weights are there until false is said, whatever passes come meanwhile. Blocking,
+  // collective where weights are away.
+  virtual void hold(bool held) = 0;
 };
 
 struct WeightStoreOptions {

@@ -293,6 +293,7 @@ TensorParallel& TensorParallel::operator=(TensorParallel&&) noexcept = default;
 
 Group& TensorParallel::group() const { return impl_->tokens->group(); }
 bool TensorParallel::sequence() const { return impl_->tokens->sequence(); }
+void TensorParallel::begin_pass(std::int64_t rows) { impl_->tokens->begin_pass(rows); }
 const ModelParts& TensorParallel::parts() const { return impl_->parts; }
 
 TensorParallel parallelize(nn::TransformerImpl& model, Group& tp,
@@ -302,7 +303,17 @@ TensorParallel parallelize(nn::TransformerImpl& model, Group& tp,
         "sequence parallelism of a model with experts: these choose among all tokens of a "
         "micro-batch, of which a rank would have its part; leave it out");
   }
-  return parallelize(model, tp, tensor_plan(model.config()), options);
+  TensorPlan plan = tensor_plan(model.config());
+  if (!model.is_whole()) {
+    std::vector<NamedLayer> layers;
+    collect_layers(model, "", layers);
+    std::erase_if(plan, [&](const TensorRule& rule) {
+      return std::ranges::none_of(layers, [&](const NamedLayer& layer) {
+        return matches_pattern(rule.pattern, layer.name);
+      });
+    });
+  }
+  return parallelize(model, tp, plan, options);
 }
 
 TensorParallel parallelize(torch::nn::Module& model, Group& tp, const TensorPlan& plan,

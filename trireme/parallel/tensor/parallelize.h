@@ -67,6 +67,9 @@ class TensorParallel {
 
   Group& group() const;
   bool sequence() const;
+  // The pass that begins is of so many tokens: for a part of a model without the embedding, which
+  // says so otherwise.
+  void begin_pass(std::int64_t rows);
   // With what ShardedModel and others sum gradients and take their norm.
   const ModelParts& parts() const;
 
@@ -78,9 +81,10 @@ class TensorParallel {
   std::unique_ptr<Impl> impl_;
 };
 
-// Cuts the model's layers. Parameters without memory get it for the part that is kept;
-// nn::initialize() gives it to the others, or nn::give_memory(). The model must not have been given
-// to ShardedModel or the like yet. Collective over tp, moves no bytes.
+// Cuts the model's layers, of a part of a model those that it has. Parameters without memory get it
+// for the part that is kept; nn::initialize() gives it to the others, or nn::give_memory(). The
+// model must not have been given to ShardedModel or the like yet. Collective over tp, moves no
+// bytes.
 //
 // Throws ConfigError, before anything is cut: chunks below 1; sequence of a model with experts; a
 // vocabulary's Linear with a bias; a layer that no rule of the plan
