@@ -1,0 +1,49 @@
+// Copyright 2026 The Trireme authors
+// SPDX-License-Identifier: Apache-2.0
+
+// PipelineProgress: where a rank is in its schedule, and what it knows of the others, for the one
+// line that says so when a run fails.
+//
+// Internal to PipelineExecutor.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "trireme/plan/schedule.h"
+
+namespace trireme {
+
+class Group;
+
+// Not thread-safe.
+class PipelineProgress {
+ public:
+  // Both outlive it.
+  PipelineProgress(const plan::Schedule& schedule, Group& group);
+
+  // The next of this rank's, in order.
+  void has_done(const plan::Instruction& instruction);
+
+  // f(). What it throws is thrown on, a CommError with what this rank was at and, of a lost rank,
+  // what that one was at, as far as is known here; for anything else the group is abandoned, with
+  // the same words.
+  void guard(const std::function<void()>& f);
+
+ private:
+  // "rank 3 of the pipeline (stages 3, 4)"; world: its number there.
+  std::string name_of(int rank) const;
+  std::string here() const;
+  // What it waits for now; empty: nothing.
+  std::string waits_for() const;
+  // Of another rank: what it had to do after all that is known to be done.
+  std::string last_known_of(int rank) const;
+
+  const plan::Schedule& schedule_;
+  Group& group_;
+  std::size_t at_ = 0;             // in this rank's instructions
+  std::vector<std::size_t> done_;  // by rank: instructions that are known to be done
+};
+
+}  // namespace trireme
