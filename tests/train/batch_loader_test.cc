@@ -70,7 +70,8 @@ TEST_F(BatchLoading, AnEvaluationKeepsDocumentsApart) {
     return Evaluator(shards, 6, {.separator = separator})
         .run(
             [&](const MicroBatch& batch) {
-              return model->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+              return model->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT)
+                  .item<double>();
             },
             *alone)
         .loss;

@@ -65,10 +65,10 @@ Result run(const TrainConfig& config, Group& group, const Poison& poison) {
   ModelState state(config, group, 7);
   TrainStep train_step(config, shards, state);
   std::int64_t step = 0;
-  state.model()->set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
+  state.model().set_block_runner([&](const auto& block, const auto& inputs, const auto& f) {
     std::vector<at::Tensor> outputs = state.sharded().run(block, inputs, f);
     const bool now = std::count(poison.steps.begin(), poison.steps.end(), step) > 0 &&
-                     group.rank() == poison.rank && &block == state.model()->blocks().front();
+                     group.rank() == poison.rank && &block == state.model().blocks().front();
     if (now && poison.forward) outputs[0] = outputs[0] * poison.factor;
     if (now && !poison.forward) {
       outputs[0].register_hook(
@@ -141,8 +141,8 @@ struct Averaged {
 double loss_of(ModelState& state) {
   const at::NoGradGuard no_grad;
   const at::Tensor loss = state.sharded().forward([&] {
-    return state.model()->loss(testing::formula_tokens(2, 11, 37, 5),
-                               testing::formula_tokens(2, 11, 37, 6));
+    return state.model().loss(testing::formula_tokens(2, 11, 37, 5),
+                              testing::formula_tokens(2, 11, 37, 6));
   });
   return loss.item<double>();
 }

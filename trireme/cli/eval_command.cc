@@ -66,7 +66,8 @@ int run_eval(const EvalArguments& arguments) {
   const std::unique_ptr<Group> alone = join_world({});
   const Evaluation evaluation = evaluator.run(
       [&](const MicroBatch& batch) {
-        return saved.model->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT);
+        return saved.model->loss(batch.inputs_BT, batch.targets_BT, batch.document_starts_BT)
+            .item<double>();
       },
       *alone);
   const double tokens_per_byte =

@@ -4,6 +4,7 @@
 #include "trireme/train/batch_loader.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include "trireme/ops/attention.h"
 
@@ -30,6 +31,12 @@ MicroBatch BatchLoader::load(std::int64_t first, std::int64_t count) const {
                    first};
   if (separator_) batch.document_starts_BT = ops::document_starts(batch.inputs_BT, *separator_);
   return batch;
+}
+
+MicroBatch BatchLoader::shape(std::int64_t first, std::int64_t count) const {
+  if (separator_) return load(first, count);
+  const at::Tensor none = at::zeros({count, context_}, at::TensorOptions().dtype(at::kLong));
+  return {none, none, {}, first};
 }
 
 }  // namespace trireme

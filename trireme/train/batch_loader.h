@@ -39,6 +39,9 @@ class BatchLoader {
 
   // Global samples [first, first + count), one a row. A pure function of its arguments.
   MicroBatch load(std::int64_t first, std::int64_t count) const;
+  // The same without the tokens, zeros in their place: for who needs to know the shapes alone.
+  // Nothing is read, but where documents are kept apart: then it is load().
+  MicroBatch shape(std::int64_t first, std::int64_t count) const;
 
  private:
   const TokenShards& shards_;

@@ -57,7 +57,7 @@ Evaluation Evaluator::run(const Loss& loss, Group& group) const {
     // Who has none left computes the last once more.
     const std::int64_t m = std::min(round + group.rank(), micro_batches - 1);
     const std::int64_t count = std::min(size, samples_ - m * size);
-    const double mean = loss(loader_.load(m * size, count)).item<double>();
+    const double mean = loss(loader_.load(m * size, count));
     if (m != round + group.rank()) continue;
     losses[static_cast<std::size_t>(m)] = mean * static_cast<double>(count * context_);
   }

@@ -39,7 +39,7 @@ class Evaluator {
 
   // Mean loss of a micro-batch. Called without gradients, as often on each rank, so that it may
   // communicate.
-  using Loss = std::function<at::Tensor(const MicroBatch&)>;
+  using Loss = std::function<double(const MicroBatch&)>;
 
   // Collective over the group, blocking: the micro-batches are shared out, the result is the same
   // on all ranks and does not depend on their number.

@@ -117,7 +117,9 @@ FlatElements flat_elements(const TrainConfig& config) {
   FlatElements flat;
   flat.kinds.other_matrices = (c.tied() ? 1 : 2) * aligned_sum({part.vocab_size * C}) +
                               (c.is_gpt2() ? aligned_sum({c.context * C}) : 0);
-  flat.rest = whole(flat.kinds.other_matrices + norm);
+  // Each of these begins at a block.
+  flat.rest = (c.tied() ? 1 : 2) * whole(part.vocab_size * C) +
+              (c.is_gpt2() ? whole(c.context * C) + 2 * whole(C) : whole(C));
   flat.kinds.rows_and_columns =
       (c.tied() ? 1 : 2) * (c.vocab_size + C) + (c.is_gpt2() ? c.context + C : 0);
   const auto add_blocks = [&](std::int64_t count, const MlpElements& mlp) {

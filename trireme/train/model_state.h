@@ -1,14 +1,15 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// ModelState: the weights of a run and all that an update needs, shared among its ranks
-// (parallel/: shard/sharded_model.h, tensor/parallelize.h, context/context_parallel.h,
-// expert/expert_parallel.h), and how they go to and from checkpoints.
+// ModelState: the weights of a run and all that an update needs, shared among its ranks, and how
+// they go to and from checkpoints.
 //
 //   ModelState state(config, world, seed);
-//   state.backward(state.loss(batch));
+//   state.compute_gradients(load, losses);
 //
-// A checkpoint holds whole tensors, whatever the mesh and the stage of ZeRO.
+// A rank has one chunk of the model (model_chunk.h), which is all of it, and its parameters in one
+// part (trained_part.h); or, of a pipeline, a chunk for each of its stages (pipeline_steps.h). A
+// checkpoint holds whole tensors, whatever the mesh, the stages and the stage of ZeRO.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,23 +17,21 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "trireme/checkpoint/checkpoint.h"
 #include "trireme/comm/group.h"
-#include "trireme/nn/transformer.h"
-#include "trireme/optim/optimizer.h"
-#include "trireme/optim/weight_average.h"
-#include "trireme/parallel/context/context_parallel.h"
-#include "trireme/parallel/expert/expert_parallel.h"
-#include "trireme/parallel/shard/sharded_model.h"
-#include "trireme/parallel/tensor/parallelize.h"
-#include "trireme/parallel/whole_layout.h"
+#include "trireme/parallel/stage_layouts.h"
+#include "trireme/parallel/stage_norm.h"
+#include "trireme/train/model_chunk.h"
 #include "trireme/train/parallel_groups.h"
+#include "trireme/train/pipeline_steps.h"
 #include "trireme/train/state_files.h"
 #include "trireme/train/step_model.h"
 #include "trireme/train/train_config.h"
+#include "trireme/train/trained_part.h"
 
 namespace trireme {
 
@@ -57,13 +56,11 @@ class ModelState final : public RunState {
   void swap_average();
 
   // All collective.
-  const std::vector<std::int64_t>& micro_batches() const override { return own_micro_batches_; }
-  at::Tensor loss(const MicroBatch& batch) override;
-  void backward(const at::Tensor& loss) override { sharded_.backward(loss); }
+  void compute_gradients(const LoadBatch& load, std::span<double> losses) override;
   GradientSum finish_gradients(std::vector<double>& extras) override;
   void step(double learning_rate, double scale) override;
   void drop_gradients() override;
-  StepReport report() override { return sharded_.report(); }
+  StepReport report() override;
   int rank() const override { return groups_.world().rank(); }
   int size() const override { return groups_.world().size(); }
   std::string describe_workers() const override;
@@ -73,54 +70,51 @@ class ModelState final : public RunState {
   void save(CheckpointWriter* writer, CheckpointState& state) override;
   void finish() override { groups_.world().barrier(); }
 
-  nn::Transformer& model() { return model_; }
-  ShardedModel& sharded() { return sharded_; }
   const ParallelGroups& groups() const { return groups_; }
-  // Payload that this rank has sent so far for activations that are cut or summed.
+  // Payload that this rank has sent so far: for gradients and weights, of it what went to other
+  // copies of the model; for activations that are cut, summed or passed on.
+  std::int64_t bytes_sent();
+  std::int64_t bytes_sent_between_replicas();
   std::int64_t activation_bytes_sent() const;
-  optim::Optimizer& optimizer() { return *optimizer_; }
+  // Null without a pipeline.
+  const PipelinePlan* pipeline_plan() const { return plan_.get(); }
+  const PipelineSteps* pipeline() const { return pipeline_.get(); }
+
+  // Of a model in one piece: it, its part, and its passes, one after the other.
+  nn::TransformerImpl& model() { return chunks_.front()->model(); }
+  ShardedModel& sharded() { return parts_.front()->sharded(); }
+  optim::Optimizer& optimizer() { return parts_.front()->optimizer(); }
+  const std::vector<std::int64_t>& micro_batches() const { return own_micro_batches_; }
+  at::Tensor loss(const MicroBatch& batch);
+  void backward(const at::Tensor& loss) { sharded().backward(loss); }
 
  private:
-  void load_average(const Checkpoint& checkpoint, const at::Tensor& parts);
-  void save_average(CheckpointWriter* writer, CheckpointState& state);
-  // How the model is cut across ranks, if it is.
-  struct Cuts {
-    std::optional<ContextParallel> context;
-    std::optional<ExpertParallel> experts;
-    std::optional<TensorParallel> tensor;
-  };
-  static Cuts cut_model(nn::TransformerImpl& model, const TrainConfig& config,
-                        const ParallelGroups& groups, std::optional<std::uint64_t> seed);
-  ModelParts model_parts() const;
-  std::vector<std::int64_t> own_micro_batches(const ParallelConfig& parallel) const;
-  at::Tensor share_of_loss(const MicroBatch& batch);
-  // Without gradient. Collective over cp.
-  at::Tensor whole_loss(const MicroBatch& batch);
-  // Of this rank's parts, whole in its copy of the model (undefined: not here): of the model, on
-  // rank 0.
-  at::Tensor put_together(const at::Tensor& parts) const;
+  void make_whole(const TrainConfig& config, std::optional<std::uint64_t> seed);
+  void make_stages(const TrainConfig& config, std::optional<std::uint64_t> seed);
+  std::vector<std::int64_t> find_micro_batches(const TrainConfig& config) const;
+  void add_choices(ModelChunk& chunk);
+  void update_router_bias();
+  // Without gradient. Collective over cp and the pipeline, whose last rank has it.
+  double whole_loss(const MicroBatch& batch);
+  // On ranks that have the parts whole: of the model, on rank 0.
+  at::Tensor gather_stages(const std::vector<at::Tensor>& wholes) const;
+  bool has_wholes() const;
+  std::vector<optim::OptimizerState> gather_states();
+  void add_router_biases(CheckpointWriter* writer);
 
   const ParallelGroups groups_;
   const double micro_batches_;  // of a step
-  nn::Transformer model_;
-  Cuts cuts_;
-  ShardedModel sharded_;
+  std::unique_ptr<PipelinePlan> plan_;
+  std::vector<std::unique_ptr<ModelChunk>> chunks_;
+  std::vector<std::unique_ptr<TrainedPart>> parts_;
   std::vector<std::int64_t> own_micro_batches_;
-  const WholeLayout whole_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<PipelineSteps> pipeline_;
+  std::unique_ptr<StageNorm> norm_;
+  std::unique_ptr<StageLayouts> whole_;  // on ranks that have their parts whole
   std::string optimizer_name_;
-  double average_decay_;
   std::int64_t first_step_ = 0;
-  std::optional<optim::WeightAverage> average_;
-  at::Tensor chosen_LE_;  // of a step's tokens, where routers have a bias; else undefined
+  std::vector<at::Tensor> chosen_LE_;  // by chunk, of a step's tokens, where routers have a bias
 };
-
-// Weights by nn::initialize(seed), or whatever memory holds; in the ledger's weights.
-nn::Transformer initialized_model(const nn::ModelConfig& config, std::optional<std::uint64_t> seed);
-// The model's loss of a batch; where gradients are enabled, with dropout.
-at::Tensor loss_of(nn::TransformerImpl& model, const MicroBatch& batch);
-// What a run's config says of dropout.
-nn::DropoutConfig dropout_config(const TrainConfig& config);
 
 // More files of a checkpoint, and keys of its state.
 inline constexpr char kTokenizerFile[] = "tokenizer.json";

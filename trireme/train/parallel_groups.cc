@@ -33,6 +33,7 @@ Mesh train_mesh(const ParallelConfig& config, int workers) {
   const auto add = [&](const char* name, std::int64_t size) {
     if (size > 1) axes.push_back({name, static_cast<int>(size)});
   };
+  add("pp", config.pp);
   add("dp", workers / others);
   add("ep", config.ep);
   add("cp", config.cp);
@@ -58,7 +59,13 @@ ParallelGroups::ParallelGroups(const ParallelConfig& config, Group& world)
   using Axes = std::vector<std::string>;
   samples_ = world.split(mesh_, Axes{"dp", "ep"});
   replicas_ = world.split(mesh_, Axes{"dp", "cp"});
-  losses_ = world.split(mesh_, Axes{"dp", "ep", "cp"});
+  tokens_ = world.split(mesh_, Axes{"dp", "ep", "cp"});
+  if (config.pp > 1) {
+    pipeline_ = world.split(mesh_, "pp");
+    losses_ = world.split(mesh_, Axes{"pp", "dp", "ep", "cp"});
+  } else {
+    losses_ = tokens_->duplicate("losses");
+  }
   if (config.cp > 1) context_ = world.split(mesh_, "cp");
   if (config.ep > 1) experts_ = world.split(mesh_, "ep");
   if (config.tp > 1) tensor_ = world.split(mesh_, "tp");

@@ -4,12 +4,14 @@
 // ParallelGroups: the mesh of a run, and the groups that a rank is in.
 //
 //   axis   its ranks have                              cut among them
+//   pp     the same samples                            layers
 //   dp     other samples                               nothing, or with ZeRO what ShardedModel cuts
 //   ep     other samples                               experts
 //   cp     other tokens of the same samples            nothing
 //   tp     the same tokens                             matrices
 //
-// In this order, tp's ranks side by side: rank ((d E + e) C + c) T + t of the world.
+// In this order, tp's ranks side by side: rank (((p D + d) E + e) C + c) T + t of the world. What
+// has the least to send between its ranks is first.
 #pragma once
 
 #include <memory>
@@ -44,9 +46,12 @@ class ParallelGroups {
   Group& samples() const { return of(samples_); }
   // dp and cp: ranks with the same parameters, whose gradients are summed.
   Group& replicas() const { return of(replicas_); }
-  // dp, ep and cp: ranks that have computed each its own share of a step's loss.
+  // dp, ep and cp: ranks that compute other tokens, by the same layers.
+  Group& tokens() const { return of(tokens_); }
+  // pp, dp, ep and cp: ranks that have computed each its own share of a step's loss.
   Group& losses() const { return of(losses_); }
   // Null where the axis has one rank.
+  Group* pipeline() const { return pipeline_.get(); }
   Group* context() const { return context_.get(); }
   Group* experts() const { return experts_.get(); }
   Group* tensor() const { return tensor_.get(); }
@@ -58,8 +63,8 @@ class ParallelGroups {
 
   Group& world_;
   Mesh mesh_;
-  std::unique_ptr<Group> samples_, replicas_, losses_;
-  std::unique_ptr<Group> context_, experts_, tensor_, parts_;
+  std::unique_ptr<Group> samples_, replicas_, tokens_, losses_;
+  std::unique_ptr<Group> pipeline_, context_, experts_, tensor_, parts_;
 };
 
 }  // namespace trireme

@@ -138,8 +138,8 @@ Evaluation ServedState::evaluate(const Evaluator& evaluator) {
   if (rank() != 0) return {};
   update_average();
   swap_average();
-  const Evaluation result =
-      evaluator.run([this](const MicroBatch& batch) { return loss(batch); }, *alone_);
+  const Evaluation result = evaluator.run(
+      [this](const MicroBatch& batch) { return loss(batch).item<double>(); }, *alone_);
   swap_average();
   return result;
 }

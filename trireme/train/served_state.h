@@ -41,11 +41,12 @@ class ServedState final : public RunState {
   // load_optimizer() do; what ServedParameters throws.
   ServedState(const TrainConfig& config, const ServedWorker& job, const StartPoint& start);
 
-  const std::vector<std::int64_t>& micro_batches() const override {
-    return parameters_.micro_batches();
+  const std::vector<std::int64_t>& micro_batches() const { return parameters_.micro_batches(); }
+  at::Tensor loss(const MicroBatch& batch);
+  void backward(const at::Tensor& loss) { parameters_.backward(loss); }
+  void compute_gradients(const LoadBatch& load, std::span<double> losses) override {
+    compute_in_turn(*this, load, losses);
   }
-  at::Tensor loss(const MicroBatch& batch) override;
-  void backward(const at::Tensor& loss) override { parameters_.backward(loss); }
   GradientSum finish_gradients(std::vector<double>& extras) override;
   void step(double learning_rate, double scale) override;
   void drop_gradients() override { parameters_.drop_gradients(); }

@@ -5,6 +5,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -109,17 +110,6 @@ void load_part(const SafetensorsFile& file, const Checkpoint& checkpoint,
   }
 }
 
-// Buffers of a model as entries of a flat tensor, one after the other.
-std::vector<FlatEntry> buffer_entries(const torch::nn::Module& model) {
-  std::vector<FlatEntry> entries;
-  std::int64_t offset = 0;
-  for (const auto& item : model.named_buffers()) {
-    entries.push_back({item.key(), item.value().sizes().vec(), offset, item.value().numel()});
-    offset += item.value().numel();
-  }
-  return entries;
-}
-
 void check_tensor_count(const SafetensorsFile& file, const Checkpoint& checkpoint,
                         const char* file_name, std::size_t expected) {
   if (file.tensors().size() != expected) {
@@ -139,9 +129,9 @@ void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at:
 }
 
 void load_weights(const Checkpoint& checkpoint, const ModuleLayout& layout,
-                  const at::Tensor& weights, const char* file_name) {
+                  const at::Tensor& weights, const char* file_name, bool stage) {
   const SafetensorsFile model = checkpoint.tensors(file_name);
-  check_tensor_count(model, checkpoint, file_name, layout.entries.size());
+  if (!stage) check_tensor_count(model, checkpoint, file_name, layout.entries.size());
   for (std::size_t i = 0; i < layout.entries.size(); ++i) {
     copy_tensor(model, checkpoint, layout.entries[i].name, layout.entries[i], part_of(layout, i),
                 weights);
@@ -164,36 +154,47 @@ void add_optimizer(CheckpointWriter& writer, const ModuleLayout& layout,
 }
 
 void load_optimizer(const Checkpoint& checkpoint, const ModuleLayout& layout,
-                    std::span<const optim::OptimizerState> parts) {
+                    std::span<const optim::OptimizerState> parts, bool stage) {
   const SafetensorsFile file = checkpoint.tensors(kOptimizerFile);
   std::size_t tensors = 0;
   for (const optim::OptimizerState& part : parts) tensors += part.parameters.size();
-  check_tensor_count(file, checkpoint, kOptimizerFile, tensors);
+  if (!stage) check_tensor_count(file, checkpoint, kOptimizerFile, tensors);
   const at::Tensor whole = at::zeros({layout.size}, at::TensorOptions().dtype(at::kFloat));
   for (const optim::OptimizerState& part : parts) {
     load_part(file, checkpoint, layout, whole, part);
   }
 }
 
-void add_router_bias(CheckpointWriter& writer, const torch::nn::Module& model) {
-  const std::vector<at::Tensor> buffers = model.buffers();
-  if (buffers.empty()) return;
-  std::vector<at::Tensor> flat;
-  for (const at::Tensor& buffer : buffers) flat.push_back(buffer.to(at::kFloat).view({-1}));
-  std::vector<NamedView> views;
-  const at::Tensor all = at::cat(flat);
-  append_views(all, buffer_entries(model), "", views);
-  writer.add_tensors(kRouterBiasFile, views);
+ModuleLayout buffer_layout(const torch::nn::Module& model) {
+  ModuleLayout layout;
+  for (const auto& item : model.named_buffers()) {
+    layout.entries.push_back(
+        {item.key(), item.value().sizes().vec(), layout.size, item.value().numel()});
+    layout.size += item.value().numel();
+  }
+  return layout;
 }
 
-void load_router_bias(const Checkpoint& checkpoint, const torch::nn::Module& model) {
+at::Tensor buffer_values(const torch::nn::Module& model) {
+  std::vector<at::Tensor> flat{at::empty({0}, at::kFloat)};
+  for (const at::Tensor& buffer : model.buffers()) {
+    flat.push_back(buffer.to(at::kFloat).view({-1}));
+  }
+  return at::cat(flat);
+}
+
+void add_router_bias(CheckpointWriter& writer, const torch::nn::Module& model) {
+  const ModuleLayout layout = buffer_layout(model);
+  if (layout.size > 0) add_weights(writer, layout, buffer_values(model), kRouterBiasFile);
+}
+
+void load_router_bias(const Checkpoint& checkpoint, const torch::nn::Module& model, bool stage) {
   const std::vector<at::Tensor> buffers = model.buffers();
   if (buffers.empty()) return;
-  ModuleLayout layout;
-  layout.entries = buffer_entries(model);
+  const ModuleLayout layout = buffer_layout(model);
   const std::vector<FlatEntry>& entries = layout.entries;
-  const at::Tensor all = at::zeros({entries.back().offset + entries.back().count}, at::kFloat);
-  load_weights(checkpoint, layout, all, kRouterBiasFile);
+  const at::Tensor all = at::zeros({layout.size}, at::kFloat);
+  load_weights(checkpoint, layout, all, kRouterBiasFile, stage);
   const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < buffers.size(); ++i) {
     at::Tensor(buffers[i])
@@ -224,14 +225,14 @@ std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& 
 }
 
 std::int64_t load_average(const Checkpoint& checkpoint, const ModuleLayout& layout, double decay,
-                          const at::Tensor& average) {
+                          const at::Tensor& average, bool stage) {
   if (!checkpoint.state().contains(kAverageUpdatesKey)) {
     throw_error<CheckpointError>(
         "{} holds no average of the weights, but train.average_decay is {}: leave it at 0, or "
         "begin with these weights alone (train.init)",
         checkpoint.path(), decay);
   }
-  load_weights(checkpoint, layout, average, kAverageFile);
+  load_weights(checkpoint, layout, average, kAverageFile, stage);
   return checkpoint_number(checkpoint, kAverageUpdatesKey);
 }
 

@@ -37,28 +37,34 @@ void add_weights(CheckpointWriter& writer, const ModuleLayout& layout, const at:
                  const char* file_name = kModelFile);
 // Fills flat f32 weights from the checkpoint's model, or from another file of it with the same
 // tensors (kAverageFile); of parameters that are parts, the parts. Throws CheckpointError on
-// another shape (which tensor, both shapes), a missing or a surplus tensor, a missing file.
+// another shape (which tensor, both shapes), a missing or a surplus tensor, a missing file. stage:
+// the layout has some of the model's tensors; none is surplus then.
 void load_weights(const Checkpoint& checkpoint, const ModuleLayout& layout,
-                  const at::Tensor& weights, const char* file_name = kModelFile);
+                  const at::Tensor& weights, const char* file_name = kModelFile,
+                  bool stage = false);
 
 // Values of elementwise parts are whole, [layout.size]. Written on return.
 void add_optimizer(CheckpointWriter& writer, const ModuleLayout& layout,
                    std::span<const optim::OptimizerState> parts);
 // Fills the parts' values, of elementwise ones those of their pieces. Throws as load_weights().
 void load_optimizer(const Checkpoint& checkpoint, const ModuleLayout& layout,
-                    std::span<const optim::OptimizerState> parts);
+                    std::span<const optim::OptimizerState> parts, bool stage = false);
 // Throws CheckpointError for a checkpoint that another method than this one wrote.
 void check_optimizer(const Checkpoint& checkpoint, const std::string& name);
 
 // Fills average, f32 [the layout's size], and returns how many updates it is of. Throws
 // CheckpointError also where there is none of the weights, though decay is above 0.
 std::int64_t load_average(const Checkpoint& checkpoint, const ModuleLayout& layout, double decay,
-                          const at::Tensor& average);
+                          const at::Tensor& average, bool stage = false);
 
 // The biases of the model's routers (nn/router_bias.h), in a file of their own; nothing where they
 // have none. Loading throws as load_weights().
+// The layout of its buffers, one after the other, and their values in f32.
+ModuleLayout buffer_layout(const torch::nn::Module& model);
+at::Tensor buffer_values(const torch::nn::Module& model);
 void add_router_bias(CheckpointWriter& writer, const torch::nn::Module& model);
-void load_router_bias(const Checkpoint& checkpoint, const torch::nn::Module& model);
+void load_router_bias(const Checkpoint& checkpoint, const torch::nn::Module& model,
+                      bool stage = false);
 
 // A whole number of a checkpoint's state. Throws CheckpointError.
 std::int64_t checkpoint_number(const Checkpoint& checkpoint, const std::string& key);

@@ -10,18 +10,41 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "trireme/checkpoint/checkpoint.h"
+#include "trireme/ops/step_parts.h"
 #include "trireme/parallel/step_exchange.h"
 #include "trireme/train/batch_loader.h"
 #include "trireme/train/evaluator.h"
 #include "trireme/train/fields.h"
 
 namespace trireme {
+
+// Reads a micro-batch of the step by its number; without tokens, which the caller does not need,
+// the batch has the shapes alone, and nothing is read.
+using LoadBatch = std::function<MicroBatch(std::int64_t micro_batch, bool with_tokens)>;
+
+// What a model does that computes one micro-batch after the other, each whole.
+template <class Model>
+void compute_in_turn(Model& model, const LoadBatch& load, std::span<double> losses) {
+  for (const std::int64_t m : model.micro_batches()) {
+    const MicroBatch batch = load(m, true);
+    at::Tensor loss;
+    {
+      const TimedPart part("other forward");
+      loss = model.loss(batch);
+    }
+    // What the operations do not time themselves is autograd's additions of gradients.
+    const TimedPart part("other backward");
+    model.backward(loss);
+    losses[static_cast<std::size_t>(m)] = loss.template item<double>();
+  }
+}
 
 // Of a step's gradients.
 struct GradientSum {
@@ -37,11 +60,10 @@ class StepModel {
  public:
   virtual ~StepModel() = default;
 
-  // The numbers of this worker's micro-batches of a step, in the order of its calls of backward().
-  virtual const std::vector<std::int64_t>& micro_batches() const = 0;
-  // Mean over the tokens. With gradients enabled, backward() follows before the next loss().
-  virtual at::Tensor loss(const MicroBatch& batch) = 0;
-  virtual void backward(const at::Tensor& loss) = 0;
+  // Computes the gradients of this worker's micro-batches of a step, which load reads, and writes
+  // what it knows of their losses, means over the tokens, into losses, by micro-batch: what several
+  // workers know adds up. Blocking. Throws CommError.
+  virtual void compute_gradients(const LoadBatch& load, std::span<double> losses) = 0;
   // Ends the step's gradients. extras, as many on all workers, become their sum over the workers
   // whose gradients are summed. Blocking. Throws CommError.
   virtual GradientSum finish_gradients(std::vector<double>& extras) = 0;

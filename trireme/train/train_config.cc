@@ -231,6 +231,10 @@ void ParallelConfig::visit(ConfigFields& f) {
       "how their attention meets: ring, keys and values go round; ulysses, tokens are exchanged "
       "for heads",
       {"ring", "ulysses"});
+  f.field("pp", pp,
+          "pipeline parallelism: workers that have the layers between them, and pass each "
+          "micro-batch on to one another");
+  f.section("pipeline", pipeline, "pp 2 and more: the stages, and how they take turns");
   f.field(
       "shard", shard,
       "what the workers share (ZeRO): 0 nothing, 1 the optimizer's state, 2 and gradients, 3 and "
@@ -258,6 +262,8 @@ void ParallelConfig::validate() const {
   require_at_least("parallel.tp", tp, 1);
   require_at_least("parallel.ep", ep, 1);
   require_at_least("parallel.cp", cp, 1);
+  require_at_least("parallel.pp", pp, 1);
+  pipeline.validate(pp);
   require_at_least("parallel.tp_chunks", tp_chunks, 1);
   if (tp_chunks > 1 && tp == 1) {
     throw_error<ConfigError>(
@@ -300,6 +306,7 @@ std::string ParallelConfig::axes_in_words() const {
   const auto add = [&](const char* name, std::int64_t size) {
     if (size > 1) words.push_back(fmt::format("parallel.{} {}", name, size));
   };
+  add("pp", pp);
   add("ep", ep);
   add("cp", cp);
   add("tp", tp);
@@ -382,6 +389,7 @@ void TrainConfig::validate_model_parallel(const nn::ModelConfig& resolved) const
           parallel.ep, experts.count, std::max<std::int64_t>(1, experts.count));
     }
   }
+  validate_pipeline(resolved);
   if (parallel.cp == 1) return;
   if (resolved.context < 2 * parallel.cp) {
     throw_error<ConfigError>(
@@ -397,6 +405,17 @@ void TrainConfig::validate_model_parallel(const nn::ModelConfig& resolved) const
         "parallel.cp is {}, but {} is reckoned over all tokens of a micro-batch, of which a worker "
         "has a part: take model.experts.balance bias or none, and capacity_factor 0",
         parallel.cp, whole_batch ? "model.experts.balance loss" : "model.experts.capacity_factor");
+  }
+}
+
+void TrainConfig::validate_pipeline(const nn::ModelConfig& resolved) const {
+  if (parallel.pp == 1) return;
+  if (parallel.ps.servers > 0) return;  // said elsewhere
+  if (resolved.layers < parallel.pp) {
+    throw_error<ConfigError>(
+        "parallel.pp is {}, but model.layers is {}: each rank of pp needs a block, so at most {} "
+        "ranks",
+        parallel.pp, resolved.layers, resolved.layers);
   }
 }
 

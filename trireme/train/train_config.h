@@ -20,6 +20,7 @@
 #include "trireme/optim/gradient_guard.h"
 #include "trireme/optim/optimizer_config.h"
 #include "trireme/optim/schedule.h"
+#include "trireme/train/pipeline_config.h"
 
 namespace trireme {
 
@@ -97,7 +98,9 @@ struct ParallelConfig {
   std::int64_t ep = 1;             // ranks among whom experts are cut (expert parallelism)
   std::int64_t cp = 1;             // ranks among whom sequences are cut (context parallelism)
   std::string cp_method = "ring";  // or ulysses
-  std::int64_t shard = 0;          // ZeRO stage
+  std::int64_t pp = 1;             // ranks among whom layers are cut (pipeline parallelism)
+  PipelineConfig pipeline;
+  std::int64_t shard = 0;  // ZeRO stage
   // That keep one copy of the model between them; 0: all; kHostRanks ("auto"): those of a host.
   std::int64_t shard_ranks = 0;
   std::int64_t bucket_bytes = std::int64_t{25} << 20;
@@ -112,7 +115,7 @@ struct ParallelConfig {
   void visit(ConfigFields& f);
   void validate() const;
   // Workers for one data-parallel rank.
-  std::int64_t ranks_of_a_replica() const { return ep * cp * tp; }
+  std::int64_t ranks_of_a_replica() const { return pp * ep * cp * tp; }
   // "parallel.ep 2 and parallel.tp 4": of more than one rank.
   std::string axes_in_words() const;
 };
@@ -145,6 +148,8 @@ struct TrainConfig {
   void visit(ConfigFields& f);
   // parallel's axes against the model, resolved. Throws ConfigError.
   void validate_model_parallel(const nn::ModelConfig& resolved) const;
+  // parallel.pp and its stages against the model. Throws ConfigError.
+  void validate_pipeline(const nn::ModelConfig& resolved) const;
   // All components, and what they ask of one another. model.resolve() is called by the run, once
   // the tokenizer is known. Throws ConfigError.
   void validate() const;

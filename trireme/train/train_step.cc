@@ -24,27 +24,18 @@ TrainStep::TrainStep(const TrainConfig& config, const TokenShards& shards, StepM
   release_cached_memory();
 }
 
-// What the operations do not time themselves is "other": autograd's additions of gradients.
-double TrainStep::compute_micro_batch(std::int64_t step, std::int64_t micro_batch) {
+MicroBatch TrainStep::load(std::int64_t step, std::int64_t micro_batch, bool with_tokens) const {
   const std::int64_t size = config_.batch.micro_batch_size;
   const std::int64_t first = (step * config_.batch.micro_batches + micro_batch) * size;
-  const MicroBatch batch = loader_.load(first, size);
-  at::Tensor loss;
-  {
-    const TimedPart part("other forward");
-    loss = model_.loss(batch);
-  }
-  const TimedPart part("other backward");
-  model_.backward(loss);
-  return loss.item<double>();
+  return with_tokens ? loader_.load(first, size) : loader_.shape(first, size);
 }
 
 StepStats TrainStep::run(std::int64_t step, bool stop_requested) {
   losses_.assign(static_cast<std::size_t>(config_.batch.micro_batches) + 1, 0.0);
   losses_.back() = stop_requested ? 1.0 : 0.0;
-  for (const std::int64_t m : model_.micro_batches()) {
-    losses_[static_cast<std::size_t>(m)] = compute_micro_batch(step, m);
-  }
+  model_.compute_gradients(
+      [&](std::int64_t m, bool with_tokens) { return load(step, m, with_tokens); },
+      std::span(losses_).first(losses_.size() - 1));
   // Of the losses the sum is exact: all but one summand are zero.
   const GradientSum sum = model_.finish_gradients(losses_);
 

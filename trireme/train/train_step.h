@@ -53,7 +53,7 @@ class TrainStep {
   void load(const Checkpoint& checkpoint);
 
  private:
-  double compute_micro_batch(std::int64_t step, std::int64_t micro_batch);
+  MicroBatch load(std::int64_t step, std::int64_t micro_batch, bool with_tokens) const;
   void update(const StepStats& stats, std::optional<double> applied_scale);
 
   const TrainConfig& config_;

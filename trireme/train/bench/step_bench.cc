@@ -172,9 +172,8 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
   StepParts recorder;
   PartSums sums;
   std::vector<double> seconds, communication_us, exposed_us;
-  ShardedModel& sharded = state.sharded();
-  const std::int64_t sent_before = sharded.bytes_sent();
-  const std::int64_t sent_across_before = sharded.bytes_sent_between_replicas();
+  const std::int64_t sent_before = state.bytes_sent();
+  const std::int64_t sent_across_before = state.bytes_sent_between_replicas();
   const std::int64_t activations_before = state.activation_bytes_sent();
   process_memory().reset_peak();
   for (std::int64_t i = 0; i < options.steps; ++i) {
@@ -192,8 +191,8 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
     return static_cast<double>(bytes) / static_cast<double>(options.steps);
   };
   report.exchange = {spread_of(communication_us), spread_of(exposed_us),
-                     per_step(sharded.bytes_sent() - sent_before),
-                     per_step(sharded.bytes_sent_between_replicas() - sent_across_before),
+                     per_step(state.bytes_sent() - sent_before),
+                     per_step(state.bytes_sent_between_replicas() - sent_across_before),
                      per_step(state.activation_bytes_sent() - activations_before)};
   const MemoryReport report_of_memory = process_memory().report();
   const MemorySplit& memory = report_of_memory.current;
