@@ -391,18 +391,37 @@ TEST(SplitBackward, HooksOfTheAccumulationRunOnceInTheSecondHalf) {
         seen[i] = parameter.grad().clone();
       }));
     }
+    int before = 0;
+    scene.parameters[1].register_hook([&](const at::Tensor& gradient) {
+      EXPECT_TRUE(gradient.defined());
+      ++before;
+    });
     const auto in_place = guard(landing);
     SplitBackward pass;
     const Roots roots(scene.run());
     pass.backward_inputs(roots.edges, roots.gradients, scene.inputs);
+    EXPECT_EQ(before, 0);
     EXPECT_EQ(runs, std::vector<int>(runs.size(), 0));
     pass.backward_weights();
+    EXPECT_EQ(before, 1);
     EXPECT_EQ(runs, std::vector<int>(runs.size(), 1));
     expect_same(gradients_of(scene.parameters), seen, "seen by the hook");
   }
 }
 
-// What only the first half needs is freed after it, the rest after the second.
+// Calls something in its backward pass.
+struct Probe : torch::autograd::Function<Probe> {
+  static at::Tensor forward(torch::autograd::AutogradContext* /*context*/, const at::Tensor& x) {
+    return x.clone();
+  }
+  static Tensors backward(torch::autograd::AutogradContext* /*context*/, const Tensors& gradients) {
+    call();
+    return gradients;
+  }
+  static inline std::function<void()> call;
+};
+
+// What only the first half needs is freed while it runs, the rest in the second.
 TEST(SplitBackward, FreesWhatNobodyNeedsAnyMore) {
   const auto x = leaf(normal({4, 7}, 1), at::kFloat), w = leaf(normal({7, 5}, 2), at::kFloat),
              v = leaf(normal({3, 5}, 3), at::kFloat);
@@ -412,11 +431,13 @@ TEST(SplitBackward, FreesWhatNobodyNeedsAnyMore) {
             tensor.storage().unsafeGetStorageImpl()));
   };
   SplitBackward pass;
-  at::Tensor doubled = x * 2, product = torch::matmul(doubled, w), squared = product.square();
+  at::Tensor doubled = Probe::apply(x) * 2, product = torch::matmul(doubled, w),
+             squared = product.square();
   const auto in_product = weak(doubled), in_square = weak(product), in_linear = weak(squared);
   at::Tensor y = ops::linear(squared, v, {});
   const Roots roots({y});
   doubled.reset(), product.reset(), squared.reset(), y.reset();
+  Probe::call = [&] { EXPECT_TRUE(in_square.expired()); };
   pass.backward_inputs(roots.edges, roots.gradients, {x});
   EXPECT_FALSE(in_product.expired());
   EXPECT_TRUE(in_square.expired());
@@ -455,6 +476,18 @@ TEST(SplitBackward, AnErrorOfTheGraphLeavesNothing) {
   EXPECT_EQ(pass.kept_bytes(), 0);
   EXPECT_THROW(pass.backward_weights(), Error);
   EXPECT_FALSE(w.grad().defined());
+
+  SplitBackward second;
+  const Roots others(
+      {ops::checkpoint(
+           [w](const Tensors& t) { return Tensors{ops::linear(ops::linear(t[0], w, {}), w, {})}; },
+           {x})[0] +
+       ops::linear(x, w, {})});
+  second.backward_inputs(others.edges, others.gradients, {x});
+  const DirectGradients no_home(
+      {.home = [](const at::Tensor&) { throw std::runtime_error("no home"); }});
+  EXPECT_THROW(second.backward_weights(), std::runtime_error);
+  EXPECT_EQ(second.kept_bytes(), 0);
 }
 
 }  // namespace

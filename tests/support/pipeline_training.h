@@ -63,8 +63,8 @@ inline void add_tensors(const Checkpoint& checkpoint, const std::string& file,
 }
 
 // On the ranks of a group; what rank 0 returns is whole. from: a checkpoint to go on from.
-inline TrainedModel train_model(const TrainConfig& config, Group& world,
-                                const std::string& folder, const std::string& from = {}) {
+inline TrainedModel train_model(const TrainConfig& config, Group& world, const std::string& folder,
+                                const std::string& from = {}) {
   const std::string tokens = fmt::format("{}/tokens-{}", folder, world.rank());
   std::filesystem::create_directories(tokens);
   const TokenShards shards = random_shards(tokens, config.model.vocab_size);

@@ -4,6 +4,8 @@
 // Models that are trained in stages, against the same on one rank: weights, the optimizer's state
 // and norms bit for bit, whatever the schedule.
 
+#include "tests/support/pipeline_training.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -11,7 +13,6 @@
 #include <vector>
 
 #include "tests/support/error_text.h"
-#include "tests/support/pipeline_training.h"
 
 namespace trireme {
 namespace {
@@ -28,8 +29,8 @@ TrainConfig with_pipeline(TrainConfig config, int pp, const std::string& schedul
 }
 
 const std::vector<std::string>& schedules() {
-  static const std::vector<std::string> names = {"gpipe", "1f1b",     "interleaved",
-                                                 "zb-h1", "zbv", "dualpipev"};
+  static const std::vector<std::string> names = {"gpipe", "1f1b", "interleaved",
+                                                 "zb-h1", "zbv",  "dualpipev"};
   return names;
 }
 

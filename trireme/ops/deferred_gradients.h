@@ -68,8 +68,9 @@ class DeferredGradients {
   // it, what each gradient came from as soon as it is there. A parameter's accumulation, with its
   // hooks, runs when its last gradient has come; that of Tensor::register_hook() may get nothing to
   // see. Under the DirectGradients of a plain pass grad() gets that pass's bits, in every dtype, if
-  // the pass uses each parameter once; without, likewise. Also after an exception nothing is
-  // recorded any more. Blocking; on this thread.
+  // the pass uses each parameter once; without, likewise. Parameters must have their shapes then,
+  // if not their values. Also after an exception nothing is recorded any more. Blocking; on this
+  // thread.
   void run();
   // The same, but each parameter's gradient (undefined: added already) goes to accept.
   void run(const Accept& accept);

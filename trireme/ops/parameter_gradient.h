@@ -45,7 +45,8 @@ class DirectGradients {
     // Something is about to be added to grad().
     std::function<void(const at::Tensor& parameter)> before_addition = {};
     // Gradients of an embedding()'s rows are about to be added: to where, or, null, to grad(). The
-    // home lives until the pass has ended. Rows that have no place there are an Error.
+    // home lives until the pass (or DeferredGradients::run()) has ended. Rows that have no place
+    // there are an Error.
     std::function<const RowHome*(const at::Tensor& parameter)> row_home = {};
   };
 

@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -141,46 +142,45 @@ class FirstHalf {
 
 // The gradients that come to `ends` from roots; undefined where none does.
 std::vector<at::Tensor> gradients_at(const Edges& ends, const Edges& roots,
-                                     const std::vector<at::Tensor>& gradients,
-                                     const FirstHalf& half) {
-  if (roots.size() == 1 && !half.runs(roots[0].function)) {
-    // The engine would run the only root.
-    std::vector<at::Tensor> results(ends.size());
-    for (std::size_t i = 0; i < ends.size(); ++i) {
-      if (ends[i] == roots[0]) results[i] = gradients[0];
-    }
-    return results;
-  }
+                                     const std::vector<at::Tensor>& gradients) {
   if (roots.empty()) return std::vector<at::Tensor>(ends.size());
   return Engine::get_default_engine().execute(roots, gradients, /*keep_graph=*/true,
                                               /*create_graph=*/false, /*accumulate_grad=*/false,
                                               ends);
 }
 
-// Cuts nodes that are to run again off what has been computed, and frees what others saved.
+// Frees what a node saved as soon as it has run, in a pass that keeps the graph.
+class Release final : public torch::autograd::FunctionPostHook {
+ public:
+  explicit Release(Node* node) : node_(node) {}
+  std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& outputs,
+                                     const std::vector<at::Tensor>& /*inputs*/) override {
+    node_->release_variables();
+    return outputs;
+  }
+
+ private:
+  Node* const node_;  // whose hook this is
+};
+
+void free_what_runs_once(const FirstHalf& half) {
+  for (const NodePtr& node : half.nodes()) {
+    if (half.runs(node) && !half.runs_twice(node)) {
+      node->add_post_hook(std::make_unique<Release>(node.get()));
+    }
+  }
+}
+
+// Cuts nodes that are to run again off what has been computed.
 void leave_the_rest(const FirstHalf& half) {
   std::vector<Edge*> done;
   for (const NodePtr& node : half.nodes()) {
-    if (!half.runs(node)) continue;
-    if (!half.runs_twice(node)) {
-      node->release_variables();
-      continue;
-    }
+    if (!half.runs_twice(node)) continue;
     for (Edge& edge : node->next_edges()) {
       if (edge.is_valid() && half.reaches(edge.function)) done.push_back(&edge);
     }
   }
   for (Edge* edge : done) *edge = Edge();
-}
-
-std::unordered_set<const c10::TensorImpl*> leaves_behind(const Edges& roots) {
-  std::unordered_set<const c10::TensorImpl*> leaves;
-  for (const NodePtr& node : nodes_of(roots)) {
-    if (const auto* accumulation = as_accumulation(node)) {
-      leaves.insert(accumulation->variable.unsafeGetTensorImpl());
-    }
-  }
-  return leaves;
 }
 
 at::Tensor sum_of(at::Tensor a, at::Tensor b) {
@@ -238,11 +238,12 @@ std::vector<at::Tensor> SplitBackward::run_first_half(const Edges& roots,
     if (half.is_input(node) && as_accumulation(node) != nullptr) continue;
     for (std::uint32_t i = 0; i < node->num_inputs(); ++i) ends.emplace_back(node, i);
   }
+  free_what_runs_once(half);
   std::vector<at::Tensor> at_ends;
   {
     const DeferredGradients::Recording recording(recorded_);
     const c10::DebugInfoGuard split(detail::kSplitMark, std::make_shared<Mark>(this));
-    at_ends = gradients_at(ends, from, from_gradients, half);
+    at_ends = gradients_at(ends, from, from_gradients);
   }
   leave_the_rest(half);
   for (std::size_t i = returned; i < ends.size(); ++i) {
@@ -263,36 +264,37 @@ void SplitBackward::backward_weights() {
     throw_error<Error>("backward_weights() comes once, after backward_inputs()");
   }
   state_ = State::kDone;
+  try {
+    run_second_half();
+  } catch (...) {
+    clear();
+    throw;
+  }
+}
+
+void SplitBackward::run_second_half() {
   const at::NoGradGuard no_grad;
   Edges roots = std::exchange(roots_, {});
   std::vector<at::Tensor> gradients = std::exchange(gradients_, {});
   std::vector<Accumulation> accumulations = std::exchange(accumulations_, {});
   for (auto& pass : std::exchange(within_, {})) pass->backward_weights();
 
-  // What waits for a leaf that the graph leads to comes together there.
-  const auto behind = leaves_behind(roots);
-  const auto accept = [&](const at::Tensor& leaf, at::Tensor gradient) {
-    if (behind.count(leaf.unsafeGetTensorImpl()) == 0) {
-      detail::accumulate(leaf, std::move(gradient));
-    } else if (gradient.defined()) {
-      roots.push_back(edge_of(leaf));
-      gradients.push_back(std::move(gradient));
-    }
-  };
-  std::unordered_map<const c10::TensorImpl*, at::Tensor> beside;
-  const auto recorded = recorded_.parameters();
-  for (const at::Tensor& leaf : recorded) beside[leaf.unsafeGetTensorImpl()];
+  // None of these leaves is behind the roots: what leads to it has run in the first half.
+  std::unordered_map<const c10::TensorImpl*, at::Tensor> beside_recorded;
+  for (const at::Tensor& leaf : recorded_.parameters()) {
+    beside_recorded[leaf.unsafeGetTensorImpl()];
+  }
   for (Accumulation& each : accumulations) {
-    const auto found = beside.find(each.leaf.unsafeGetTensorImpl());
-    if (found == beside.end()) {
-      accept(each.leaf, std::move(each.gradient));
-    } else {
+    const auto found = beside_recorded.find(each.leaf.unsafeGetTensorImpl());
+    if (found != beside_recorded.end()) {
       found->second = std::move(each.gradient);
+    } else {
+      detail::accumulate(each.leaf, std::move(each.gradient));
     }
   }
   recorded_.run([&](const at::Tensor& leaf, at::Tensor gradient) {
-    at::Tensor& other = beside[leaf.unsafeGetTensorImpl()];
-    accept(leaf, sum_of(std::move(other), std::move(gradient)));
+    at::Tensor& other = beside_recorded[leaf.unsafeGetTensorImpl()];
+    detail::accumulate(leaf, sum_of(std::move(other), std::move(gradient)));
   });
   if (roots.empty()) return;
   Engine::get_default_engine().execute(roots, gradients, /*keep_graph=*/false,

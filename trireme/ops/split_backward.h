@@ -16,8 +16,9 @@
 // other node (a custom function, such as those of ops/) is run once, in the first half; there the
 // operations of ops/ record their parameters' gradients (deferred_gradients.h), and what any of
 // them hands on to where no input is, is kept for the second half. Nodes that lead to parameters
-// only wait for the second half as they are. Where no output leads to an input, the whole graph
-// runs in the first half, and what it would add to grad() is kept.
+// only wait for the second half as they are, unless a parameter of a custom function is among them.
+// Where no output leads to an input, the whole graph runs in the first half, and what it would add
+// to grad() is kept.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -84,6 +85,7 @@ class SplitBackward {
   std::vector<at::Tensor> run_first_half(const Edges& roots,
                                          const std::vector<at::Tensor>& gradients,
                                          const std::vector<at::Tensor>& inputs);
+  void run_second_half();
   std::vector<at::Tensor> kept() const;
   void clear();
 

@@ -22,7 +22,8 @@ struct Mark final : c10::DebugInfoBase {
 };
 
 const TakenGradients::Takers* takers() {
-  const auto* mark = static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(detail::kTakenGradientsMark));
+  const auto* mark =
+      static_cast<const Mark*>(c10::ThreadLocalDebugInfo::get(detail::kTakenGradientsMark));
   return mark == nullptr ? nullptr : &mark->takers;
 }
 

@@ -66,8 +66,8 @@ StageLayouts::StageLayouts(const std::vector<const ModuleLayout*>& own,
   for (std::size_t i = 0; i < names.size(); ++i) {
     const std::int64_t* field = fields.data() + i * kFields;
     if (field[0] != 1) {
-      throw_error<ConfigError>("parameter {} is in {} parts of the model, and not in one",
-                               names[i], field[0]);
+      throw_error<ConfigError>("parameter {} is in {} parts of the model, and not in one", names[i],
+                               field[0]);
     }
     FlatEntry entry{.name = names[i], .shape = {field + 6, field + 6 + field[5]}};
     entry.count = std::accumulate(entry.shape.begin(), entry.shape.end(), std::int64_t{1},
@@ -94,8 +94,7 @@ at::Tensor StageLayouts::gather(const std::vector<at::Tensor>& own) const {
       const Place& place = places_[i];
       if (place.rank != rank || place.buffer != number) continue;
       const FlatEntry& entry = layout_.entries[i];
-      whole.narrow(0, entry.offset, entry.count)
-          .copy_(buffer.narrow(0, place.offset, entry.count));
+      whole.narrow(0, entry.offset, entry.count).copy_(buffer.narrow(0, place.offset, entry.count));
     }
   };
   for (std::size_t i = 0; i < own.size(); ++i) put(own[i], 0, static_cast<std::int64_t>(i));

@@ -65,8 +65,7 @@ class MeasuredPart {
  private:
   static at::Tensor micro_batch(const TrainConfig& config) {
     return at::randint(config.model.vocab_size,
-                       {config.batch.micro_batch_size,
-                        config.model.context / config.parallel.cp},
+                       {config.batch.micro_batch_size, config.model.context / config.parallel.cp},
                        at::TensorOptions(at::kLong));
   }
 
@@ -81,9 +80,9 @@ class MeasuredPart {
     const at::Tensor seed = at::ones_like(root);
     const ops::DirectGradients direct;
     times.backward_input = us_of([&] {
-      split.backward_inputs({torch::autograd::impl::gradient_edge(root)}, {seed},
-                            hidden_.defined() ? std::vector<at::Tensor>{hidden_}
-                                              : std::vector<at::Tensor>{});
+      split.backward_inputs(
+          {torch::autograd::impl::gradient_edge(root)}, {seed},
+          hidden_.defined() ? std::vector<at::Tensor>{hidden_} : std::vector<at::Tensor>{});
     });
     times.backward_weight = us_of([&] { split.backward_weights(); });
     return times;

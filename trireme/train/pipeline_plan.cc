@@ -15,8 +15,8 @@
 namespace trireme {
 namespace {
 
-constexpr double kFlopsPerUs = 1e5;   // 100 GFLOP/s
-constexpr double kBytesPerUs = 1e4;   // 10 GB/s
+constexpr double kFlopsPerUs = 1e5;  // 100 GFLOP/s
+constexpr double kBytesPerUs = 1e4;  // 10 GB/s
 constexpr double kLeastUs = 1;
 
 double tokens_of(const TrainConfig& config) {
@@ -123,10 +123,10 @@ LayerTimes estimate_layer_times(const TrainConfig& config) {
   const auto us = [&](double flops_per_token) { return N * flops_per_token / kFlopsPerUs / tp; };
   const double stream_us = N * C * 4 / kBytesPerUs;
   const double head_flops = 6.0 * static_cast<double>(c.vocab_size) * C;
-  return {.embedding = {stream_us, stream_us, stream_us},
-          .block = {us(block / 3 + attention / 3), us(block / 3 + 2 * attention / 3),
-                    us(block / 3)},
-          .head = {us(head_flops), stream_us, stream_us}};
+  return {
+      .embedding = {stream_us, stream_us, stream_us},
+      .block = {us(block / 3 + attention / 3), us(block / 3 + 2 * attention / 3), us(block / 3)},
+      .head = {us(head_flops), stream_us, stream_us}};
 }
 
 PipelinePlan plan_pipeline(const TrainConfig& config, int dp, const LayerTimes& times) {

@@ -111,9 +111,8 @@ StageOutput PipelineSteps::last_forward(const StageChunk& own, std::int64_t inde
     if (tied_) {
       heads_[index] = {gradient, factor};
     } else {
-      own.head->sharded().add(1, [&] {
-        ops::add_taken_matrix(own.chunk->model().head_weight(), gradient, factor);
-      });
+      own.head->sharded().add(
+          1, [&] { ops::add_taken_matrix(own.chunk->model().head_weight(), gradient, factor); });
     }
   }
   return {.loss = loss};

@@ -91,7 +91,8 @@ std::vector<optim::OptimizerState> elementwise_states(
     for (const Description& one : descriptions) {
       if (!one.elementwise) continue;
       auto found = std::ranges::find(joined, one.name, &optim::OptimizerState::name);
-      if (found == joined.end()) found = joined.insert(found, optim::OptimizerState{.name = one.name, .values = {}});
+      if (found == joined.end())
+        found = joined.insert(found, optim::OptimizerState{.name = one.name, .values = {}});
       found->parameters.insert(found->parameters.end(), one.parameters.begin(),
                                one.parameters.end());
     }
@@ -100,14 +101,13 @@ std::vector<optim::OptimizerState> elementwise_states(
 }
 
 // Of one name, of each part; zeros where it has none.
-std::vector<at::Tensor> values_named(
-    const std::string& name, const std::vector<std::vector<optim::OptimizerState>>& states,
-    const std::vector<const ModuleLayout*>& layouts) {
+std::vector<at::Tensor> values_named(const std::string& name,
+                                     const std::vector<std::vector<optim::OptimizerState>>& states,
+                                     const std::vector<const ModuleLayout*>& layouts) {
   std::vector<at::Tensor> values;
   for (std::size_t part = 0; part < states.size(); ++part) {
-    const auto found = std::ranges::find_if(states[part], [&](const auto& state) {
-      return state.elementwise && state.name == name;
-    });
+    const auto found = std::ranges::find_if(
+        states[part], [&](const auto& state) { return state.elementwise && state.name == name; });
     values.push_back(found != states[part].end()
                          ? found->values
                          : at::zeros({layouts[part]->size}, at::TensorOptions(at::kFloat)));

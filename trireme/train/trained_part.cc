@@ -58,8 +58,8 @@ at::Tensor zeros_of(std::int64_t elements) {
 
 }  // namespace
 
-TrainedPart::TrainedPart(ModelChunk& chunk, const TrainConfig& config,
-                         const ParallelGroups& groups, const ParameterFilter& filter)
+TrainedPart::TrainedPart(ModelChunk& chunk, const TrainConfig& config, const ParallelGroups& groups,
+                         const ParameterFilter& filter)
     : sharded_(chunk.model(), groups.replicas(), shard_options(chunk, config, filter)),
       whole_(sharded_.layout(), groups.parts()),
       optimizer_(optim::make_optimizer(config.optimizer, sharded_.space())),

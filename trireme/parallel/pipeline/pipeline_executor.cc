@@ -43,7 +43,7 @@ struct PassState {
   // By root: of a loss, its gradient; undefined: comes from the next stage.
   std::vector<at::Tensor> seeds;
   std::vector<bool> is_activation;
-  std::vector<at::Tensor> outputs;  // until they are sent
+  std::vector<at::Tensor> outputs;            // until they are sent
   std::unique_ptr<ops::SplitBackward> split;  // between the two parts of a backward pass
 };
 
@@ -65,7 +65,9 @@ struct PipelineExecutor::Impl {
   void hand_over_tied(int micro_batch);
 
   int rank() const { return messages.group().rank(); }
-  int rank_of(int stage) const { return schedule->rank_of_stage.at(static_cast<std::size_t>(stage)); }
+  int rank_of(int stage) const {
+    return schedule->rank_of_stage.at(static_cast<std::size_t>(stage));
+  }
   bool is_here(int stage) const { return rank_of(stage) == rank(); }
   bool is_last(int stage) const { return stage + 1 == schedule->stages(); }
   // Between the first and the last stage of this rank there are no messages.
@@ -236,9 +238,9 @@ void PipelineExecutor::Impl::backward(int stage, int micro_batch, StagePass pass
       return;
     }
     if (!roots.empty()) {
-      torch::autograd::Engine::get_default_engine().execute(
-          roots, gradients, /*keep_graph=*/false, /*create_graph=*/false,
-          /*accumulate_grad=*/true);
+      torch::autograd::Engine::get_default_engine().execute(roots, gradients, /*keep_graph=*/false,
+                                                            /*create_graph=*/false,
+                                                            /*accumulate_grad=*/true);
     }
     for (const at::Tensor& input : state.inputs) of_inputs.push_back(input.grad());
   };
@@ -285,8 +287,7 @@ PipelineExecutor::PipelineExecutor(PipelineExecutor&&) noexcept = default;
 
 PipelineRun PipelineExecutor::run(const plan::Schedule& schedule) {
   impl_->begin(schedule);
-  const auto& instructions =
-      schedule.of_rank.at(static_cast<std::size_t>(impl_->rank()));
+  const auto& instructions = schedule.of_rank.at(static_cast<std::size_t>(impl_->rank()));
   PipelineProgress progress(schedule, impl_->messages.group());
   const auto begin = Clock::now();
   for (const Instruction& instruction : instructions) {

@@ -61,8 +61,7 @@ void PipelineProgress::has_done(const Instruction& instruction) {
 
 std::string PipelineProgress::name_of(int rank) const {
   const std::vector<int> stages = plan::stages_of_rank(schedule_.rank_of_stage, rank);
-  return fmt::format("rank {} (stage{} {})",
-                     group_.world_ranks()[static_cast<std::size_t>(rank)],
+  return fmt::format("rank {} (stage{} {})", group_.world_ranks()[static_cast<std::size_t>(rank)],
                      stages.size() == 1 ? "" : "s", fmt::join(stages, ", "));
 }
 
@@ -71,9 +70,8 @@ std::string PipelineProgress::waits_for() const {
   if (at_ >= own.size()) return {};
   const auto sent = sent_for(schedule_, own[at_]);
   if (!sent) return {};
-  return fmt::format(
-      ", which needs {} of {}", to_string(*sent),
-      name_of(schedule_.rank_of_stage[static_cast<std::size_t>(sent->stage)]));
+  return fmt::format(", which needs {} of {}", to_string(*sent),
+                     name_of(schedule_.rank_of_stage[static_cast<std::size_t>(sent->stage)]));
 }
 
 std::string PipelineProgress::here() const {

@@ -50,8 +50,8 @@ struct Stage {
   // gradients that its last kWhole or kInputs pass has made for the copy, of the same shapes for
   // all micro-batches. Of the last: adds them, in the order of micro-batches.
   std::function<std::vector<at::Tensor>(std::int64_t micro_batch)> take_tied = {};
-  std::function<void(std::int64_t micro_batch, const std::vector<at::Tensor>& gradients)>
-      add_tied = {};
+  std::function<void(std::int64_t micro_batch, const std::vector<at::Tensor>& gradients)> add_tied =
+      {};
   // UNSHARD (true) and RESHARD (false), REDUCE_GRAD. Empty: nothing.
   std::function<void(bool held)> hold_weights = {};
   std::function<void()> reduce = {};

@@ -67,8 +67,8 @@ void StageMessages::begin(int stages, int micro_batches) {
   headers_.clear();
   header_works_.clear();
   handed_over_.clear();
-  const std::int64_t tags = std::int64_t{kKinds} * stages * micro_batches *
-                            static_cast<std::int64_t>(kTagsOfMessage);
+  const std::int64_t tags =
+      std::int64_t{kKinds} * stages * micro_batches * static_cast<std::int64_t>(kTagsOfMessage);
   TRIREME_ASSERT(tags < std::int64_t{1} << 31, "{} stages times {} micro-batches", stages,
                  micro_batches);
 }
@@ -108,8 +108,7 @@ void StageMessages::start_send(const MessageKey& key, const std::vector<at::Tens
       forms.push_back({});
       continue;
     }
-    forms.push_back(
-        {static_cast<std::int64_t>(tensor.scalar_type()), tensor.sizes().vec()});
+    forms.push_back({static_cast<std::int64_t>(tensor.scalar_type()), tensor.sizes().vec()});
     departure.tensors.push_back(tensor.detach().contiguous());
   }
   const auto [known, is_first] = sent_.emplace(Line{key.kind, key.stage}, forms);
