@@ -99,13 +99,15 @@ TEST(GenerateSchedule, OneForwardOneBackwardIdlesAsGpipeAndStoresTheWayToTheLast
 // The times are of a stage: a rank's whole F is v of them, so (p-1)(F+B)/v is (p-1)(kF+kB).
 TEST(GenerateSchedule, InterleavedIdlesAChunkThereAndBack) {
   for (const ScheduleRequest& request : requests("interleaved", {1, 2, 3})) {
-    if (request.micro_batches % request.ranks != 0) continue;
+    if (request.micro_batches < request.ranks) continue;
     SCOPED_TRACE(describe(request));
     const int p = request.ranks;
+    const bool equal_rounds = request.micro_batches % p == 0;
     const ScheduleReport report = report_of(generate_schedule(request));
     for (int rank = 0; rank < p; ++rank) {
       const RankReport& mine = report.ranks[static_cast<std::size_t>(rank)];
       EXPECT_EQ(mine.idle_us, (p - 1) * (kF + kB)) << "rank " << rank;
+      if (!equal_rounds) continue;
       const int most =
           request.chunks == 1 ? p - rank : (request.chunks - 1) * p + 2 * (p - 1 - rank) + 1;
       EXPECT_EQ(most_stored(mine), std::min(most, request.micro_batches * request.chunks))
@@ -114,9 +116,10 @@ TEST(GenerateSchedule, InterleavedIdlesAChunkThereAndBack) {
   }
 }
 
-// Uneven rounds cost something, but never as much as a pipeline that is not interleaved.
-TEST(GenerateSchedule, InterleavedTakesAnyNumberOfMicroBatches) {
+// Fewer micro-batches than ranks cost something, but no more than without chunks.
+TEST(GenerateSchedule, InterleavedTakesFewMicroBatches) {
   for (const ScheduleRequest& request : requests("interleaved", {2, 3})) {
+    if (request.micro_batches >= request.ranks) continue;
     SCOPED_TRACE(describe(request));
     const ScheduleReport report = report_of(generate_schedule(request));
     const double plain = request.chunks * (request.ranks - 1) * (kF + kB);

@@ -5,7 +5,7 @@
 //
 // For p ranks, m micro-batches, v chunks on a rank; F, I, W the times of a stage's passes, B = I+W.
 // Idle is what a rank waits in a step, stored the most forwards of a stage whose gradients are not
-// done, each for m of at least 2p:
+// done, each for m of at least 2p (interleaved's stored for multiples of p):
 //
 //   name         stages on rank r      backward  idle of a rank      stored on rank r
 //   gpipe        r                     B         (p-1)(F+B)          m
