@@ -323,6 +323,10 @@ TEST(GenerateSchedule, RefusesWhatItDoesNotKnow) {
             "ConfigError: schedule gpipe: ranks 0, wanted at least 1");
   EXPECT_EQ(refused({.name = "gpipe", .micro_batches = -3}),
             "ConfigError: schedule gpipe: micro-batches -3, wanted at least 1");
+  EXPECT_EQ(
+      refused({.name = "interleaved", .ranks = 1 << 30, .micro_batches = 3, .chunks = 1 << 30}),
+      "ConfigError: schedule interleaved: 1152921504606846976 stages by 3 micro-batches, wanted "
+      "at most 16777216 in all");
   EXPECT_EQ(refused({.name = "zbv", .ranks = 2, .chunks = 3}),
             "ConfigError: schedule zbv has 2 chunks on a rank, not 3; interleaved has any number");
   EXPECT_EQ(refused({.name = "1f1b", .ranks = 3, .times = {{}, {}}}),

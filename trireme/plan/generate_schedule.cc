@@ -216,6 +216,11 @@ ScheduleRequest checked(ScheduleRequest request) {
   }
   if (kind.chunks != 0) request.chunks = kind.chunks;
   const std::size_t stages = index(request.ranks) * index(request.chunks);
+  constexpr std::size_t kMostPasses = 1U << 24U;  // more than a GiB of instructions
+  if (stages > kMostPasses / index(request.micro_batches)) {
+    throw_error<ConfigError>("schedule {}: {} stages by {} micro-batches, wanted at most {} in all",
+                             request.name, stages, request.micro_batches, kMostPasses);
+  }
   if (request.times.empty()) request.times.resize(stages);
   if (request.times.size() != stages) {
     throw_error<ConfigError>("schedule {}: times of {} stages, but {} ranks have {}", request.name,

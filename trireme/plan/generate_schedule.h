@@ -62,7 +62,8 @@ const std::vector<std::string>& schedule_names();
 std::vector<int> rank_of_stage(const ScheduleRequest& request);
 
 // Compute instructions only. Cost: O(p n) of its n instructions. Throws ConfigError: an unknown
-// name; ranks, micro_batches or chunks below 1; chunks that the schedule does not have; times that
+// name; ranks, micro_batches or chunks below 1, or more
+// than 2^24 stages times micro-batches; chunks that the schedule does not have; times that
 // are not one for each stage, or not above 0.
 Schedule generate_schedule(const ScheduleRequest& request);
 

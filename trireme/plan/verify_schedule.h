@@ -4,17 +4,17 @@
 // Proves that a schedule computes a step, and says what it costs, before anything runs.
 //
 // Proven: every micro-batch passes every stage once, on the rank that has the stage, forward and
-// then backward, either whole or as I and W; the forwards, the backwards of the input and those of
-// the weights of a stage are each in ascending order of micro-batches (gradients are summed in that
-// order); each send has its receive and the other way round; UNSHARD, RESHARD, REDUCE_GRAD and STEP
-// are where they must be; and the ranks, each in its own order, never wait for one another in a
-// ring.
+// then backward, either whole or as I and W; the forwards, the backwards of the input, those of the
+// weights, and the messages of each kind of a stage are in ascending order of micro-batches
+// (gradients are summed in that order); each send has its receive and the other way round; UNSHARD,
+// RESHARD, REDUCE_GRAD and STEP are where they must be; and the ranks, each in its own order, never
+// wait for one another in a ring.
 //
 // The last is a simulation of the executor: a send starts and never blocks; a receive starts when
-// it is reached, and the compute that needs it waits for its arrival, send_us after both have
-// started; a rank that reaches a receive while max_receives of its receives are open waits for the
-// oldest of them. REDUCE_GRAD of the last stage waits for the tied gradients. Instructions that
-// neither compute nor exchange take no time.
+// it is reached, but not before that of max_receives earlier has arrived; the compute that needs it
+// waits for its arrival, send_us after both have started. REDUCE_GRAD of the last stage waits for
+// the tied gradients. Instructions that neither compute nor exchange take no time. Each waits for
+// something definite, so whether a rank waits for ever is the same whatever the costs.
 //
 // A schedule of compute instructions only is verified by what its instructions need of one another;
 // what comes from another rank comes send_us after it was computed.
@@ -43,7 +43,7 @@ struct StageCosts {
 };
 
 struct VerifyOptions {
-  int max_receives = 16;  // receives of one rank that may be open at a time
+  int max_receives = 16;  // of one rank, open at a time
   bool tied = false;      // SEND_T and RECV_T must be there; if they are, they are checked anyway
 };
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -38,7 +39,7 @@ struct Transfer {
 struct RankState {
   std::size_t next = 0;  // position in its list
   double clock = 0;
-  std::vector<Transfer*> open;  // receives that have started, oldest first
+  std::deque<Transfer*> window;  // its latest receives, max_receives of them
 };
 
 using Transfers = std::vector<std::vector<Transfer>>;  // of each stage and micro-batch
@@ -158,12 +159,13 @@ class Simulation {
     });
   }
 
+  // Whether the rank may start one more receive: whether that of max_receives before has arrived.
   bool has_window(int rank) {
-    RankState& state = states_[index(rank)];
-    std::erase_if(state.open, [&](const Transfer* transfer) {
-      return known(transfer->arrives) && transfer->arrives <= state.clock;
-    });
-    return state.open.size() < max_receives_ || has_arrived(rank, *state.open.front());
+    std::deque<Transfer*>& window = states_[index(rank)].window;
+    if (window.size() < max_receives_) return true;
+    if (!has_arrived(rank, *window.front())) return false;
+    window.pop_front();
+    return true;
   }
 
   void compute(int rank, const Instruction& instruction, Span& span) {
@@ -197,7 +199,7 @@ class Simulation {
     Transfer* transfer = transfer_of(message);
     transfer->received = states_[index(rank)].clock;
     transfer->receive_span = span;
-    states_[index(rank)].open.push_back(transfer);
+    states_[index(rank)].window.push_back(transfer);
     meet(*transfer, counterpart(message, schedule_.stages()).stage);
   }
 
@@ -217,9 +219,9 @@ class Simulation {
                                    to_string(instruction));
     Instruction message;
     if (is_receive(instruction.action)) {
-      text += fmt::format("one of {} open receives, the oldest {}, and so for ", max_receives_,
-                          to_string(state.open.front()->receive_span->instruction));
-      message = state.open.front()->receive_span->instruction;
+      text += fmt::format("the oldest of {} open receives, {}, and so for ", max_receives_,
+                          to_string(state.window.front()->receive_span->instruction));
+      message = state.window.front()->receive_span->instruction;
     } else {
       for (const Instruction& need : needs(instruction)) {
         if (known(transfer_of(need)->arrives)) continue;
