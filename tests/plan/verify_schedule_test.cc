@@ -103,6 +103,19 @@ TEST(VerifySchedule, SaysWhenEachInstructionRunsAndWhatItCosts) {
   EXPECT_EQ(report.ranks[1].peak_bytes, 5000 + 300 + 10 + 40 + 10);
 }
 
+// A gradient that came early is held until the backward that needs it ends.
+TEST(VerifySchedule, CountsWhatArrivedAndWaits) {
+  const Schedule mine =
+      schedule({0, 1}, 2,
+               {"0F0 0SEND_F0 0RECV_B0 0F1 0SEND_F1 0RECV_B1 0B0 0B1 0REDUCE_GRAD STEP",
+                "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1 1REDUCE_GRAD STEP"});
+  const std::vector<StageCosts> costs = {
+      {.forward_us = 20, .send_us = 1, .activation_bytes = 100, .boundary_bytes = 10},
+      {.send_us = 1}};
+  // At 40, rank 0 has both activations and both receives, and sends the second activation.
+  EXPECT_EQ(verify_schedule(mine, costs, {}).ranks[0].peak_bytes, 2 * 100 + 2 * 10 + 10);
+}
+
 TEST(VerifySchedule, CountsTransfersBetweenRanksWhenNoneAreListed) {
   const Schedule mine = schedule({0, 1}, 1, {"0F0 0B0", "1F0 1I0 1W0"});
   const ScheduleReport report = verify_schedule(mine, kTwoStages, {});
