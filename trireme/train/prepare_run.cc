@@ -21,6 +21,7 @@
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/parallel_groups.h"
+#include "trireme/train/pipeline_plan.h"
 #include "trireme/train/prepare_data.h"
 #include "trireme/train/served_parameters.h"
 
@@ -49,6 +50,14 @@ ShardPlan shard_plan(const TrainConfig& config, const Mesh& mesh, int workers, i
   return {replicas, local};
 }
 
+// The model where the vocabulary is not known yet: a tokenizer that is trained has data.vocab_size
+// tokens, seldom less.
+nn::ModelConfig early_model(const TrainConfig& config) {
+  nn::ModelConfig model = config.model;
+  model.resolve(config.model.vocab_size > 0 ? config.model.vocab_size : config.data.vocab_size);
+  return model;
+}
+
 // What servers cannot do, said before anything is made.
 void check_served(const TrainConfig& config, int workers) {
   const ServersConfig& servers = config.parallel.ps;
@@ -75,32 +84,6 @@ void check_served(const TrainConfig& config, int workers) {
                              config.batch.micro_batches, workers);
 }
 
-void check_layout(const TrainConfig& config, int workers, int local_workers) {
-  const Mesh mesh = train_mesh(config.parallel, workers);
-  if (config.parallel.ps.servers > 0) return check_served(config, workers);
-  const ShardPlan shards = shard_plan(config, mesh, workers, local_workers);
-  const ParallelConfig& parallel = config.parallel;
-  const std::int64_t micro_batches = config.batch.micro_batches;
-  if (micro_batches % parallel.ep != 0) {
-    throw_error<ConfigError>(
-        "batch.micro_batches is {} and parallel.ep {}: each rank of ep has as many micro-batches "
-        "of a step, so take a multiple of {}",
-        micro_batches, parallel.ep, parallel.ep);
-  }
-  const std::int64_t passes = micro_batches * parallel.cp / parallel.ep;
-  if (parallel.shard >= 2) shards.rounds(passes, 0);
-  // Who has which samples; then whose gradients are summed.
-  try {
-    const MicroBatchPlan plan(micro_batches / parallel.ep, mesh.axis_size("dp"));
-    const MicroBatchPlan sums(passes, mesh.axis_size("dp") * mesh.axis_size("cp"));
-  } catch (const ConfigError& error) {
-    if (parallel.ep * parallel.cp == 1) throw;
-    throw_error<ConfigError>("parallel.dp {} with {} cannot share {} micro-batches a step ({})",
-                             mesh.axis_size("dp"), parallel.axes_in_words(), micro_batches,
-                             error.what());
-  }
-}
-
 void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& options) {
   check_gather_budget(resolved);
   check_memory(
@@ -109,14 +92,12 @@ void check_host_memory(const TrainConfig& resolved, const PrepareRunOptions& opt
       memory_for_training());
 }
 
-// Before the data are made, where the vocabulary is known without them: a tokenizer that is trained
-// has data.vocab_size tokens, seldom less.
+// Before the data are made, where the vocabulary is known without them.
 void check_host_memory_early(const TrainConfig& config, const PrepareRunOptions& options) {
   if (!config.data.tokens.empty() || !config.data.tokenizer.empty() || !config.train.init.empty())
     return;
   TrainConfig resolved = config;
-  resolved.model.resolve(config.model.vocab_size > 0 ? config.model.vocab_size
-                                                     : config.data.vocab_size);
+  resolved.model = early_model(config);
   check_host_memory(resolved, options);
 }
 
@@ -185,6 +166,36 @@ void write_run_files(const TrainConfig& config) {
 }
 
 }  // namespace
+
+void check_layout(const TrainConfig& config, int workers, int local_workers) {
+  const Mesh mesh = train_mesh(config.parallel, workers);
+  if (config.parallel.ps.servers > 0) return check_served(config, workers);
+  const ShardPlan shards = shard_plan(config, mesh, workers, local_workers);
+  const ParallelConfig& parallel = config.parallel;
+  const std::int64_t micro_batches = config.batch.micro_batches;
+  if (micro_batches % parallel.ep != 0) {
+    throw_error<ConfigError>(
+        "batch.micro_batches is {} and parallel.ep {}: each rank of ep has as many micro-batches "
+        "of a step, so take a multiple of {}",
+        micro_batches, parallel.ep, parallel.ep);
+  }
+  const std::int64_t passes = micro_batches * parallel.cp / parallel.ep;
+  if (parallel.shard >= 2) shards.rounds(passes, 0);
+  // Who has which samples; then whose gradients are summed.
+  try {
+    const MicroBatchPlan plan(micro_batches / parallel.ep, mesh.axis_size("dp"));
+    const MicroBatchPlan sums(passes, mesh.axis_size("dp") * mesh.axis_size("cp"));
+  } catch (const ConfigError& error) {
+    if (parallel.ep * parallel.cp == 1) throw;
+    throw_error<ConfigError>("parallel.dp {} with {} cannot share {} micro-batches a step ({})",
+                             mesh.axis_size("dp"), parallel.axes_in_words(), micro_batches,
+                             error.what());
+  }
+  if (parallel.pp == 1) return;
+  TrainConfig resolved = config;
+  resolved.model = early_model(config);
+  plan_pipeline(resolved, mesh.axis_size("dp"), estimate_layer_times(resolved));
+}
 
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
                                            const PrepareRunOptions& options) {

@@ -34,6 +34,10 @@ struct PrepareRunOptions {
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
                                            const PrepareRunOptions& options);
 
+// The mesh against the workers, the step's micro-batches, ZeRO, the pipeline's stages. Pure. Throws
+// ConfigError with the numbers that clash and what would fit.
+void check_layout(const TrainConfig& config, int workers, int local_workers);
+
 // What prepare_run() left for the ranks.
 struct TrainData {
   Tokenizer tokenizer;
