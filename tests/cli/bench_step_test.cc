@@ -87,6 +87,7 @@ TEST_P(BenchStep, PartsSumUpToTheStep) {
                                                "parameters",
                                                "parts",
                                                "peak_bytes",
+                                               "pp",
                                                "products",
                                                "ranks",
                                                "seq",

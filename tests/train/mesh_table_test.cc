@@ -4,6 +4,8 @@
 // docs/parallelism_meshes.md says which meshes a run may have: it is made here. A mesh that it
 // calls legal is trained by PipelineMeshes, MeshLayouts or MeshStages.
 
+#include "tests/support/mesh_table.h"
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -13,8 +15,6 @@
 #include <sstream>
 #include <string>
 #include <vector>
-
-#include "tests/support/mesh_table.h"
 
 namespace trireme {
 namespace {
@@ -52,7 +52,8 @@ std::string cell(MeshCase mesh) {
 }
 
 std::string mesh_table() {
-  std::string text = "| pp | ep | cp | tp | dp 1 | dp 2 | dp 4 | dp 8 |\n|---|---|---|---|---|---|---|---|\n";
+  std::string text =
+      "| pp | ep | cp | tp | dp 1 | dp 2 | dp 4 | dp 8 |\n|---|---|---|---|---|---|---|---|\n";
   for (const MeshCase& mesh : all_meshes(true)) {
     if (mesh.dp != 1 || mesh.shard != 0) continue;
     text += fmt::format("| {} | {} | {} | {} |", mesh.pp, mesh.ep, mesh.cp, mesh.tp);
@@ -92,8 +93,8 @@ std::vector<Setting> settings() {
   all.push_back({"pp 2, with a blocks' cut of 3 and 4", pp(2), [](TrainConfig& c) {
                    c.parallel.pipeline.layers = {"3", "4"};
                  }});
-  all.push_back({"pp 2, parameter servers", pp(2),
-                 [](TrainConfig& c) { c.parallel.ps.servers = 1; }});
+  all.push_back(
+      {"pp 2, parameter servers", pp(2), [](TrainConfig& c) { c.parallel.ps.servers = 1; }});
   for (const char* name : {"adamw", "lamb", "muon", "adafactor"}) {
     all.push_back({fmt::format("pp 2, optimizer {}", name), pp(2), optimizer(name)});
     all.push_back({fmt::format("tp 2, optimizer {}", name), tp(2), optimizer(name)});
@@ -102,25 +103,33 @@ std::vector<Setting> settings() {
   all.push_back({"tp 16 of 8 heads", tp(16), {}});
   all.push_back({"tp 2, sequence", tp(2), [](TrainConfig& c) { c.parallel.sequence = true; }});
   all.push_back({"sequence without tp", {}, [](TrainConfig& c) { c.parallel.sequence = true; }});
-  all.push_back({"tp 2, sequence, experts", {.tp = 2, .experts = true},
-                 [](TrainConfig& c) { c.parallel.sequence = true; }});
+  all.push_back({"tp 2, sequence, experts", {.tp = 2, .experts = true}, [](TrainConfig& c) {
+                   c.parallel.sequence = true;
+                 }});
   all.push_back({"ep 2 without experts", {.ep = 2}, {}});
   all.push_back({"ep 16 of 8 experts", {.ep = 16, .experts = true}, {}});
-  all.push_back({"ep 2, balance loss", {.ep = 2, .experts = true},
-                 [](TrainConfig& c) { c.model.experts.balance = "loss"; }});
-  all.push_back({"cp 2, experts, balance loss", {.cp = 2, .experts = true},
-                 [](TrainConfig& c) { c.model.experts.balance = "loss"; }});
-  all.push_back({"cp 2, experts, capacity", {.cp = 2, .experts = true},
-                 [](TrainConfig& c) { c.model.experts.capacity_factor = 1.5; }});
+  all.push_back({"ep 2, balance loss", {.ep = 2, .experts = true}, [](TrainConfig& c) {
+                   c.model.experts.balance = "loss";
+                 }});
+  all.push_back({"cp 2, experts, balance loss", {.cp = 2, .experts = true}, [](TrainConfig& c) {
+                   c.model.experts.balance = "loss";
+                 }});
+  all.push_back({"cp 2, experts, capacity", {.cp = 2, .experts = true}, [](TrainConfig& c) {
+                   c.model.experts.capacity_factor = 1.5;
+                 }});
   all.push_back({"cp 16 of 16 tokens", {.cp = 16}, {}});
-  all.push_back({"cp 4, tp 4 of 8 heads, ulysses", {.cp = 4, .tp = 4},
-                 [](TrainConfig& c) { c.parallel.cp_method = "ulysses"; }});
-  all.push_back({"dp 4, shard 0, shard_ranks 2", {.dp = 4},
-                 [](TrainConfig& c) { c.parallel.shard_ranks = 2; }});
-  all.push_back({"dp 4, shard 2, shard_ranks 3", {.dp = 4, .shard = 2},
-                 [](TrainConfig& c) { c.parallel.shard_ranks = 3; }});
-  all.push_back({"shard 1, parameter servers", {.shard = 1},
-                 [](TrainConfig& c) { c.parallel.ps.servers = 1; }});
+  all.push_back({"cp 4, tp 4 of 8 heads, ulysses", {.cp = 4, .tp = 4}, [](TrainConfig& c) {
+                   c.parallel.cp_method = "ulysses";
+                 }});
+  all.push_back({"dp 4, shard 0, shard_ranks 2", {.dp = 4}, [](TrainConfig& c) {
+                   c.parallel.shard_ranks = 2;
+                 }});
+  all.push_back({"dp 4, shard 2, shard_ranks 3", {.dp = 4, .shard = 2}, [](TrainConfig& c) {
+                   c.parallel.shard_ranks = 3;
+                 }});
+  all.push_back({"shard 1, parameter servers", {.shard = 1}, [](TrainConfig& c) {
+                   c.parallel.ps.servers = 1;
+                 }});
   return all;
 }
 
@@ -139,7 +148,8 @@ std::string verdict(const Setting& setting) {
 std::string table() {
   std::string text = kHead + mesh_table();
   text += "\n## Settings that go together, and that do not\n\n";
-  text += "Each of the same model and step; what is refused is refused with the line that is here.\n\n";
+  text +=
+      "Each of the same model and step; what is refused is refused with the line that is here.\n\n";
   text += "| settings | legal |\n|---|---|\n";
   for (const Setting& setting : settings()) {
     text += fmt::format("| {} | {} |\n", setting.name, verdict(setting));

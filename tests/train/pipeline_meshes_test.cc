@@ -1,8 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Pipelines with every other kind of parallelism: a run on any mesh leaves the bits of the same mesh
-// without the pipeline, which other tests hold against one rank (mesh_layouts_test.cc,
+// Pipelines with every other kind of parallelism: a run on any mesh leaves the bits of the same
+// mesh without the pipeline, which other tests hold against one rank (mesh_layouts_test.cc,
 // mesh_sharded_test.cc). In the long set all meshes that a run may have, else a part.
 
 #include <gtest/gtest.h>
@@ -19,8 +19,8 @@ namespace {
 
 using testing::all_meshes;
 using testing::MeshCase;
-using testing::TrainedModel;
 using testing::train_on;
+using testing::TrainedModel;
 
 // The schedule goes round with the meshes, and what else a run may have.
 TrainConfig config_of(const MeshCase& mesh, std::size_t number) {

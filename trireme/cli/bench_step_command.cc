@@ -162,6 +162,25 @@ void add_bench_step(CLI::App& bench, Action& action, std::vector<std::string> co
       ->add_option("--ep", options.ep,
                    "expert parallelism: workers that have a part of the experts")
       ->capture_default_str();
+  command
+      ->add_option("--pp", options.pp,
+                   "pipeline parallelism: workers that have a part of the layers")
+      ->capture_default_str();
+  command
+      ->add_option("--schedule", options.schedule,
+                   "with --pp: gpipe, 1f1b, interleaved, zb-h1, zbv, dualpipev or a CSV file")
+      ->capture_default_str();
+  command->add_option("--pp-chunks", options.pp_chunks,
+                      "with --pp: stages of each worker (default: as the schedule has it)");
+  command
+      ->add_option("--pp-layers", options.pp_layers,
+                   "with --pp: blocks of each stage, 5,7 (default: cut by --balance)")
+      ->delimiter(',');
+  command
+      ->add_option("--balance", options.balance,
+                   "with --pp: how long layers take, estimate or measure")
+      ->check(CLI::IsMember({"estimate", "measure"}))
+      ->capture_default_str();
   command->add_option("--shard", options.shard, "stage of ZeRO, 0 to 3")->capture_default_str();
   command
       ->add_option("--shard-ranks", arguments->shard_ranks,

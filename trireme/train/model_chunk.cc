@@ -39,12 +39,8 @@ nn::DropoutConfig dropout_config(const TrainConfig& config) {
 }
 
 std::vector<std::string> parameter_names(const nn::ModelConfig& config) {
-  std::vector<std::string> names;
-  for (const nn::RoledParameter& parameter :
-       nn::parameters_with_roles(*model_without_memory(config))) {
-    names.push_back(parameter.name);
-  }
-  return names;
+  const nn::Transformer model = model_without_memory(config);
+  return names_of(make_layout(*model, model->blocks()).entries);
 }
 
 std::vector<std::string> buffer_names(const nn::ModelConfig& config) {

@@ -68,7 +68,8 @@ nn::Transformer initialized_model(const nn::ModelConfig& config, std::optional<s
 at::Tensor loss_of(nn::TransformerImpl& model, const MicroBatch& batch);
 // What a run's config says of dropout.
 nn::DropoutConfig dropout_config(const TrainConfig& config);
-// All parameters, or buffers, of the model by name, in its order. Takes no memory.
+// All parameters, or buffers, of the model by name, in the order in which a rank that has all of it
+// lays them out (module_layout.h). Takes no memory.
 std::vector<std::string> parameter_names(const nn::ModelConfig& config);
 std::vector<std::string> buffer_names(const nn::ModelConfig& config);
 

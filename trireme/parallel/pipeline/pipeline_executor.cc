@@ -280,6 +280,14 @@ void PipelineExecutor::Impl::hand_over_tied(int micro_batch) {
   last.add_tied(micro_batch, stages.at(0).take_tied(micro_batch));
 }
 
+double PipelineRun::busy_us() const {
+  double sum = 0;
+  for (const InstructionSpan& span : spans) {
+    if (plan::is_compute(span.instruction.action)) sum += span.end_us - span.ready_us;
+  }
+  return sum;
+}
+
 PipelineExecutor::PipelineExecutor(Group& pp, std::map<int, Stage> stages)
     : impl_(std::make_unique<Impl>(pp, std::move(stages))) {}
 PipelineExecutor::~PipelineExecutor() = default;

@@ -45,6 +45,9 @@ struct PipelineRun {
   // By micro-batch: the sum of what this rank's stages have as losses.
   std::vector<double> losses;
   std::vector<InstructionSpan> spans;  // in the order of the schedule
+
+  // Time in which this rank computed.
+  double busy_us() const;
 };
 
 // Not thread-safe. All ranks of the group make one and call run() alike.

@@ -26,6 +26,7 @@
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/parallel_groups.h"
+#include "trireme/train/pipeline_plan.h"
 #include "trireme/train/train_step.h"
 
 namespace trireme {
@@ -58,12 +59,12 @@ TokenShards random_tokens(const StepBenchOptions& options, const nn::ModelConfig
 
 // Ranks with other samples than one another.
 int samplers_of(const StepBenchOptions& options, int ranks) {
-  return std::max(1, ranks / static_cast<int>(options.tp * options.cp));
+  return std::max(1, ranks / static_cast<int>(options.tp * options.cp * options.pp));
 }
 
 // Ranks whose gradients are summed.
 int replicas_of(const StepBenchOptions& options, int ranks) {
-  return std::max(1, ranks / static_cast<int>(options.tp * options.ep));
+  return std::max(1, ranks / static_cast<int>(options.tp * options.ep * options.pp));
 }
 
 TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig& model, int ranks) {
@@ -78,6 +79,12 @@ TrainConfig train_config(const StepBenchOptions& options, const nn::ModelConfig&
   config.parallel.cp = options.cp;
   config.parallel.cp_method = options.cp_method;
   config.parallel.ep = options.ep;
+  config.parallel.pp = options.pp;
+  config.parallel.pipeline = {.schedule = options.schedule,
+                              .chunks = options.pp_chunks,
+                              .layers = options.pp_layers,
+                              .balance = options.balance,
+                              .trace_step = 0};
   config.parallel.shard = options.shard;
   config.parallel.shard_ranks = options.shard_ranks;
   config.train.steps = options.warm_up_steps + options.steps;
@@ -162,6 +169,17 @@ double seconds_of(const std::vector<PartTotal>& totals) {
   return seconds;
 }
 
+// Of the last step, over the ranks of the pipeline. Collective.
+double measured_bubble(const ModelState& state) {
+  const PipelineRun& run = state.pipeline()->last_run();
+  Group& group = *state.groups().pipeline();
+  double busy = run.busy_us();
+  double longest = run.spans.empty() ? 0 : run.spans.back().end_us;
+  group.all_reduce(buffer_of(std::span(&busy, 1)));
+  group.all_reduce(buffer_of(std::span(&longest, 1)), ReduceOp::kMax);
+  return 1 - busy / (longest * group.size());
+}
+
 // Runs the steps and fills in what they tell. The model is gone when it returns.
 void run_steps(const TrainConfig& config, const TokenShards& shards, Group& group,
                StepBenchReport& report) {
@@ -175,6 +193,7 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
   const std::int64_t sent_before = state.bytes_sent();
   const std::int64_t sent_across_before = state.bytes_sent_between_replicas();
   const std::int64_t activations_before = state.activation_bytes_sent();
+  std::vector<double> bubbles;
   process_memory().reset_peak();
   for (std::int64_t i = 0; i < options.steps; ++i) {
     recorder.start();
@@ -184,9 +203,20 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
     exposed_us.push_back(stats.exchange.exposed_us);
     const std::vector<PartTotal> totals = recorder.stop();
     seconds.push_back(seconds_of(totals));
+    if (state.pipeline() != nullptr) bubbles.push_back(measured_bubble(state));
     sums.add(totals);
   }
   report.seconds = spread_of(seconds);
+  if (const PipelinePlan* plan = state.pipeline_plan()) {
+    report.pipeline.bubble = spread_of(bubbles);
+    for (const plan::RankReport& rank : plan->report.ranks) {
+      report.pipeline.planned_bubble +=
+          rank.bubble / static_cast<double>(plan->report.ranks.size());
+    }
+    for (const nn::TransformerPart& part : plan->stages) {
+      report.pipeline.blocks.push_back(part.end - part.begin);
+    }
+  }
   const auto per_step = [&](std::int64_t bytes) {
     return static_cast<double>(bytes) / static_cast<double>(options.steps);
   };
@@ -234,10 +264,17 @@ void StepBenchOptions::validate(int ranks) const {
   check_at_least_one("--tp-chunks", tp_chunks);
   check_at_least_one("--cp", cp);
   check_at_least_one("--ep", ep);
-  if (const std::int64_t together = tp * cp * ep; ranks % together != 0) {
+  check_at_least_one("--pp", pp);
+  if (const std::int64_t together = pp * tp * cp * ep; ranks % together != 0) {
     throw_error<ConfigError>(
-        "--tp {}, --cp {} and --ep {} need a multiple of {} ranks, but there are {}", tp, cp, ep,
-        together, ranks);
+        "--pp {}, --tp {}, --cp {} and --ep {} need a multiple of {} ranks, but there are {}", pp,
+        tp, cp, ep, together, ranks);
+  }
+  if (pp > 1) {
+    const TrainConfig config = train_config(*this, known_model(model, tokens), ranks);
+    config.parallel.pipeline.validate(pp);
+    plan_pipeline(config, samplers_of(*this, ranks) / static_cast<int>(ep),
+                  estimate_layer_times(config));
   }
   if (sequence && tp == 1) {
     throw_error<ConfigError>("--sequence is of --tp 2 and more, but --tp is 1: leave it out");

@@ -34,7 +34,12 @@ struct StepBenchOptions {
   std::int64_t tp_chunks = 1;       // as parallel.tp_chunks
   std::int64_t cp = 1;              // ranks that have a part of each sequence's tokens
   std::string cp_method = "ring";
-  std::int64_t ep = 1;           // ranks that have a part of the experts
+  std::int64_t ep = 1;  // ranks that have a part of the experts
+  std::int64_t pp = 1;  // ranks that have a part of the layers; the rest as PipelineConfig
+  std::string schedule = "1f1b";
+  std::int64_t pp_chunks = 0;
+  std::vector<std::string> pp_layers = {};
+  std::string balance = "estimate";
   std::int64_t shard = 0;        // stage of ZeRO
   std::int64_t shard_ranks = 0;  // as ShardOptions has it
   std::int64_t steps = 10;       // timed
@@ -81,11 +86,21 @@ struct ExchangeCost {
   }
 };
 
+// Of a pipeline's steps.
+struct PipelineCost {
+  // Share of the ranks' time in which they did not compute: measured, of the schedule's part of a
+  // step, and as planned.
+  Spread bubble;
+  double planned_bubble = 0;
+  std::vector<std::int64_t> blocks;  // of each stage
+};
+
 struct StepBenchReport {
   StepBenchOptions options;
   int ranks = 1;
   int replicas = 1;  // copies of the model that ranks share
   ExchangeCost exchange;
+  PipelineCost pipeline;  // with pp 2 and more
   // Between two steps: weights, gradients and the optimizer's state.
   std::int64_t state_bytes = 0;
   // Of those, weights; and the most that activations took.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -85,7 +86,7 @@ Fields head(const StepBenchReport& report) {
       {"weights MB", static_cast<double>(report.weight_bytes) / 1e6},
       {"activations MB, at most", static_cast<double>(report.activation_bytes) / 1e6},
       {"peak MB", static_cast<double>(report.peak_bytes) / 1e6}};
-  if (report.ranks > options.tp * options.ep) {
+  if (report.ranks > options.tp * options.ep * options.pp) {
     const ExchangeCost& cost = report.exchange;
     fields.insert(
         fields.end(),
@@ -100,6 +101,14 @@ Fields head(const StepBenchReport& report) {
     fields.emplace_back(
         "cut", fmt::format("ep {} x cp {} ({}) x tp {}{}", options.ep, options.cp,
                            options.cp_method, options.tp, options.sequence ? ", sequence" : ""));
+    fields.emplace_back("sent for activations, MB", report.exchange.activation_bytes_sent / 1e6);
+  }
+  if (options.pp > 1) {
+    fields.emplace_back("pipeline",
+                        fmt::format("pp {}, {}, blocks of stages {}", options.pp, options.schedule,
+                                    fmt::join(report.pipeline.blocks, " ")));
+    fields.emplace_back("bubble, %", with_spread(scaled(report.pipeline.bubble, 100), 1));
+    fields.emplace_back("planned bubble, %", 100 * report.pipeline.planned_bubble);
     fields.emplace_back("sent for activations, MB", report.exchange.activation_bytes_sent / 1e6);
   }
   if (report.replicas > 1) {
@@ -168,6 +177,7 @@ std::string to_json(const StepBenchReport& report) {
                {"cp", options.cp},
                {"cp_method", options.cp_method},
                {"ep", options.ep},
+               {"pp", options.pp},
                {"state_bytes_per_parameter", state_bytes_per_parameter(report)},
                {"bytes_sent", report.exchange.bytes_sent},
                {"bytes_sent_between_replicas", report.exchange.bytes_sent_between_replicas},
@@ -175,6 +185,12 @@ std::string to_json(const StepBenchReport& report) {
                {"weight_bytes", report.weight_bytes},
                {"activation_bytes", report.activation_bytes},
                {"exposed_share", report.exchange.exposed_share()}};
+  if (options.pp > 1) {
+    json["schedule"] = options.schedule;
+    json["stage_blocks"] = report.pipeline.blocks;
+    json["planned_bubble"] = report.pipeline.planned_bubble;
+    add_spread("bubble", report.pipeline.bubble, json);
+  }
   add_spread("communication_ms", scaled(report.exchange.communication_us, 1e-3), json);
   add_spread("exposed_ms", scaled(report.exchange.exposed_us, 1e-3), json);
   add_spread("tokens_per_s", rate_spread(report.tokens_per_step(), report.seconds), json);
