@@ -8,7 +8,6 @@
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,14 +15,13 @@
 
 #include "trireme/base/error.h"
 #include "trireme/cli/commands.h"
+#include "trireme/cli/own_workers.h"
 #include "trireme/cli/temporary_folder.h"
 #include "trireme/comm/bench/comm_bench.h"
 #include "trireme/launch/init.h"
-#include "trireme/launch/local_workers.h"
 #include "trireme/ops/memory/caching_allocator.h"
 #include "trireme/ops/threads.h"
 #include "trireme/parallel/shard/shard_plan.h"
-#include "trireme/topology/host.h"
 #include "trireme/train/bench/step_bench.h"
 
 namespace trireme::cli {
@@ -86,16 +84,8 @@ int run_bench_step(const BenchStepArguments& arguments, std::vector<std::string>
   const LaunchInfo info = launch_info();
   const std::vector<StepBenchOptions> runs = runs_of(
       arguments, info.launcher == Launcher::kNone ? std::max(1, arguments.workers) : info.size);
-  if (info.launcher == Launcher::kNone && arguments.workers > 1) {
-    command.front() = std::filesystem::read_symlink("/proc/self/exe").string();
-    return run_local_workers({.workers = arguments.workers, .command = std::move(command)});
-  }
-  follow_launcher();
-  set_compute_threads({.threads = arguments.threads > 0
-                                      ? arguments.threads
-                                      : std::max(1, usable_cores() / info.local_size),
-                       .local_rank = info.local_rank,
-                       .local_size = info.local_size});
+  if (const auto status = run_own_workers(arguments.workers, std::move(command))) return *status;
+  use_rank_threads(arguments.threads);
   keep_memory_pages();
   install_caching_allocator();
   const std::unique_ptr<Group> world = init();

@@ -25,8 +25,8 @@ void add_train_command(CLI::App& app, Action& action, std::vector<std::string> c
 void add_launch_command(CLI::App& app, Action& action, std::vector<std::string> program);
 void add_serve_parameters_command(CLI::App& app, Action& action);
 void add_tokenize_command(CLI::App& app, Action& action);
-void add_generate_command(CLI::App& app, Action& action);
-void add_eval_command(CLI::App& app, Action& action);
+void add_generate_command(CLI::App& app, Action& action, std::vector<std::string> command_line);
+void add_eval_command(CLI::App& app, Action& action, std::vector<std::string> command_line);
 void add_doctor_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action, std::vector<std::string> command_line);
 // Of bench.

@@ -7,13 +7,16 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "trireme/cli/commands.h"
+#include "trireme/cli/own_workers.h"
+#include "trireme/launch/init.h"
 #include "trireme/ops/memory/caching_allocator.h"
-#include "trireme/ops/threads.h"
-#include "trireme/topology/host.h"
 #include "trireme/train/generator.h"
-#include "trireme/train/saved_model.h"
+#include "trireme/train/staged_model.h"
 
 namespace trireme::cli {
 namespace {
@@ -24,28 +27,39 @@ struct GenerateArguments {
   std::int64_t tokens = 256;
   SamplingOptions sampling;
   int threads = 0;
+  int workers = 1;
   bool average = false;
 };
 
-int run_generate(const GenerateArguments& arguments) {
+int run_generate(const GenerateArguments& arguments, const std::vector<std::string>& command) {
   arguments.sampling.validate();
+  check_stages(arguments.checkpoint, arguments.workers);
+  if (const auto status = run_own_workers(arguments.workers, command)) return *status;
   install_caching_allocator();
-  set_compute_threads({.threads = arguments.threads > 0 ? arguments.threads : usable_cores()});
-  SavedModel saved = load_saved_model(
-      arguments.checkpoint, arguments.average ? SavedWeights::kAverage : SavedWeights::kLast);
-  Generator generator(*saved.model, saved.tokenizer, arguments.sampling);
-  std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);
-  generator.run(arguments.prompt, arguments.tokens, [](std::string_view piece) {
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
+  use_rank_threads(arguments.threads);
+  const std::unique_ptr<Group> world = init();
+  StagedModel model(arguments.checkpoint,
+                    arguments.average ? SavedWeights::kAverage : SavedWeights::kLast, *world);
+  Generator generator(
+      [&](const at::Tensor& tokens, bool restart) { return model.decode(tokens, restart); },
+      model.saved().model->config().context, model.saved().tokenizer, arguments.sampling);
+  // The others compute the same text.
+  const bool prints = world->rank() == 0;
+  const auto print = [&](std::string_view text) {
+    if (!prints) return true;
+    std::fwrite(text.data(), 1, text.size(), stdout);
     return std::fflush(stdout) == 0;  // a closed pipe ends the text
-  });
-  std::fputc('\n', stdout);
+  };
+  print(arguments.prompt);
+  generator.run(arguments.prompt, arguments.tokens, print);
+  print("\n");
+  world->close();
   return 0;
 }
 
 }  // namespace
 
-void add_generate_command(CLI::App& app, Action& action) {
+void add_generate_command(CLI::App& app, Action& action, std::vector<std::string> command_line) {
   auto arguments = std::make_shared<GenerateArguments>();
   SamplingOptions& sampling = arguments->sampling;
   CLI::App* command = app.add_subcommand("generate", "let a trained model write");
@@ -66,11 +80,14 @@ void add_generate_command(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--threads", arguments->threads, "default: all cores")
       ->check(CLI::PositiveNumber);
+  command->add_option("--workers", arguments->workers, "to start, with a part of the layers each")
+      ->check(CLI::PositiveNumber);
   command->add_flag("--average", arguments->average,
                     "with the moving average of the weights (train.average_decay)");
   command->footer("Example:  trireme generate runs/first --prompt '#include <' --tokens 100");
-  command->callback(
-      [arguments, &action] { action = [arguments] { return run_generate(*arguments); }; });
+  command->callback([arguments, &action, command_line = std::move(command_line)] {
+    action = [arguments, command_line] { return run_generate(*arguments, command_line); };
+  });
 }
 
 }  // namespace trireme::cli

@@ -62,8 +62,8 @@ int run(int argc, char** argv) {
                      std::vector<std::string>(argv + std::min(own + 1, argc), argv + argc));
   add_serve_parameters_command(app, action);
   add_tokenize_command(app, action);
-  add_generate_command(app, action);
-  add_eval_command(app, action);
+  add_generate_command(app, action, command_line);
+  add_eval_command(app, action, command_line);
   add_doctor_command(app, action);
   add_bench_command(app, action, command_line);
   try {

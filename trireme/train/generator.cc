@@ -10,6 +10,7 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "trireme/base/check.h"
 #include "trireme/base/error.h"
@@ -44,11 +45,11 @@ std::vector<TokenId> most_probable(const float* logits, std::size_t size, std::s
   return ids;
 }
 
-at::Tensor token_tensor(const std::vector<std::int64_t>& tokens, c10::Device device) {
+at::Tensor token_tensor(const std::vector<std::int64_t>& tokens) {
   at::Tensor result = at::empty({1, static_cast<std::int64_t>(tokens.size())},
                                 at::TensorOptions().dtype(at::kLong));
   std::copy(tokens.begin(), tokens.end(), result.data_ptr<std::int64_t>());
-  return result.to(device);
+  return result;
 }
 
 }  // namespace
@@ -91,21 +92,35 @@ TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options, d
 
 Generator::Generator(nn::TransformerImpl& model, const Tokenizer& tokenizer,
                      const SamplingOptions& options)
-    : model_(model), tokenizer_(tokenizer), options_(options) {
+    : Generator(
+          [&model, cache = nn::KvCache()](const at::Tensor& tokens_BT, bool restart) mutable {
+            if (restart) cache = nn::KvCache();
+            const c10::Device device = model.parameters().front().device();
+            return model.decode(tokens_BT.to(device), cache).to(at::kCPU);
+          },
+          model.config().context, tokenizer, options) {}
+
+Generator::Generator(Decode decode, std::int64_t context, const Tokenizer& tokenizer,
+                     const SamplingOptions& options)
+    : decode_(std::move(decode)),
+      context_(static_cast<std::size_t>(context)),
+      tokenizer_(tokenizer),
+      options_(options) {
   options_.validate();
 }
 
-// Feeds what the cache has not seen. A full context is cut to its second half first.
-at::Tensor Generator::next_logits(std::vector<std::int64_t>& history, nn::KvCache& cache,
-                                  c10::Device device) {
-  const auto context = static_cast<std::size_t>(model_.config().context);
-  if (history.size() > context) {
+// A full context is cut to its second half first.
+at::Tensor Generator::next_logits(std::vector<std::int64_t>& history, std::size_t& seen) {
+  if (history.size() > context_) {
     history.erase(history.begin(), history.end() - static_cast<std::ptrdiff_t>(
-                                                       std::max<std::size_t>(1, context / 2)));
-    cache = nn::KvCache();
+                                                       std::max<std::size_t>(1, context_ / 2)));
+    seen = 0;
   }
-  const std::vector<std::int64_t> unseen(history.begin() + cache.tokens, history.end());
-  return model_.decode(token_tensor(unseen, device), cache).squeeze(0).to(at::kCPU).contiguous();
+  const bool restart = seen == 0;
+  const std::vector<std::int64_t> unseen(
+      history.begin() + static_cast<std::ptrdiff_t>(std::exchange(seen, history.size())),
+      history.end());
+  return decode_(token_tensor(unseen), restart).squeeze(0).contiguous();
 }
 
 std::int64_t Generator::run(std::string_view prompt, std::int64_t max_tokens,
@@ -117,12 +132,11 @@ std::int64_t Generator::run(std::string_view prompt, std::int64_t max_tokens,
   std::vector<std::int64_t> history{tokenizer_.end_of_text()};
   history.insert(history.end(), prompt_ids.begin(), prompt_ids.end());
 
-  const c10::Device device = model_.parameters().front().device();
-  nn::KvCache cache;
+  std::size_t seen = 0;
   std::string pending;
   std::int64_t made = 0;
   while (made < max_tokens) {
-    const TokenId token = sample_token(next_logits(history, cache, device), options_,
+    const TokenId token = sample_token(next_logits(history, seen), options_,
                                        random.uniform(static_cast<std::uint64_t>(made)));
     if (token == tokenizer_.end_of_text()) break;
     ++made;

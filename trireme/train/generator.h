@@ -8,8 +8,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/Device.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string_view>
@@ -34,10 +34,17 @@ struct SamplingOptions {
 // by id.
 TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options, double uniform);
 
+// Logits [1, V] of what follows tokens i64 [1, T], f32 on the CPU. The tokens follow those of the
+// last call; restart: they are the first.
+using Decode = std::function<at::Tensor(const at::Tensor& tokens_BT, bool restart)>;
+
 // Not thread-safe; the references must outlive it.
 class Generator {
  public:
   Generator(nn::TransformerImpl& model, const Tokenizer& tokenizer, const SamplingOptions& options);
+  // context: tokens that decode sees at most.
+  Generator(Decode decode, std::int64_t context, const Tokenizer& tokenizer,
+            const SamplingOptions& options);
 
   // Continues prompt (any bytes; empty starts a new text) by up to max_tokens tokens, or to the end
   // of the text. Calls on_text with pieces that hold whole UTF-8 characters where the bytes allow
@@ -48,11 +55,11 @@ class Generator {
                    const std::function<bool(std::string_view)>& on_text);
 
  private:
-  // On the CPU; the model computes on its device.
-  at::Tensor next_logits(std::vector<std::int64_t>& history, nn::KvCache& cache,
-                         c10::Device device);
+  // What follows history, of which `seen` tokens are decoded already.
+  at::Tensor next_logits(std::vector<std::int64_t>& history, std::size_t& seen);
 
-  nn::TransformerImpl& model_;
+  Decode decode_;
+  const std::size_t context_;
   const Tokenizer& tokenizer_;
   SamplingOptions options_;
 };

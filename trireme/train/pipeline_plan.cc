@@ -65,28 +65,36 @@ double time_of(const plan::StageTimes& times) {
   return times.forward + times.backward_input + times.backward_weight;
 }
 
-std::vector<std::int64_t> cut_blocks(const TrainConfig& config,
-                                     const std::vector<int>& rank_of_stage,
-                                     const LayerTimes& times) {
+// The embedding goes with the first block, the head with the last.
+std::vector<std::int64_t> cut_evenly(const nn::ModelConfig& model,
+                                     const std::vector<int>& rank_of_stage, double embedding,
+                                     double block, double head) {
   const std::size_t stages = rank_of_stage.size();
-  if (!config.parallel.pipeline.layers.empty()) return given_blocks(config, stages);
-  if (config.model.layers < static_cast<std::int64_t>(stages)) {
+  if (model.layers < static_cast<std::int64_t>(stages)) {
     throw_error<ConfigError>(
         "a pipeline of {} stages needs a block for each, but model.layers is {}: take fewer ranks "
         "or chunks",
-        stages, config.model.layers);
+        stages, model.layers);
   }
-  // The embedding goes with the first block, the head with the last.
-  std::vector<plan::LayerCost> layers(static_cast<std::size_t>(config.model.layers),
-                                      {.name = "block", .time_us = time_of(times.block)});
-  layers.front().time_us += time_of(times.embedding);
-  layers.back().time_us += time_of(times.head);
+  std::vector<plan::LayerCost> layers(static_cast<std::size_t>(model.layers),
+                                      {.name = "block", .time_us = block});
+  layers.front().time_us += embedding;
+  layers.back().time_us += head;
   const std::vector<int> first = plan::cut_layers(layers, {.rank_of_stage = rank_of_stage});
   std::vector<std::int64_t> blocks;
   for (std::size_t i = 0; i < stages; ++i) {
-    blocks.push_back((i + 1 < stages ? first[i + 1] : config.model.layers) - first[i]);
+    blocks.push_back((i + 1 < stages ? first[i + 1] : model.layers) - first[i]);
   }
   return blocks;
+}
+
+std::vector<std::int64_t> cut_blocks(const TrainConfig& config,
+                                     const std::vector<int>& rank_of_stage,
+                                     const LayerTimes& times) {
+  return config.parallel.pipeline.layers.empty()
+             ? cut_evenly(config.model, rank_of_stage, time_of(times.embedding),
+                          time_of(times.block), time_of(times.head))
+             : given_blocks(config, rank_of_stage.size());
 }
 
 plan::StageTimes times_of(const nn::TransformerPart& part, const LayerTimes& times) {
@@ -127,6 +135,17 @@ LayerTimes estimate_layer_times(const TrainConfig& config) {
       .embedding = {stream_us, stream_us, stream_us},
       .block = {us(block / 3 + attention / 3), us(block / 3 + 2 * attention / 3), us(block / 3)},
       .head = {us(head_flops), stream_us, stream_us}};
+}
+
+std::vector<nn::TransformerPart> forward_stages(const nn::ModelConfig& model, int ranks) {
+  std::vector<int> rank_of_stage(static_cast<std::size_t>(ranks));
+  std::iota(rank_of_stage.begin(), rank_of_stage.end(), 0);
+  TrainConfig config;
+  config.model = model;
+  const LayerTimes times = estimate_layer_times(config);
+  // Of the head, two thirds are its gradients.
+  return parts_of(cut_evenly(model, rank_of_stage, times.embedding.forward, times.block.forward,
+                             times.head.forward / 3));
 }
 
 PipelinePlan plan_pipeline(const TrainConfig& config, int dp, const LayerTimes& times) {

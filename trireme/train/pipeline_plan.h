@@ -35,6 +35,10 @@ std::int64_t pipeline_micro_batches(const TrainConfig& config, int dp);
 // From the sizes of matrices and a rate of 100 GFLOP/s: only ratios are to be trusted.
 LayerTimes estimate_layer_times(const TrainConfig& config);
 
+// Of so many ranks, a part for each, for passes without gradients. Throws ConfigError for fewer
+// blocks than ranks.
+std::vector<nn::TransformerPart> forward_stages(const nn::ModelConfig& model, int ranks);
+
 // config.model resolved, parallel.pp at least 2. Throws ConfigError: a schedule that is unknown, is
 // not of these ranks and micro-batches or cannot run (plan/verify_schedule.h); layers that are not
 // the model's; fewer blocks than stages.

@@ -22,12 +22,12 @@ Tokenizer checkpoint_tokenizer(const Checkpoint& checkpoint) {
 
 }  // namespace
 
-SavedModel load_saved_model(const std::string& path, SavedWeights weights) {
+SavedModel load_saved_model(const std::string& path, SavedWeights weights, const ChoosePart& part) {
   const Checkpoint checkpoint = Checkpoint::open(resolve_checkpoint(path));
   Tokenizer tokenizer = checkpoint_tokenizer(checkpoint);
   const nn::ModelConfig config = checkpoint_model_config(checkpoint);
   check_checkpoint_fits(checkpoint, config, tokenizer.hash());
-  nn::Transformer model(config);
+  nn::Transformer model(config, part ? part(config) : nn::TransformerPart());
   FlatParameters flat(*model, at::kFloat);
   const bool average = weights == SavedWeights::kAverage;
   if (average && !checkpoint.state().contains(kAverageUpdatesKey)) {
@@ -36,8 +36,9 @@ SavedModel load_saved_model(const std::string& path, SavedWeights weights) {
         "out",
         checkpoint.path());
   }
-  load_weights(checkpoint, flat.layout(), flat.data(), average ? kAverageFile : kModelFile);
-  load_router_bias(checkpoint, *model);
+  load_weights(checkpoint, flat.layout(), flat.data(), average ? kAverageFile : kModelFile,
+               !model->is_whole());
+  load_router_bias(checkpoint, *model, !model->is_whole());
   return {checkpoint.path(), checkpoint.step(), std::move(model), std::move(tokenizer)};
 }
 

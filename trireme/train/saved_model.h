@@ -4,6 +4,7 @@
 // A model read back from a checkpoint, to evaluate or to generate with.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "trireme/checkpoint/checkpoint.h"
@@ -21,9 +22,13 @@ struct SavedModel {
 
 enum class SavedWeights { kLast, kAverage };
 
+// Which of a model's layers to read.
+using ChoosePart = std::function<nn::TransformerPart(const nn::ModelConfig& config)>;
+
 // path: a checkpoint, a run folder, or a folder of checkpoints. weights: those of the checkpoint's
 // step, or their moving average (train.average_decay). Throws CheckpointError, also for a
-// checkpoint without an average that was asked for.
-SavedModel load_saved_model(const std::string& path, SavedWeights weights = SavedWeights::kLast);
+// checkpoint without an average that was asked for. part: empty: all.
+SavedModel load_saved_model(const std::string& path, SavedWeights weights = SavedWeights::kLast,
+                            const ChoosePart& part = {});
 
 }  // namespace trireme
