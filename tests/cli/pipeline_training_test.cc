@@ -18,8 +18,8 @@
 namespace trireme::testing {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 
 const std::vector<std::string> kSixBlocks = {"model.layers=6"};
 
@@ -93,14 +93,15 @@ TEST_F(PipelineTrainingTest, AScheduleMayComeFromAFile) {
              ",1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3,\n");
   train_or_fail("own", with({"parallel.pp=2", "parallel.pipeline.schedule=" + path("own.csv")}));
   expect_the_run_of_one("own", "alone");
-  write_text(path("wrong.csv"), "0F0,0F1,0B0,0F2,0B1,0F3,0B2,0B3\n1F0,1F1,1B0,1B1,1F2,1B2,1B3,1F3\n");
-  expect_refused(train("refused", with({"parallel.pp=2", "parallel.pipeline.schedule=" +
-                                                             path("wrong.csv")})),
-                 {"rank 1", "1B3"});
+  write_text(path("wrong.csv"),
+             "0F0,0F1,0B0,0F2,0B1,0F3,0B2,0B3\n1F0,1F1,1B0,1B1,1F2,1B2,1B3,1F3\n");
+  expect_refused(
+      train("refused", with({"parallel.pp=2", "parallel.pipeline.schedule=" + path("wrong.csv")})),
+      {"rank 1", "1B3"});
   write_text(path("torn.csv"), "0F0,0F1\n1F0,1Q1\n");
-  expect_refused(train("refused", with({"parallel.pp=2", "parallel.pipeline.schedule=" +
-                                                             path("torn.csv")})),
-                 {"torn.csv", "line 2", "1Q1"});
+  expect_refused(
+      train("refused", with({"parallel.pp=2", "parallel.pipeline.schedule=" + path("torn.csv")})),
+      {"torn.csv", "line 2", "1Q1"});
 }
 
 TEST_F(PipelineTrainingTest, RefusesWhatDoesNotFit) {
@@ -127,8 +128,8 @@ TEST_F(PipelineTrainingTest, RefusesWhatDoesNotFit) {
 
 // Its rank and stage, and what each was at.
 TEST_F(PipelineTrainingTest, AKilledStageIsNamedAndTheOthersStop) {
-  Program program(train_command("run", with({"train.steps=100000", "parallel.pp=3",
-                                             "parallel.pipeline.schedule=zb-h1"})));
+  Program program(train_command(
+      "run", with({"train.steps=100000", "parallel.pp=3", "parallel.pipeline.schedule=zb-h1"})));
   await([&] { return metrics("run", "loss").size() > 2; });
   const std::vector<pid_t> workers = program.children();
   ASSERT_EQ(workers.size(), 3U);
@@ -149,8 +150,8 @@ TEST_F(PipelineTrainingTest, ACheckpointEvaluatesAndWritesInStages) {
     return run_program(arguments);
   };
   const std::vector<std::string> eval = {"eval", path("run"), text(), "--json"};
-  const std::vector<std::string> generate = {"generate", path("run"), "--prompt", "alpha ",
-                                             "--tokens", "90"};
+  const std::vector<std::string> generate = {"generate", path("run"), "--prompt",
+                                             "alpha ",   "--tokens",  "90"};
   const ProgramResult loss = run(eval), written = run(generate);
   ASSERT_EQ(loss.exit_code, 0) << loss.err;
   ASSERT_GT(written.out.size(), 40U);

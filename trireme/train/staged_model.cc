@@ -44,8 +44,8 @@ at::Tensor StagedModel::decode(const at::Tensor& tokens_BT, bool restart) {
   at::Tensor made = model->decode(receive(tokens_BT), cache_);
   if (!is_last()) {
     send(made);
-    made = at::empty({tokens_BT.size(0), model->config().vocab_size},
-                     at::TensorOptions(at::kFloat));
+    made =
+        at::empty({tokens_BT.size(0), model->config().vocab_size}, at::TensorOptions(at::kFloat));
   }
   made = made.contiguous();
   if (group_->size() > 1) group_->broadcast(buffer_of_tensor(made), group_->size() - 1);

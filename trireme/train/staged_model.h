@@ -23,7 +23,8 @@
 
 namespace trireme {
 
-// Throws CheckpointError and ConfigError as a StagedModel of so many ranks would, reading no weights.
+// Throws CheckpointError and ConfigError as a StagedModel of so many ranks would, reading no
+// weights.
 void check_stages(const std::string& path, int ranks);
 
 // Not thread-safe. All ranks make one alike and call its functions with the same values. f32, on
