@@ -4,7 +4,8 @@
 // Bubbles of pipelines: of stages whose passes take a known time and no processor, so that more
 // ranks than cores tell the truth about schedules.
 //
-//   trireme launch --workers 4 -- pipeline_bench [ms of F] [ms of I] [ms of W] [micro-batches] [KiB]
+//   trireme launch --workers 4 -- pipeline_bench [ms of F] [ms of I] [ms of W] [micro-batches]
+//   [KiB]
 //
 // F, I and W: of all that a rank has of the model, 12 each by default; of a stage, where a rank has
 // several, the part. 8 micro-batches by default; KiB: what stages send one another, 64 by default.
@@ -106,12 +107,12 @@ std::map<int, Stage> padded_stages(const plan::Schedule& schedule, const plan::S
 }
 
 Measured measure(const std::string& name, const Options& options, Group& world) {
-  const plan::Schedule schedule = plan::with_communication(
-      plan::generate_schedule({.name = name,
-                               .ranks = world.size(),
-                               .micro_batches = options.micro_batches,
-                               .chunks = name == "interleaved" ? 2 : 1}),
-      {});
+  const plan::Schedule schedule =
+      plan::with_communication(plan::generate_schedule({.name = name,
+                                                        .ranks = world.size(),
+                                                        .micro_batches = options.micro_batches,
+                                                        .chunks = name == "interleaved" ? 2 : 1}),
+                               {});
   const double share = static_cast<double>(world.size()) / schedule.stages();
   const plan::StageCosts costs{.forward_us = options.forward_ms * kMs * share,
                                .backward_input_us = options.input_ms * kMs * share,

@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,15 +71,19 @@ inline TrainedModel train_model(const TrainConfig& config, Group& world, const s
   const TokenShards shards = random_shards(tokens, config.model.vocab_size);
   ModelState state(config, world, from.empty() ? std::optional<std::uint64_t>(7) : std::nullopt);
   if (!from.empty()) state.load(Checkpoint::open(from), true);
-  TrainStep train_step(config, shards, state);
+  // Any token will do.
+  const std::optional<TokenId> separator =
+      config.model.separate_documents ? std::optional<TokenId>(5) : std::nullopt;
+  TrainStep train_step(config, shards, state, separator);
   TrainedModel result;
   for (std::int64_t step = 0; step < config.train.steps; ++step) {
     const StepStats stats = train_step.run(step, false);
     result.losses.push_back(stats.loss);
     result.norms.push_back(stats.gradient_norm);
   }
-  const Evaluator evaluator(shards, config.model.context,
-                            {.micro_batch_size = 3, .max_micro_batches = 5});
+  const Evaluator evaluator(
+      shards, config.model.context,
+      {.micro_batch_size = 3, .max_micro_batches = 5, .separator = separator});
   result.evaluation = state.evaluate(evaluator).loss;
   CheckpointState values;
   if (world.rank() != 0) {

@@ -38,11 +38,13 @@ TrainConfig config_of(const MeshCase& mesh, std::size_t number) {
 
 // Of the mesh alone, not of its place among others.
 void add_options(TrainConfig& config, const MeshCase& mesh) {
-  const int mark = mesh.dp + 2 * mesh.cp + 3 * mesh.tp + mesh.shard;
+  const int mark = mesh.dp + 2 * mesh.cp + 3 * mesh.tp + mesh.ep + mesh.shard;
   if (mesh.tp > 1 && !mesh.experts) config.parallel.sequence = mark % 2 == 0;
   if (mesh.cp > 1 && mark % 3 == 0) config.parallel.cp_method = "ulysses";
   if (mark % 4 == 1) config.compute.recompute = "blocks";
   if (mark % 4 == 3) config.train.dropout = 0.1;
+  config.model.tie_head = mark % 5 < 2 ? "yes" : "no";
+  config.model.resolve(0);
 }
 
 const TrainedModel& without_pipeline(const MeshCase& mesh) {

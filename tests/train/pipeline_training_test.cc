@@ -96,6 +96,7 @@ TEST(PipelineTraining, WithRecomputationDropoutAndDocuments) {
     config.train.steps = 5;
     config.train.dropout = 0.1;
     config.compute.recompute = recompute;
+    config.model.separate_documents = true;
     const TrainedModel expected = train_on(1, config);
     for (const std::string schedule : {"1f1b", "zb-h1", "dualpipev"}) {
       expect_same_model(train_on(2, with_pipeline(config, 2, schedule)), expected,
