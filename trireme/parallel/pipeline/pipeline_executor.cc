@@ -242,7 +242,9 @@ void PipelineExecutor::Impl::backward(int stage, int micro_batch, StagePass pass
                                                             /*create_graph=*/false,
                                                             /*accumulate_grad=*/true);
     }
-    for (const at::Tensor& input : state.inputs) of_inputs.push_back(input.grad());
+    for (const at::Tensor& input : state.inputs) {
+      of_inputs.push_back(input.defined() ? input.grad() : at::Tensor());
+    }
   };
   const Stage& computes = stages.at(stage);
   computes.run_pass ? computes.run_pass(micro_batch, pass, compute) : compute();
@@ -290,10 +292,19 @@ double PipelineRun::busy_us() const {
 
 PipelineExecutor::PipelineExecutor(Group& pp, std::map<int, Stage> stages)
     : impl_(std::make_unique<Impl>(pp, std::move(stages))) {}
-PipelineExecutor::~PipelineExecutor() = default;
+PipelineExecutor::~PipelineExecutor() {
+  if (impl_ && impl_->schedule != nullptr) {
+    impl_->messages.group().abandon("it ended in the middle of a step");
+  }
+}
 PipelineExecutor::PipelineExecutor(PipelineExecutor&&) noexcept = default;
 
 PipelineRun PipelineExecutor::run(const plan::Schedule& schedule) {
+  if (impl_->schedule != nullptr) {
+    throw_error<Error>(
+        "a run of this pipeline ended with an exception, half way: there is no going on from its "
+        "gradients");
+  }
   impl_->begin(schedule);
   const auto& instructions = schedule.of_rank.at(static_cast<std::size_t>(impl_->rank()));
   PipelineProgress progress(schedule, impl_->messages.group());

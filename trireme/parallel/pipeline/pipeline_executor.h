@@ -56,6 +56,7 @@ class PipelineExecutor {
   // pp: the ranks of the pipeline, by their numbers in schedules. stages: this rank's, by number;
   // their gradients are undefined or zeros before a run. Collective, moves no bytes.
   PipelineExecutor(Group& pp, std::map<int, Stage> stages);
+  // In the middle of a run, or after one that has thrown, it ends the world by Group::abandon().
   ~PipelineExecutor();
   PipelineExecutor(PipelineExecutor&&) noexcept;
 
@@ -65,7 +66,8 @@ class PipelineExecutor {
   //
   // Throws ConfigError for a schedule of other ranks or stages; what a stage throws, after
   // Group::abandon() has told the others; CommError as Group does, with what this rank was at and
-  // whom it waited for, and of a lost rank its stages and what it had to do.
+  // whom it waited for, and of a lost rank its stages and what it had to do; Error after a run that
+  // has thrown.
   PipelineRun run(const plan::Schedule& schedule);
 
   // Payload that this rank has sent so far to other stages.

@@ -44,19 +44,22 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 }  // namespace
 
 PipelineProgress::PipelineProgress(const plan::Schedule& schedule, Group& group)
-    : schedule_(schedule), group_(group), done_(static_cast<std::size_t>(schedule.ranks)) {}
+    : schedule_(schedule), group_(group) {}
 
-// What has come shows that all before it is done there.
 void PipelineProgress::has_done(const Instruction& instruction) {
   ++at_;
   const auto sent = sent_for(schedule_, instruction);
-  if (!sent) return;
-  const auto rank =
-      static_cast<std::size_t>(schedule_.rank_of_stage[static_cast<std::size_t>(sent->stage)]);
-  const auto& theirs = schedule_.of_rank[rank];
-  const auto found = std::find(theirs.begin(), theirs.end(), *sent);
-  if (found == theirs.end()) return;
-  done_[rank] = std::max(done_[rank], static_cast<std::size_t>(found - theirs.begin()) + 1);
+  if (sent) last_sent_[{sent->action, sent->stage}] = sent->micro_batch;
+}
+
+// What has come shows that all before it is done there.
+std::size_t PipelineProgress::done_by(int rank) const {
+  const auto& theirs = schedule_.of_rank[static_cast<std::size_t>(rank)];
+  const auto last = std::find_if(theirs.rbegin(), theirs.rend(), [&](const Instruction& i) {
+    const auto sent = last_sent_.find({i.action, i.stage});
+    return sent != last_sent_.end() && sent->second == i.micro_batch;
+  });
+  return static_cast<std::size_t>(theirs.rend() - last);
 }
 
 std::string PipelineProgress::name_of(int rank) const {
@@ -85,7 +88,7 @@ std::string PipelineProgress::here() const {
 
 std::string PipelineProgress::last_known_of(int rank) const {
   const auto& theirs = schedule_.of_rank[static_cast<std::size_t>(rank)];
-  const std::size_t next = done_[static_cast<std::size_t>(rank)];
+  const std::size_t next = done_by(rank);
   if (next == 0) {
     return fmt::format("; {} had sent nothing here yet in this step", name_of(rank));
   }
@@ -111,6 +114,9 @@ void PipelineProgress::guard(const std::function<void()>& f) {
     throw CommError(fmt::format("{}; {}", error.what(), here()));
   } catch (const std::exception& error) {
     group_.abandon(fmt::format("{} and ended with: {}", here(), first_line(error.what())));
+    throw;
+  } catch (...) {
+    group_.abandon(fmt::format("{} and ended with an exception of an unknown kind", here()));
     throw;
   }
 }

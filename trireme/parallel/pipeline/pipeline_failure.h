@@ -7,9 +7,11 @@
 // Internal to PipelineExecutor.
 #pragma once
 
+#include <cstddef>
 #include <functional>
+#include <map>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "trireme/plan/schedule.h"
 
@@ -37,13 +39,15 @@ class PipelineProgress {
   std::string here() const;
   // What it waits for now; empty: nothing.
   std::string waits_for() const;
-  // Of another rank: what it had to do after all that is known to be done.
+  // Instructions of another rank that are known to be done.
+  std::size_t done_by(int rank) const;
+  // Of another rank: what it had to do after these.
   std::string last_known_of(int rank) const;
 
   const plan::Schedule& schedule_;
   Group& group_;
-  std::size_t at_ = 0;             // in this rank's instructions
-  std::vector<std::size_t> done_;  // by rank: instructions that are known to be done
+  std::size_t at_ = 0;                                     // in this rank's instructions
+  std::map<std::pair<plan::Action, int>, int> last_sent_;  // of others, by stage: micro-batch
 };
 
 }  // namespace trireme

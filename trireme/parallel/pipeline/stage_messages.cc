@@ -9,6 +9,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/parallel/pipeline/stage.h"
 #include "trireme/parallel/tensor_buffer.h"
+#include "trireme/plan/verify_schedule.h"
 
 namespace trireme {
 namespace {
@@ -28,6 +30,9 @@ constexpr std::int64_t kHeaderElements =
     1 + static_cast<std::int64_t>(kMostActivations) * kFormElements;
 constexpr int kKinds = 3;
 constexpr std::size_t kTagsOfMessage = kMostActivations + 1;  // the last: the header
+constexpr std::size_t kMostSends = 8;                         // under way, of a kind and stage
+constexpr std::chrono::milliseconds kSendOn{1};  // how long one that has left may go unnoticed
+constexpr auto kMostReceives = static_cast<std::size_t>(plan::VerifyOptions{}.max_receives);
 
 const char* name_of(MessageKind kind) {
   switch (kind) {
@@ -59,11 +64,12 @@ void check_tensors(const MessageKey& key, const std::vector<at::Tensor>& tensors
 }  // namespace
 
 void StageMessages::begin(int stages, int micro_batches) {
-  TRIREME_ASSERT(departures_.empty() && arrivals_.empty(), "a run in the midst of another");
+  TRIREME_ASSERT(arrivals_.empty(), "{} messages of another run", arrivals_.size());
   stages_ = stages;
   micro_batches_ = micro_batches;
   sent_.clear();
   received_.clear();
+  receives_.clear();
   headers_.clear();
   header_works_.clear();
   handed_over_.clear();
@@ -74,10 +80,58 @@ void StageMessages::begin(int stages, int micro_batches) {
 }
 
 void StageMessages::finish() {
-  for (Departure& departure : departures_) {
-    for (Work& work : departure.works) work.wait();
+  for (settle(); !all_left(); settle()) {
+    if (Work* const open = oldest_send()) {
+      holds_sends_back() ? void(open->wait_for(kSendOn)) : open->wait();
+    }
   }
-  departures_.clear();
+}
+
+bool StageMessages::all_left() const {
+  return std::ranges::all_of(departures_, [](const auto& line) { return line.second.empty(); });
+}
+
+Work* StageMessages::oldest_send() {
+  for (auto& [line, departures] : departures_) {
+    if (departures.empty()) continue;
+    for (Work& work : departures.front().works) {
+      if (!work.test()) return &work;
+    }
+  }
+  return nullptr;
+}
+
+bool StageMessages::holds_sends_back() const {
+  return std::ranges::any_of(departures_,
+                             [](const auto& line) { return line.second.size() > kMostSends; });
+}
+
+bool StageMessages::Departure::has_left() const {
+  return begun && std::ranges::all_of(works, [](const Work& work) { return work.test(); });
+}
+
+void StageMessages::send_on(std::deque<Departure>& departures) {
+  while (!departures.empty() && departures.front().has_left()) {
+    for (Work& work : departures.front().works) work.wait();  // throws what ended it
+    departures.pop_front();
+  }
+  for (std::size_t i = 0; i < std::min(kMostSends, departures.size()); ++i) {
+    Departure& departure = departures[i];
+    if (std::exchange(departure.begun, true)) continue;
+    for (const Outgoing& out : departure.tensors) {
+      departure.works.push_back(
+          group_->start_send(buffer_of_tensor(out.tensor), departure.to, out.tag));
+    }
+  }
+}
+
+void StageMessages::settle() {
+  for (auto& [line, departures] : departures_) send_on(departures);
+}
+
+void StageMessages::wait(Work& work) {
+  while (holds_sends_back() && !work.wait_for(kSendOn)) settle();
+  work.wait();
 }
 
 int StageMessages::tag_of(const MessageKey& key, std::size_t tensor) const {
@@ -102,14 +156,13 @@ void StageMessages::start_send(const MessageKey& key, const std::vector<at::Tens
                                int to) {
   check_tensors(key, tensors);
   Forms forms;
-  Departure departure;
-  for (const at::Tensor& tensor : tensors) {
-    if (!tensor.defined()) {
-      forms.push_back({});
-      continue;
-    }
-    forms.push_back({static_cast<std::int64_t>(tensor.scalar_type()), tensor.sizes().vec()});
-    departure.tensors.push_back(tensor.detach().contiguous());
+  Departure departure{.to = to};
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const at::Tensor& tensor = tensors[i];
+    forms.emplace_back();
+    if (!tensor.defined()) continue;
+    forms.back() = {static_cast<std::int64_t>(tensor.scalar_type()), tensor.sizes().vec()};
+    departure.tensors.push_back({tensor.detach().contiguous(), tag_of(key, i)});
   }
   const auto [known, is_first] = sent_.emplace(Line{key.kind, key.stage}, forms);
   if (known->second != forms) {
@@ -128,20 +181,20 @@ void StageMessages::start_send(const MessageKey& key, const std::vector<at::Tens
       std::copy(form.sizes.begin(), form.sizes.end(), out + 2);
       out += kFormElements;
     }
-    departure.tensors.push_back(header);
-    departure.works.push_back(
-        group_->start_send(buffer_of_tensor(header), to, tag_of(key, kTagsOfMessage - 1)));
+    departure.tensors.insert(departure.tensors.begin(), {header, tag_of(key, kTagsOfMessage - 1)});
   }
-  std::size_t next = 0;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].defined()) continue;
-    departure.works.push_back(
-        group_->start_send(buffer_of_tensor(departure.tensors[next++]), to, tag_of(key, i)));
-  }
-  departures_.push_back(std::move(departure));
+  std::deque<Departure>& departures = departures_[{key.kind, key.stage}];
+  departures.push_back(std::move(departure));
+  send_on(departures);
 }
 
 void StageMessages::start_receive(const MessageKey& key, int from) {
+  if (receives_.size() == kMostReceives) {
+    const auto earlier = arrivals_.find(receives_.front());
+    if (earlier != arrivals_.end()) wait_for(earlier->first, earlier->second);
+    receives_.pop_front();
+  }
+  receives_.push_back(key);
   Arrival& arrival = arrivals_[key];
   arrival.from = from;
   const Line line{key.kind, key.stage};
@@ -171,7 +224,7 @@ void StageMessages::start(const MessageKey& key, Arrival& arrival, const Forms& 
 }
 
 void StageMessages::read_header(const Line& line) {
-  header_works_.at(line).wait();
+  wait(header_works_.at(line));
   const auto* in = headers_.at(line).data_ptr<std::int64_t>();
   Forms forms(static_cast<std::size_t>(*in++));
   for (Form& form : forms) {
@@ -192,6 +245,11 @@ void StageMessages::start_waiting(const Line& line) {
   }
 }
 
+void StageMessages::wait_for(const MessageKey& key, Arrival& arrival) {
+  if (!arrival.started) start_waiting({key.kind, key.stage});
+  for (Work& work : arrival.works) wait(work);
+}
+
 std::vector<at::Tensor> StageMessages::receive(const MessageKey& key) {
   if (const auto handed = handed_over_.find(key); handed != handed_over_.end()) {
     std::vector<at::Tensor> tensors = std::move(handed->second);
@@ -201,10 +259,8 @@ std::vector<at::Tensor> StageMessages::receive(const MessageKey& key) {
   const auto found = arrivals_.find(key);
   TRIREME_ASSERT(found != arrivals_.end(), "{} of stage {}, micro-batch {}, were not asked for",
                  name_of(key.kind), key.stage, key.micro_batch);
-  Arrival& arrival = found->second;
-  if (!arrival.started) start_waiting({key.kind, key.stage});
-  for (Work& work : arrival.works) work.wait();
-  std::vector<at::Tensor> tensors = std::move(arrival.tensors);
+  wait_for(key, found->second);
+  std::vector<at::Tensor> tensors = std::move(found->second.tensors);
   arrivals_.erase(found);
   return tensors;
 }
@@ -226,16 +282,6 @@ bool StageMessages::has_come(const MessageKey& key) {
     start_waiting(line);
   }
   return std::ranges::all_of(found->second.works, [](const Work& work) { return work.test(); });
-}
-
-void StageMessages::settle() {
-  std::erase_if(departures_, [](Departure& departure) {
-    for (const Work& work : departure.works) {
-      if (!work.test()) return false;
-    }
-    for (Work& work : departure.works) work.wait();  // throws what ended it
-    return true;
-  });
 }
 
 }  // namespace trireme

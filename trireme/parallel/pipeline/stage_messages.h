@@ -7,12 +7,16 @@
 // message says dtypes and shapes, and those after it may be received before anything is known of
 // them but that. Sends never block; receives block where the values are asked for.
 //
+// Each message under way takes a thread (Group), so of those that are alike, kind and stage, only
+// the first few are on their way, and the others follow: they are received in the same order.
+//
 // Internal to PipelineExecutor.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,7 +37,8 @@ struct MessageKey {
   auto operator<=>(const MessageKey&) const = default;
 };
 
-// Not thread-safe. Functions that wait throw CommError as Group does.
+// Not thread-safe. Functions that wait throw CommError as Group does. What has begun and not ended
+// when it is destroyed ends the world.
 class StageMessages {
  public:
   // group: of the pipeline's ranks, of this one's own.
@@ -50,7 +55,7 @@ class StageMessages {
   // dtypes or shapes are not those of the run's first message (names both), or a tensor is not on
   // the CPU.
   void start_send(const MessageKey& key, const std::vector<at::Tensor>& tensors, int to);
-  // Begins to receive.
+  // Begins to receive. Blocks until that of plan::VerifyOptions::max_receives earlier has come.
   void start_receive(const MessageKey& key, int from);
   // Blocks until it is there. Once for each; start_receive() came before.
   std::vector<at::Tensor> receive(const MessageKey& key);
@@ -59,7 +64,7 @@ class StageMessages {
   // Whether receive() would return at once. Never blocks.
   bool has_come(const MessageKey& key);
 
-  // Lets go of what has left by now.
+  // Lets go of what has left by now, and sends on.
   void settle();
   // Bytes that this rank has sent to others.
   std::int64_t bytes_sent() const { return group_->bytes_sent(); }
@@ -73,9 +78,16 @@ class StageMessages {
   };
   using Forms = std::vector<Form>;
   using Line = std::pair<MessageKind, int>;  // kind and stage
+  struct Outgoing {
+    at::Tensor tensor;
+    int tag = 0;
+  };
   struct Departure {
-    std::vector<at::Tensor> tensors;
-    std::vector<Work> works;
+    int to = 0;
+    std::vector<Outgoing> tensors = {};
+    std::vector<Work> works = {};  // of those that have begun
+    bool begun = false;
+    bool has_left() const;
   };
   struct Arrival {
     int from = 0;
@@ -87,18 +99,28 @@ class StageMessages {
   static std::string describe(const Forms& forms);
   void read_header(const Line& line);
   void start_waiting(const Line& line);
+  // Begins what may begin, and forgets what has left.
+  void send_on(std::deque<Departure>& departures);
+  bool holds_sends_back() const;
+  bool all_left() const;
+  Work* oldest_send();  // that is under way; null: none
+  // Waits, and sends on meanwhile.
+  void wait(Work& work);
+  void wait_for(const MessageKey& key, Arrival& arrival);
   int tag_of(const MessageKey& key, std::size_t tensor) const;
   void start(const MessageKey& key, Arrival& arrival, const Forms& forms);
 
-  std::unique_ptr<Group> group_;
   int stages_ = 0;
   int micro_batches_ = 0;
-  std::map<Line, Forms> sent_, received_;  // of this run
-  std::vector<Departure> departures_;
+  std::map<Line, Forms> sent_, received_;             // of this run
+  std::map<Line, std::deque<Departure>> departures_;  // in the order in which they are received
   std::map<MessageKey, Arrival> arrivals_;
+  std::deque<MessageKey> receives_;     // begun, the last ones
   std::map<Line, at::Tensor> headers_;  // on their way
   std::map<Line, Work> header_works_;
   std::map<MessageKey, std::vector<at::Tensor>> handed_over_;
+  // Last: its destructor waits for what still reads and writes the tensors above.
+  std::unique_ptr<Group> group_;
 };
 
 }  // namespace trireme
