@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <torch/nn/module.h>
 
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -153,6 +154,8 @@ const std::vector<std::int64_t>& Replica::micro_batches() const {
 void Replica::backward(const at::Tensor& loss, double weight) {
   impl_->reducer.backward(loss, weight);
 }
+
+void Replica::add(double weight, const std::function<void()>& f) { impl_->reducer.add(weight, f); }
 
 void Replica::finish_gradients() {
   impl_->reducer.finish();

@@ -34,6 +34,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -60,8 +61,8 @@ struct ReplicaOptions {
 };
 
 // Movable. Not thread-safe. All ranks of the group make one and call its functions alike, but for
-// backward(), which a rank without data leaves out. Between backward() and finish_gradients() other
-// operations of the group may go on: the replica has an order of its own.
+// backward() and add(), which a rank without data leaves out. Between backward() and
+// finish_gradients() other operations of the group may go on: the replica has an order of its own.
 class Replica {
  public:
   // The module keeps its dtype; it must not be moved, cast or get new parameters afterwards, and
@@ -88,6 +89,10 @@ class Replica {
   // and at least 0: nothing was added then. What the pass itself throws passes through, and spoils
   // the step: other ranks get a CommError that names this one, and later calls here throw Error.
   void backward(const at::Tensor& loss, double weight = 1);
+  // In its place, for micro-batches whose gradients do not come by one pass from a loss, as in a
+  // pipeline: f adds those of the next to grad(), weighted already, by passes of autograd or
+  // directly (ops::DirectGradients). Throws as backward().
+  void add(double weight, const std::function<void()>& f);
   // Ends the step: gradients become the mean over all micro-batches of all ranks, by weight, the
   // same bits on all ranks. Blocks until those of all ranks are there. A parameter that no rank
   // used has no gradient then, so that optimizers leave it alone, and is named in the report.
