@@ -102,8 +102,7 @@ Schedule free_schedule(int ranks, Random& random) {
   schedule.of_rank.resize(static_cast<std::size_t>(ranks));
   FreeOrder order(stages, schedule.micro_batches);
   for (auto ready = order.ready(); !ready.empty(); ready = order.ready()) {
-    const Instruction next =
-        ready[static_cast<std::size_t>(random.below(ready.size()))];
+    const Instruction next = ready[static_cast<std::size_t>(random.below(ready.size()))];
     order.take(next);
     const int rank = schedule.rank_of_stage[static_cast<std::size_t>(next.stage)];
     schedule.of_rank[static_cast<std::size_t>(rank)].push_back(next);
@@ -114,8 +113,8 @@ Schedule free_schedule(int ranks, Random& random) {
 Schedule named_schedule(int ranks, Random& random) {
   std::vector<std::string> names = plan::schedule_names();
   std::erase(names, "streaming");
-  plan::ScheduleRequest request{
-      .name = names[static_cast<std::size_t>(random.below(names.size()))], .ranks = ranks};
+  plan::ScheduleRequest request{.name = names[static_cast<std::size_t>(random.below(names.size()))],
+                                .ranks = ranks};
   request.micro_batches = 1 + random.below(9);
   if (request.name == "interleaved") request.chunks = 1 + random.below(3);
   return with_communication(generate_schedule(request), {});
@@ -123,8 +122,7 @@ Schedule named_schedule(int ranks, Random& random) {
 
 // Swaps neighbours, moves one within its rank or to another, drops or repeats one.
 void mutate(Schedule& schedule, Random& random) {
-  auto& list =
-      schedule.of_rank[static_cast<std::size_t>(random.below(schedule.of_rank.size()))];
+  auto& list = schedule.of_rank[static_cast<std::size_t>(random.below(schedule.of_rank.size()))];
   if (list.size() < 2) return;
   const auto at = list.begin() + random.below(list.size() - 1);
   const Instruction instruction = *at;
@@ -198,8 +196,8 @@ TEST_P(PipelineSchedules, WhatIsAcceptedGivesTheGradientsOfOneRank) {
       return std::string();
     });
     RC_ASSERT(wrong == "");
-    RC_ASSERT(difference(joined.step(),
-                         testing::one_rank_step(kind, schedule.micro_batches)) == "");
+    RC_ASSERT(difference(joined.step(), testing::one_rank_step(kind, schedule.micro_batches)) ==
+              "");
   });
   EXPECT_TRUE(held);
 }

@@ -3,9 +3,9 @@
 
 #include "trireme/parallel/pipeline/pipeline.h"
 
+#include <c10/util/Type.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <c10/util/Type.h>
 #include <torch/nn/modules/container/sequential.h>
 
 #include <algorithm>
@@ -27,12 +27,11 @@ namespace {
 
 // One line for each thing.
 std::vector<std::string> describe(const PipelineOptions& options) {
-  std::vector<std::string> lines{
-      fmt::format("micro_batches {}", options.micro_batches),
-      fmt::format("chunks {}", options.chunks),
-      fmt::format("layers [{}]", fmt::join(options.layers, ", ")),
-      fmt::format("an example of {} tensors", options.example.size()),
-      fmt::format("loss_weight {}", options.loss_weight)};
+  std::vector<std::string> lines{fmt::format("micro_batches {}", options.micro_batches),
+                                 fmt::format("chunks {}", options.chunks),
+                                 fmt::format("layers [{}]", fmt::join(options.layers, ", ")),
+                                 fmt::format("an example of {} tensors", options.example.size()),
+                                 fmt::format("loss_weight {}", options.loss_weight)};
   const auto* schedule = std::get_if<plan::Schedule>(&options.schedule);
   if (schedule == nullptr) {
     lines.push_back("schedule " + std::get<std::string>(options.schedule));
@@ -166,8 +165,7 @@ std::map<int, Stage> Pipeline::Impl::make_stages() {
 StageOutput Pipeline::Impl::compute(int stage, std::int64_t m,
                                     const std::vector<at::Tensor>& activations) {
   StageLayers& own = *layers.at(stage);
-  torch::nn::AnyValue value =
-      stage == 0 ? own.run_first(inputs(m).tensors) : own.run(activations);
+  torch::nn::AnyValue value = stage == 0 ? own.run_first(inputs(m).tensors) : own.run(activations);
   if (stage + 1 < schedule.stages()) {
     return {.activations = own.pack(std::move(value))};
   }

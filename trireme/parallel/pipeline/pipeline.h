@@ -90,7 +90,7 @@ struct PipelineLosses {
 
 // What the first layer is called with: a tensor, or one for each of its arguments.
 struct LayerArguments {
-  LayerArguments(at::Tensor tensor) : tensors{std::move(tensor)} {}  // NOLINT
+  LayerArguments(at::Tensor tensor) : tensors{std::move(tensor)} {}         // NOLINT
   LayerArguments(std::vector<at::Tensor> all) : tensors(std::move(all)) {}  // NOLINT
   std::vector<at::Tensor> tensors;
 };

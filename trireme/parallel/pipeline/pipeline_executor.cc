@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <deque>
+#include <exception>
 #include <utility>
 
 #include "trireme/base/check.h"
@@ -47,6 +48,24 @@ struct PassState {
   std::unique_ptr<ops::SplitBackward> split;  // between the two parts of a backward pass
 };
 
+// What ended the world ends later runs, too.
+[[noreturn]] void throw_again(const std::exception_ptr& failure) {
+  std::string reason = "an exception of an unknown kind";
+  try {
+    std::rethrow_exception(failure);
+  } catch (const CommError&) {
+    throw;
+  } catch (const std::exception& error) {
+    reason = error.what();
+    reason = reason.substr(0, reason.find('\n'));
+  } catch (...) {
+  }
+  throw_error<Error>(
+      "a step of this pipeline ended with \"{}\", half way: there is no going on from its "
+      "gradients",
+      reason);
+}
+
 }  // namespace
 
 struct PipelineExecutor::Impl {
@@ -54,6 +73,7 @@ struct PipelineExecutor::Impl {
       : stages(std::move(stages_in)), messages(pp.duplicate("pipeline")) {}
 
   void begin(const plan::Schedule& schedule_in);
+  void run();
   void execute(const Instruction& instruction, Clock::time_point begin, double& ready_us);
   void forward(int stage, int micro_batch, Clock::time_point begin, double& ready_us);
   void backward(int stage, int micro_batch, StagePass pass, Clock::time_point begin,
@@ -75,6 +95,7 @@ struct PipelineExecutor::Impl {
 
   const std::map<int, Stage> stages;
   StageMessages messages;
+  std::exception_ptr failure;  // of an earlier run
   // Of the run under way.
   const plan::Schedule* schedule = nullptr;
   bool trains = false;
@@ -300,31 +321,36 @@ PipelineExecutor::~PipelineExecutor() {
 PipelineExecutor::PipelineExecutor(PipelineExecutor&&) noexcept = default;
 
 PipelineRun PipelineExecutor::run(const plan::Schedule& schedule) {
-  if (impl_->schedule != nullptr) {
-    throw_error<Error>(
-        "a run of this pipeline ended with an exception, half way: there is no going on from its "
-        "gradients");
-  }
+  if (impl_->failure) throw_again(impl_->failure);
   impl_->begin(schedule);
-  const auto& instructions = schedule.of_rank.at(static_cast<std::size_t>(impl_->rank()));
-  PipelineProgress progress(schedule, impl_->messages.group());
-  const auto begin = Clock::now();
-  for (const Instruction& instruction : instructions) {
-    InstructionSpan span{.instruction = instruction, .start_us = us_since(begin)};
-    span.ready_us = span.start_us;
-    progress.guard([&] {
-      impl_->messages.settle();
-      impl_->add_tied(false);
-      impl_->execute(instruction, begin, span.ready_us);
-    });
-    span.end_us = us_since(begin);
-    progress.has_done(span.instruction);
-    impl_->result.spans.push_back(span);
+  try {
+    impl_->run();
+  } catch (...) {
+    impl_->failure = std::current_exception();
+    throw;
   }
-  progress.guard([&] { impl_->messages.finish(); });
-  impl_->passes.clear();
   impl_->schedule = nullptr;
   return std::move(impl_->result);
+}
+
+void PipelineExecutor::Impl::run() {
+  const auto& instructions = schedule->of_rank.at(static_cast<std::size_t>(rank()));
+  PipelineProgress progress(*schedule, messages.group());
+  const auto started = Clock::now();
+  for (const Instruction& instruction : instructions) {
+    InstructionSpan span{.instruction = instruction, .start_us = us_since(started)};
+    span.ready_us = span.start_us;
+    progress.guard([&] {
+      messages.settle();
+      add_tied(false);
+      execute(instruction, started, span.ready_us);
+    });
+    span.end_us = us_since(started);
+    progress.has_done(span.instruction);
+    result.spans.push_back(span);
+  }
+  progress.guard([&] { messages.finish(); });
+  passes.clear();
 }
 
 std::int64_t PipelineExecutor::bytes_sent() const { return impl_->messages.bytes_sent(); }

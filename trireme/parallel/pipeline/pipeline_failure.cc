@@ -99,26 +99,34 @@ std::string PipelineProgress::last_known_of(int rank) const {
                            next + 1, theirs.size());
 }
 
+// Abandoning does nothing where the group's own error has ended the world already.
 void PipelineProgress::guard(const std::function<void()>& f) {
   try {
     f();
   } catch (const PeerLostError& error) {
+    abandon(error.what());
     std::string lost;
     const std::vector<int>& world = group_.world_ranks();
     const auto found = std::find(world.begin(), world.end(), error.rank());
     if (found != world.end()) lost = last_known_of(static_cast<int>(found - world.begin()));
     throw PeerLostError(error.rank(), fmt::format("{}; {}{}", error.what(), here(), lost));
   } catch (const TimeoutError& error) {
+    abandon(error.what());
     throw TimeoutError(fmt::format("{}; {}", error.what(), here()));
   } catch (const CommError& error) {
+    abandon(error.what());
     throw CommError(fmt::format("{}; {}", error.what(), here()));
   } catch (const std::exception& error) {
-    group_.abandon(fmt::format("{} and ended with: {}", here(), first_line(error.what())));
+    abandon(error.what());
     throw;
   } catch (...) {
-    group_.abandon(fmt::format("{} and ended with an exception of an unknown kind", here()));
+    abandon("an exception of an unknown kind");
     throw;
   }
+}
+
+void PipelineProgress::abandon(const std::string& reason) {
+  group_.abandon(fmt::format("{} and ended with: {}", here(), first_line(reason)));
 }
 
 }  // namespace trireme

@@ -29,12 +29,12 @@ class PipelineProgress {
   void has_done(const plan::Instruction& instruction);
 
   // f(). What it throws is thrown on, a CommError with what this rank was at and, of a lost rank,
-  // what that one was at, as far as is known here; for anything else the group is abandoned, with
-  // the same words.
+  // what that one was at, as far as is known here; other ranks get the same words.
   void guard(const std::function<void()>& f);
 
  private:
-  // "rank 3 of the pipeline (stages 3, 4)"; world: its number there.
+  void abandon(const std::string& reason);
+  // "rank 3 (stages 3, 4)", by its number in the world.
   std::string name_of(int rank) const;
   std::string here() const;
   // What it waits for now; empty: nothing.

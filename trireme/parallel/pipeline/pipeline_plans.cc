@@ -96,8 +96,7 @@ plan::Schedule forward_schedule(const plan::Schedule& training, int micro_batche
   schedule.of_rank.resize(static_cast<std::size_t>(schedule.ranks));
   for (const auto& [turn, stage, m] : order) {
     const int rank = schedule.rank_of_stage[static_cast<std::size_t>(stage)];
-    schedule.of_rank[static_cast<std::size_t>(rank)].push_back(
-        {plan::Action::kForward, stage, m});
+    schedule.of_rank[static_cast<std::size_t>(rank)].push_back({plan::Action::kForward, stage, m});
   }
   return plan::with_communication(schedule, {.train = false});
 }
