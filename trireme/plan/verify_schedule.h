@@ -34,12 +34,17 @@ namespace trireme::plan {
 struct StageCosts {
   double forward_us = 1;
   double backward_input_us = 1;
-  double backward_weight_us = 1;       // B takes backward_input_us + backward_weight_us
-  double send_us = 0;                  // from this stage to either neighbour
-  std::int64_t activation_bytes = 0;   // held from F until the end of I or B
-  std::int64_t weight_work_bytes = 0;  // held from I until the end of W
-  std::int64_t boundary_bytes = 0;     // what F sends on; the gradient that comes back is as large
-  std::int64_t weight_bytes = 0;       // of the whole stage, held always
+  double backward_weight_us = 1;        // B takes backward_input_us + backward_weight_us
+  double send_us = 0;                   // from this stage to either neighbour
+  std::int64_t activation_bytes = 0;    // held from F until the end of I or B
+  std::int64_t weight_work_bytes = 0;   // held from the end of I until the end of W
+  std::int64_t boundary_bytes = 0;      // what F sends on; the gradient that comes back is as large
+  std::int64_t weight_bytes = 0;        // of the whole stage, held always
+  std::int64_t forward_work_bytes = 0;  // held while F runs, beside the above
+  std::int64_t backward_work_bytes = 0;  // held while B or I runs; in I at least all for W
+  // Of the last stage, whose matrix the first one shares: held from F until the tied gradients of
+  // the micro-batch have come and the next compute is done.
+  std::int64_t tied_bytes = 0;
 };
 
 struct VerifyOptions {
@@ -68,10 +73,11 @@ struct ScheduleReport {
 };
 
 // costs: one for each stage; none: the defaults for all. Memory is what the costs name, and
-// boundary_bytes for each open receive until the compute that needs it ends, and for each send
-// until it has arrived. Cost: O(n log n) of the schedule's n instructions. Throws ConfigError with
-// the rank, the position in its list (from 0), the instruction and what is wrong with it; of ranks
-// that wait for one another, where each stands and what for; costs or options that make no sense.
+// boundary_bytes for each open receive until the compute that needs it ends, for each send until it
+// has arrived, and for what goes from stage to stage of one rank until it has been used. Cost: O(n
+// log n) of the schedule's n instructions. Throws ConfigError with the rank, the position in its
+// list (from 0), the instruction and what is wrong with it; of ranks that wait for one another,
+// where each stands and what for; costs or options that make no sense.
 ScheduleReport verify_schedule(const Schedule& schedule, const std::vector<StageCosts>& costs,
                                const VerifyOptions& options);
 

@@ -14,22 +14,23 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "trireme/ops/memory/memory_ledger.h"
+#include "trireme/train/parameter_memory.h"
+#include "trireme/train/pipeline_plan.h"
 #include "trireme/train/train_config.h"
 
 namespace trireme {
 
-struct JobShape {
-  int ranks = 1;
-  int threads = 1;      // of each rank
-  int local_ranks = 1;  // that share this host's memory, and a copy with shard_ranks auto
-};
-
 // Of one rank, at the peak of a step; config.model resolved. Pure, but that the kernels' scratch
 // memory depends on the processor's cache. Attention with heads wider than the kernels take
-// (ops/kernels/attention_kernels.h) needs more.
+// (ops/kernels/attention_kernels.h) needs more. With a pipeline, of the rank that needs most, its
+// layers cut by estimated times. Throws as plan_pipeline() does.
 MemorySplit estimate_memory(const TrainConfig& config, const JobShape& job);
+// The same of each rank of a pipeline.
+std::vector<MemorySplit> pipeline_memory(const TrainConfig& config, const JobShape& job,
+                                         const PipelinePlan& plan);
 
 // "1.84 GB (weights 0.50, gradients 0.50, ...)", in MB below 1 GB.
 std::string describe_memory(const MemorySplit& memory);

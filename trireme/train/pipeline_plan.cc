@@ -11,6 +11,7 @@
 #include "trireme/base/error.h"
 #include "trireme/plan/cut_layers.h"
 #include "trireme/plan/schedule_file.h"
+#include "trireme/train/stage_memory.h"
 
 namespace trireme {
 namespace {
@@ -151,6 +152,8 @@ std::vector<nn::TransformerPart> forward_stages(const nn::ModelConfig& model, in
 PipelinePlan plan_pipeline(const TrainConfig& config, int dp, const LayerTimes& times) {
   const auto micro_batches = static_cast<int>(pipeline_micro_batches(config, dp));
   const bool gather = config.parallel.shard == 3, tied = config.model.tied();
+  const int ranks = dp * static_cast<int>(config.parallel.ranks_of_a_replica());
+  const JobShape job{.ranks = ranks, .local_ranks = ranks};
   PipelinePlan result;
   plan::Schedule compute;
   std::vector<int> rank_of_stage;
@@ -174,6 +177,7 @@ PipelinePlan plan_pipeline(const TrainConfig& config, int dp, const LayerTimes& 
     result.costs.push_back({.forward_us = request.times.back().forward,
                             .backward_input_us = request.times.back().backward_input,
                             .backward_weight_us = request.times.back().backward_weight});
+    add_stage_bytes(config, job, part, result.costs.back());
   }
   if (!config.parallel.pipeline.is_file()) compute = plan::generate_schedule(request);
   result.schedule = plan::only_compute(compute)

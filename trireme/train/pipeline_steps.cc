@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "trireme/comm/group.h"
+#include "trireme/ops/memory/memory_ledger.h"
 #include "trireme/ops/taken_gradients.h"
 #include "trireme/parallel/tensor_buffer.h"
 
@@ -29,6 +30,7 @@ PipelineSteps::PipelineSteps(const TrainConfig& config, const ParallelGroups& gr
       executor_(*groups.pipeline(), make_stages()) {
   // A copy of what the last stage trains.
   if (tied_ && first() != nullptr) {
+    const MemoryScope scope(MemoryCategory::kWeights);
     at::Tensor matrix = first()->chunk->model().token_embedding_weight();
     matrix.set_data(matrix.to(config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat));
   }
