@@ -25,9 +25,8 @@ constexpr double kBlocksBound = 0.25;
 constexpr double kTiedBytes = 4.0 * 1003 * 96;
 
 void expect_as_planned(int ranks, const std::string& recompute) {
-  const ProgramResult result =
-      run_program({kTrireme, "launch", "--workers", std::to_string(ranks), "--",
-                   TRIREME_PIPELINE_MEMORY, recompute});
+  const ProgramResult result = run_program({kTrireme, "launch", "--workers", std::to_string(ranks),
+                                            "--", TRIREME_PIPELINE_MEMORY, recompute});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::istringstream lines(result.out);
   int count = 0;

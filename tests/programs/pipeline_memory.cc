@@ -93,20 +93,18 @@ void run_case(const Case& one, Group& world) {
             all.begin() + static_cast<std::ptrdiff_t>(own.size()) * world.rank());
   world.all_reduce(buffer_of(std::span(all)));
   if (world.rank() != 0) return;
-  const std::vector<MemorySplit> planned =
-      pipeline_memory(config, {.ranks = world.size()},
-                      plan_pipeline(config, 1, estimate_layer_times(config)));
+  const std::vector<MemorySplit> planned = pipeline_memory(
+      config, {.ranks = world.size()}, plan_pipeline(config, 1, estimate_layer_times(config)));
   for (std::size_t rank = 0; rank < planned.size(); ++rank) {
     const std::int64_t* const measured = all.data() + own.size() * rank;
     const auto pair = [&](MemoryCategory category, int at) {
-      return fmt::format("\"{}\": [{}, {}]", memory_category_name(category), planned[rank][category],
-                         measured[at]);
+      return fmt::format("\"{}\": [{}, {}]", memory_category_name(category),
+                         planned[rank][category], measured[at]);
     };
-    std::printf("{\"case\": \"%s\", \"rank\": %zu, %s, %s, %s, %s}\n", one.name().c_str(), rank,
-                pair(MemoryCategory::kActivations, 0).c_str(),
-                pair(MemoryCategory::kWeights, 1).c_str(),
-                pair(MemoryCategory::kGradients, 2).c_str(),
-                pair(MemoryCategory::kOptimizer, 3).c_str());
+    std::printf(
+        "{\"case\": \"%s\", \"rank\": %zu, %s, %s, %s, %s}\n", one.name().c_str(), rank,
+        pair(MemoryCategory::kActivations, 0).c_str(), pair(MemoryCategory::kWeights, 1).c_str(),
+        pair(MemoryCategory::kGradients, 2).c_str(), pair(MemoryCategory::kOptimizer, 3).c_str());
   }
 }
 

@@ -88,9 +88,8 @@ void TensorBytes::add_mixture(const nn::ModelConfig& c, std::int64_t rows, bool 
   const std::int64_t gradients = c.is_gpt2() ? 1 : 2;
   const std::int64_t summed = c.is_gpt2() || element == kF32Bytes ? 0 : routed_rows;
   mixture_kept = 2 * routed_rows + scores + values * (experts + shared);
-  mixture_gradients =
-      std::max(gradients * shared, gradients * experts + routed_rows + summed - values * shared +
-                                       (shared > 0 ? stream : 0));
+  mixture_gradients = std::max(gradients * shared, gradients * experts + routed_rows + summed -
+                                                       values * shared + (shared > 0 ? stream : 0));
 }
 
 }  // namespace trireme

@@ -42,8 +42,7 @@ class StageBytes {
       return attention + (sparse ? t_.mixture_kept + std::max<std::int64_t>(0, t_.mixture_gradients)
                                  : mlp_work());
     });
-    const bool records_rows =
-        part_.embedding && (!config_.model.tied() || config_.model.is_gpt2());
+    const bool records_rows = part_.embedding && (!config_.model.tied() || config_.model.is_gpt2());
     if (records_rows) bytes += t_.stream + rows_ * kI64Bytes;
     return bytes;
   }
@@ -54,8 +53,8 @@ class StageBytes {
     if (recompute_ == Recompute::kActivations) bytes = std::max(bytes, t_.hidden + t_.stream);
     if (recompute_ == Recompute::kBlocks) bytes += t_.block_kept(last_is_sparse());
     if (!part_.head) return bytes;
-    return std::max(bytes, t_.stream + t_.gathered + t_.logits +
-                               (config_.model.tied() ? 0 : t_.head_gradient));
+    return std::max(
+        bytes, t_.stream + t_.gathered + t_.logits + (config_.model.tied() ? 0 : t_.head_gradient));
   }
 
   // The moments of the last block, which goes backward first, as memory_estimate.cc has them; a
@@ -65,9 +64,8 @@ class StageBytes {
     const std::int64_t last_kept = t_.block_kept(last_is_sparse());
     const std::int64_t again = blocks ? last_kept + t_.stream : 0;
     const std::int64_t mlp_kept = last_kept - t_.attention_kept();
-    const std::int64_t mlp =
-        again + 2 * t_.gathered + t_.all_rows +
-        (last_is_sparse() ? t_.mixture_gradients : t_.mlp_gradients);
+    const std::int64_t mlp = again + 2 * t_.gathered + t_.all_rows +
+                             (last_is_sparse() ? t_.mixture_gradients : t_.mlp_gradients);
     const std::int64_t attention = again - mlp_kept + (blocks ? 2 * t_.stream : 0) + t_.stream +
                                    2 * t_.gathered + 2 * t_.q + 2 * t_.kv + t_.across;
     const std::int64_t in_block = std::max<std::int64_t>({0, mlp, attention});
@@ -78,9 +76,7 @@ class StageBytes {
   }
 
   std::int64_t boundary() const { return part_.head ? 0 : t_.stream; }
-  std::int64_t tied() const {
-    return part_.head && config_.model.tied() ? t_.head_gradient : 0;
-  }
+  std::int64_t tied() const { return part_.head && config_.model.tied() ? t_.head_gradient : 0; }
 
  private:
   // The final norm's sum and the gradient of what it made.
