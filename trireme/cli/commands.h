@@ -24,6 +24,7 @@ void add_train_command(CLI::App& app, Action& action, std::vector<std::string> c
 // program: what stood after -- on the command line.
 void add_launch_command(CLI::App& app, Action& action, std::vector<std::string> program);
 void add_serve_parameters_command(CLI::App& app, Action& action);
+void add_simulate_command(CLI::App& app, Action& action);
 void add_tokenize_command(CLI::App& app, Action& action);
 void add_generate_command(CLI::App& app, Action& action, std::vector<std::string> command_line);
 void add_eval_command(CLI::App& app, Action& action, std::vector<std::string> command_line);

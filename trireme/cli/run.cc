@@ -61,6 +61,7 @@ int run(int argc, char** argv) {
   add_launch_command(app, action,
                      std::vector<std::string>(argv + std::min(own + 1, argc), argv + argc));
   add_serve_parameters_command(app, action);
+  add_simulate_command(app, action);
   add_tokenize_command(app, action);
   add_generate_command(app, action, command_line);
   add_eval_command(app, action, command_line);

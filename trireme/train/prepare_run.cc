@@ -50,14 +50,6 @@ ShardPlan shard_plan(const TrainConfig& config, const Mesh& mesh, int workers, i
   return {replicas, local};
 }
 
-// The model where the vocabulary is not known yet: a tokenizer that is trained has data.vocab_size
-// tokens, seldom less.
-nn::ModelConfig early_model(const TrainConfig& config) {
-  nn::ModelConfig model = config.model;
-  model.resolve(config.model.vocab_size > 0 ? config.model.vocab_size : config.data.vocab_size);
-  return model;
-}
-
 // What servers cannot do, said before anything is made.
 void check_served(const TrainConfig& config, int workers) {
   const ServersConfig& servers = config.parallel.ps;
@@ -97,7 +89,7 @@ void check_host_memory_early(const TrainConfig& config, const PrepareRunOptions&
   if (!config.data.tokens.empty() || !config.data.tokenizer.empty() || !config.train.init.empty())
     return;
   TrainConfig resolved = config;
-  resolved.model = early_model(config);
+  resolve_without_data(resolved);
   check_host_memory(resolved, options);
 }
 
@@ -193,8 +185,17 @@ void check_layout(const TrainConfig& config, int workers, int local_workers) {
   }
   if (parallel.pp == 1) return;
   TrainConfig resolved = config;
-  resolved.model = early_model(config);
+  resolve_without_data(resolved);
   plan_pipeline(resolved, mesh.axis_size("dp"), estimate_layer_times(resolved));
+}
+
+void resolve_without_data(TrainConfig& config) {
+  const std::string of_tokens = tokens_folder(config) + "/tokenizer.json";
+  const std::string& path = config.data.tokenizer.empty() ? of_tokens : config.data.tokenizer;
+  std::int64_t size =
+      config.model.vocab_size > 0 ? config.model.vocab_size : config.data.vocab_size;
+  if (std::filesystem::exists(path)) size = Tokenizer::load(path).vocab_size();
+  config.model.resolve(size);
 }
 
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,

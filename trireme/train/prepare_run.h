@@ -34,8 +34,9 @@ struct PrepareRunOptions {
 std::unique_ptr<RunFolderLock> prepare_run(const TrainConfig& config,
                                            const PrepareRunOptions& options);
 
-// The mesh against the workers, the step's micro-batches, ZeRO, the pipeline's stages. Pure. Throws
-// ConfigError with the numbers that clash and what would fit.
+// The mesh of a run against its workers, local_workers of them on this host, the step's
+// micro-batches, ZeRO, the pipeline's stages. Throws ConfigError with the numbers that clash and
+// what would fit.
 void check_layout(const TrainConfig& config, int workers, int local_workers);
 
 // What prepare_run() left for the ranks.
@@ -44,6 +45,11 @@ struct TrainData {
   TokenShards train;
   TokenShards validation;
 };
+
+// Resolves config.model as far as it is known before there are data: by the tokenizer that the
+// config names, or that prepared tokens have, where it is there; else by the size that is asked
+// for. Throws ConfigError, DataError.
+void resolve_without_data(TrainConfig& config);
 
 // Opens the data and resolves config.model against the tokenizer. Throws DataError, naming the
 // folder: it must be on storage that all hosts share.
