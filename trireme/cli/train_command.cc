@@ -1,6 +1,9 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -71,6 +74,15 @@ WorldOptions train_world_options(const TrainConfig& config, const LaunchInfo& in
                                    std::to_string(config.evaluation.micro_batches));
   options.fingerprint.emplace_back("parallel.shard_ranks",
                                    std::to_string(config.parallel.shard_ranks));
+  const PipelineConfig& pipeline = config.parallel.pipeline;
+  options.fingerprint.emplace_back("parallel.pp", std::to_string(config.parallel.pp));
+  options.fingerprint.emplace_back("parallel.pipeline.schedule", pipeline.schedule);
+  options.fingerprint.emplace_back("parallel.pipeline.chunks", std::to_string(pipeline.chunks));
+  options.fingerprint.emplace_back("parallel.pipeline.layers",
+                                   fmt::format("{}", fmt::join(pipeline.layers, ",")));
+  options.fingerprint.emplace_back("parallel.pipeline.balance", pipeline.balance);
+  options.fingerprint.emplace_back("parallel.pipeline.trace_step",
+                                   std::to_string(pipeline.trace_step));
   options.fingerprint.emplace_back("parallel.ep", std::to_string(config.parallel.ep));
   options.fingerprint.emplace_back("parallel.cp", std::to_string(config.parallel.cp));
   options.fingerprint.emplace_back("parallel.cp_method", config.parallel.cp_method);
@@ -259,7 +271,7 @@ void add_train_command(CLI::App& app, Action& action, std::vector<std::string> c
   command
       ->add_option("--workers", arguments->workers,
                    "worker processes to start on this host (default: parallel.dp, or 1, times "
-                   "ep, cp and tp)")
+                   "pp, ep, cp and tp)")
       ->check(CLI::PositiveNumber);
   command->add_flag("--resume", arguments->resume, "go on with the run in the folder 'out'");
   command->add_flag(kPreparedFlag, arguments->prepared)->group("");

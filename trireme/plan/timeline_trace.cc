@@ -76,19 +76,23 @@ void TraceWriter::close() {
   output_ << "\n]}\n";
 }
 
+TraceSpan trace_span(int rank, const Instruction& instruction, double start_us, double end_us) {
+  return {.rank = rank,
+          .lane = lane_of(instruction.action),
+          .name = to_string(instruction),
+          .start_us = start_us,
+          .duration_us = end_us - start_us,
+          .args = {{"stage", std::to_string(instruction.stage)},
+                   {"micro_batch", std::to_string(instruction.micro_batch)}}};
+}
+
 std::vector<TraceSpan> trace_spans(const ScheduleReport& report) {
   std::vector<TraceSpan> spans;
   for (std::size_t rank = 0; rank < report.ranks.size(); ++rank) {
     for (const Span& span : report.ranks[rank].timeline) {
       const Instruction& instruction = span.instruction;
       if (!has_micro_batch(instruction.action)) continue;
-      spans.push_back({.rank = static_cast<int>(rank),
-                       .lane = lane_of(instruction.action),
-                       .name = to_string(instruction),
-                       .start_us = span.start_us,
-                       .duration_us = span.end_us - span.start_us,
-                       .args = {{"stage", std::to_string(instruction.stage)},
-                                {"micro_batch", std::to_string(instruction.micro_batch)}}});
+      spans.push_back(trace_span(static_cast<int>(rank), instruction, span.start_us, span.end_us));
     }
   }
   return spans;

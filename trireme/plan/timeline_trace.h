@@ -23,6 +23,8 @@ namespace trireme::plan {
 inline constexpr const char* kComputeLane = "compute";
 inline constexpr const char* kSendLane = "send";
 inline constexpr const char* kReceiveLane = "receive";
+// Of measured timelines: what a rank waited for before an instruction.
+inline constexpr const char* kWaitLane = "wait";
 
 // What a rank did from start to start + duration.
 struct TraceSpan {
@@ -60,6 +62,10 @@ class TraceWriter {
   bool first_ = true;
   bool closed_ = false;
 };
+
+// Of an instruction with a micro-batch, in the lane of its kind, with the stage and micro-batch as
+// args.
+TraceSpan trace_span(int rank, const Instruction& instruction, double start_us, double end_us);
 
 // The report's timelines: compute, sends and receives in three lanes, with the stage and
 // micro-batch of each as args.

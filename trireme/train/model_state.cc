@@ -16,6 +16,7 @@
 #include "trireme/parallel/micro_batch_plan.h"
 #include "trireme/parallel/tensor_buffer.h"
 #include "trireme/train/layer_times.h"
+#include "trireme/train/pipeline_timeline.h"
 #include "trireme/train/stage_states.h"
 
 namespace trireme {
@@ -243,6 +244,17 @@ std::int64_t ModelState::activation_bytes_sent() const {
 void ModelState::swap_average() {
   for (const auto& part : parts_) part->swap_average();
   if (pipeline_ && parts_.front()->has_average()) pipeline_->refresh_tied();
+}
+
+void ModelState::trace_next_step() {
+  if (pipeline_) pipeline_->align_next();
+}
+
+void ModelState::write_trace(const std::string& file) {
+  if (!pipeline_) return;
+  const std::vector<plan::TraceSpan> spans =
+      gather_timeline(plan_->schedule, pipeline_->last_run(), *groups_.pipeline());
+  if (rank() == 0) write_timeline(file, spans, plan_->report);
 }
 
 // Rank 0 of the replicas and of the parts.

@@ -68,6 +68,8 @@ class ModelState final : public RunState {
   double total(double value) override;
   Evaluation evaluate(const Evaluator& evaluator) override;
   void save(CheckpointWriter* writer, CheckpointState& state) override;
+  void trace_next_step() override;
+  void write_trace(const std::string& file) override;
   void finish() override { groups_.world().barrier(); }
 
   const ParallelGroups& groups() const { return groups_; }

@@ -124,6 +124,7 @@ void PipelineSteps::compute_gradients(const LoadBatch& load, std::span<double> l
                                       const std::function<void(ModelChunk&)>& on_forward) {
   load_ = load;
   on_forward_ = on_forward;
+  if (std::exchange(align_, false)) tied_group_->barrier();
   last_run_ = executor_.run(plan_.schedule);
   for (std::size_t i = 0; i < numbers_.size(); ++i) {
     losses[static_cast<std::size_t>(numbers_[i])] = last_run_.losses[i];

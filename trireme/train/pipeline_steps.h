@@ -49,6 +49,8 @@ class PipelineSteps {
   // (hold_weights()).
   double loss(const MicroBatch& batch);
   void hold_weights(bool held);
+  // The next step begins on all ranks at once, so that their timelines have a common zero.
+  void align_next() { align_ = true; }
   // Weights of the last stage have changed: the first one's copy of its matrix follows. Collective,
   // blocking.
   void refresh_tied();
@@ -87,6 +89,7 @@ class PipelineSteps {
   std::map<std::int64_t, TiedGradient> heads_;  // by index
   PipelineExecutor executor_;                   // calls into all of the above
   PipelineRun last_run_;
+  bool align_ = false;  // the next step
 };
 
 }  // namespace trireme

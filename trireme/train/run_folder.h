@@ -9,6 +9,7 @@
 //         data/             token shards                    events.out...   for TensorBoard
 //         checkpoints/      see checkpoint/checkpoint.h     .lock           held while a run is
 //         under way
+//         pipeline_trace.json  the timeline of one step, with a pipeline
 #pragma once
 
 #include <string>
@@ -27,6 +28,7 @@ class RunFolder {
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   std::string metrics() const { return path_ + "/metrics.jsonl"; }
   std::string summary() const { return path_ + "/summary.json"; }
+  std::string pipeline_trace() const { return path_ + "/pipeline_trace.json"; }
 
  private:
   std::string path_;

@@ -91,6 +91,10 @@ class RunState : public StepModel {
   // Rank 0 adds the model's files to its writer, which others leave null, and what is needed beside
   // them to go on to state. Blocking.
   virtual void save(CheckpointWriter* writer, CheckpointState& state) = 0;
+  // The next step's timeline is wanted; and after it, on all ranks: rank 0 writes it to the file,
+  // and logs what it says. Nothing without a pipeline. Blocking. Throws CheckpointError.
+  virtual void trace_next_step() {}
+  virtual void write_trace(const std::string& /*file*/) {}
   // The last call. Blocking.
   virtual void finish() = 0;
   // What is worth a line in summary.json, on rank 0, before finish().

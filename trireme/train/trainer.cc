@@ -132,11 +132,14 @@ TrainResult Trainer::run() {
   bool stopped = false;
   std::int64_t step = start_step_;
   while (step < config_.train.steps && !stopped) {
+    const bool traced = step - start_step_ + 1 == config_.parallel.pipeline.trace_step;
+    if (traced) state_->trace_next_step();
     const auto begin = std::chrono::steady_clock::now();
     const StepStats stats = step_.run(step, interrupt.signal() != 0);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     ++step;
     if (log_) log_->step(step, stats, seconds.count());
+    if (traced) state_->write_trace(folder_.pipeline_trace());
     stopped = stats.stop;
     if (!stopped && due(step, config_.evaluation.every)) evaluate(step);
     if (stopped || due(step, config_.checkpoint.every)) save(step);
