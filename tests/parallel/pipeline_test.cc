@@ -267,6 +267,19 @@ TEST(Pipeline, RefusesWhatCannotBe) {
   });
 }
 
+TEST(Pipeline, AnExampleThatDoesNotFitIsToldToAllRanks) {
+  run_threads(2, [](Group& world) {
+    const std::string error =
+        refusal(world, make_net("plain"),
+                {.micro_batches = 2, .example = {at::ones({2, testing::kNetWidth + 1})}});
+    EXPECT_THAT(error, HasSubstr("mat1 and mat2"));
+    if (world.rank() == 1) {
+      EXPECT_THAT(error, AllOf(StartsWith("CommError"), HasSubstr("rank 0 left"),
+                               HasSubstr("with the example")));
+    }
+  });
+}
+
 // A last layer of another kind.
 template <typename Result>
 struct EndImpl : torch::nn::Module {

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <exception>
 #include <numeric>
 #include <set>
 #include <span>
@@ -46,6 +47,20 @@ void check_counts(const std::vector<int>& counts, std::size_t stages, std::size_
       "layers [{}] are {} in {} stages: the net has {} layers and the schedule {} stages, of at "
       "least one layer each",
       fmt::join(counts, ", "), sum, counts.size(), layers, stages);
+}
+
+// Others wait for what this gives.
+std::vector<int> cut_measured(const PipelineOptions& options, const plan::Schedule& schedule,
+                              const std::vector<NamedLayer>& layers, Group& group) {
+  try {
+    return plan::cut_layers(layer_costs(layers, options.example),
+                            {.rank_of_stage = schedule.rank_of_stage});
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    group.abandon("it ran the net's layers with the example of PipelineOptions: " +
+                  text.substr(0, text.find('\n')));
+    throw;
+  }
 }
 
 }  // namespace
@@ -113,9 +128,7 @@ std::vector<int> count_layers(const PipelineOptions& options, const plan::Schedu
     }
     std::vector<std::int64_t> first(stages);
     if (group.rank() == 0) {
-      const std::vector<int> cut = plan::cut_layers(layer_costs(layers, options.example),
-                                                    {.rank_of_stage = schedule.rank_of_stage});
-      std::ranges::copy(cut, first.begin());
+      std::ranges::copy(cut_measured(options, schedule, layers, group), first.begin());
     }
     group.broadcast(buffer_of(std::span(first)), 0);
     for (std::size_t i = 0; i < stages; ++i) {
