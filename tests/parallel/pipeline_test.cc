@@ -64,6 +64,26 @@ TEST(Pipeline, GradientsAndBuffersAreThoseOfOneRankBitForBit) {
   }
 }
 
+// Whatever two layers hand to one another: several tensors, some of integers or truth values, their
+// own input, what is changed in place.
+TEST(Pipeline, MayBeCutBetweenAnyTwoLayers) {
+  for (const std::string kind : {"plain", "tokens", "several", "images"}) {
+    const testing::NetStep expected = one_rank_step(kind, 3);
+    for (const std::string schedule : {"1f1b", "zb-h1"}) {
+      for (int cut = 1; cut < 10; ++cut) {
+        JoinedStep joined;
+        run_threads(2, [&](Group& world) {
+          Pipeline pipeline(make_net(kind), world,
+                            {.schedule = schedule, .micro_batches = 3, .layers = {cut, 10 - cut}});
+          joined.add(pipeline, run_step(pipeline, kind));
+        });
+        EXPECT_EQ(difference(joined.step(), expected), "")
+            << kind << ", " << schedule << ", " << cut;
+      }
+    }
+  }
+}
+
 TEST(Pipeline, StepsGoOnFromTheirGradients) {
   torch::nn::Sequential net = make_net("plain");
   torch::optim::SGD reference(net->parameters(), 0.1);

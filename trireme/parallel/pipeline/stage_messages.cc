@@ -46,6 +46,12 @@ const char* name_of(MessageKind kind) {
   return "";
 }
 
+// Truth values travel as the bytes that they are.
+Buffer bytes_of(const at::Tensor& tensor) {
+  if (tensor.scalar_type() != at::kBool) return buffer_of_tensor(tensor);
+  return {tensor.data_ptr(), tensor.numel(), DType::kU8};
+}
+
 void check_tensors(const MessageKey& key, const std::vector<at::Tensor>& tensors) {
   if (tensors.size() > kMostActivations) {
     throw_error<ShapeError>("stage {} gives {} tensors to its neighbour: at most {}", key.stage,
@@ -57,6 +63,10 @@ void check_tensors(const MessageKey& key, const std::vector<at::Tensor>& tensors
           "what travels between stages is on the CPU and has at most {} dims: stage {} gives {} "
           "dims on {}",
           kMostDims, key.stage, tensor.dim(), tensor.device().str());
+    }
+    // Throws for a dtype that cannot travel.
+    if (tensor.defined() && tensor.scalar_type() != at::kBool) {
+      dtype_of_tensor(tensor.scalar_type());
     }
   }
 }
@@ -119,8 +129,7 @@ void StageMessages::send_on(std::deque<Departure>& departures) {
     Departure& departure = departures[i];
     if (std::exchange(departure.begun, true)) continue;
     for (const Outgoing& out : departure.tensors) {
-      departure.works.push_back(
-          group_->start_send(buffer_of_tensor(out.tensor), departure.to, out.tag));
+      departure.works.push_back(group_->start_send(bytes_of(out.tensor), departure.to, out.tag));
     }
   }
 }
@@ -219,7 +228,7 @@ void StageMessages::start(const MessageKey& key, Arrival& arrival, const Forms& 
     arrival.tensors.push_back(at::empty(
         forms[i].sizes, at::TensorOptions().dtype(static_cast<at::ScalarType>(forms[i].dtype))));
     arrival.works.push_back(
-        group_->start_recv(buffer_of_tensor(arrival.tensors.back()), arrival.from, tag_of(key, i)));
+        group_->start_recv(bytes_of(arrival.tensors.back()), arrival.from, tag_of(key, i)));
   }
 }
 
