@@ -9,7 +9,7 @@
 #include <rapidcheck.h>
 
 #include <algorithm>
-#include <map>
+#include <ostream>
 #include <random>
 #include <string>
 #include <utility>
@@ -170,6 +170,9 @@ std::string text_of(const Schedule& schedule) {
 struct Case {
   std::string engine;
   int ranks = 1;
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) {
+    return out << c.engine << " " << c.ranks;
+  }
 };
 
 class PipelineSchedules : public ::testing::TestWithParam<Case> {};
