@@ -19,8 +19,8 @@ class CommandsTest : public CliTest {};
 TEST_F(CommandsTest, EveryCommandExplainsItselfWithAnExample) {
   EXPECT_EQ(run_program({kTrireme, "--help"}).exit_code, 0);
   EXPECT_EQ(run_program({kTrireme, "--version"}).exit_code, 0);
-  for (const char* command :
-       {"train", "launch", "serve-parameters", "tokenize", "generate", "eval", "doctor", "bench"}) {
+  for (const char* command : {"train", "launch", "serve-parameters", "simulate", "tokenize",
+                              "generate", "eval", "doctor", "bench"}) {
     const ProgramResult result = run_program({kTrireme, command, "--help"});
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_NE(result.out.find("Example:"), std::string::npos) << command << result.out;

@@ -179,6 +179,10 @@ std::string smaller_settings(const TrainConfig& config, const JobShape& job) {
   if (config.parallel.tp > 1 && !config.parallel.sequence) {
     add("parallel.sequence=true", [](TrainConfig& c) { c.parallel.sequence = true; });
   }
+  if (config.parallel.pp > 1) {
+    add("parallel.pipeline.schedule=1f1b",
+        [](TrainConfig& c) { c.parallel.pipeline.schedule = "1f1b"; });
+  }
   add("batch.micro_batch_size=1", [](TrainConfig& c) { c.batch.micro_batch_size = 1; });
   add("train.dtype=bf16", [](TrainConfig& c) { c.train.dtype = "bf16"; });
   add("a model of half the layers",
