@@ -3,7 +3,8 @@
 
 // A rank of a pipeline that trains small models in all kinds of stages, a process of its own, and
 // what its memory was used for beside what the plan says. Started by trireme launch; rank 0 prints,
-// for each model and each rank, a line of JSON.
+// for each model and each rank of its pipeline, a line of JSON. Arguments: compute.recompute,
+// parallel.shard.
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -45,7 +46,9 @@ std::vector<Case> cases(const std::string& recompute) {
   return all;
 }
 
-TrainConfig config_of(const Case& one, int ranks) {
+// With ZeRO two ranks have the same stages.
+TrainConfig config_of(const Case& one, int shard, int workers) {
+  const int ranks = shard > 0 ? workers / 2 : workers;
   TrainConfig config;
   config.model.family = one.family;
   config.model.layers = 2 * ranks + 1;
@@ -62,6 +65,7 @@ TrainConfig config_of(const Case& one, int ranks) {
   config.batch.micro_batches = 8;
   config.compute.recompute = one.recompute;
   config.parallel.pp = ranks;
+  config.parallel.shard = shard;
   config.parallel.pipeline.schedule = one.schedule;
   return config;
 }
@@ -82,8 +86,8 @@ std::array<std::int64_t, 4> measure(const TrainConfig& config, const TokenShards
           kept[MemoryCategory::kOptimizer]};
 }
 
-void run_case(const Case& one, Group& world) {
-  const TrainConfig config = config_of(one, world.size());
+void run_case(const Case& one, int shard, Group& world) {
+  const TrainConfig config = config_of(one, shard, world.size());
   const testing::TemporaryFolder folder;
   const TokenShards shards =
       testing::random_shards(folder.path().string(), config.model.vocab_size);
@@ -93,10 +97,12 @@ void run_case(const Case& one, Group& world) {
             all.begin() + static_cast<std::ptrdiff_t>(own.size()) * world.rank());
   world.all_reduce(buffer_of(std::span(all)));
   if (world.rank() != 0) return;
+  const int dp = shard > 0 ? 2 : 1;
   const std::vector<MemorySplit> planned = pipeline_memory(
-      config, {.ranks = world.size()}, plan_pipeline(config, 1, estimate_layer_times(config)));
+      config, {.ranks = world.size()}, plan_pipeline(config, dp, estimate_layer_times(config)));
   for (std::size_t rank = 0; rank < planned.size(); ++rank) {
-    const std::int64_t* const measured = all.data() + own.size() * rank;
+    const std::int64_t* const measured =
+        all.data() + own.size() * rank * static_cast<std::size_t>(dp);
     const auto pair = [&](MemoryCategory category, int at) {
       return fmt::format("\"{}\": [{}, {}]", memory_category_name(category),
                          planned[rank][category], measured[at]);
@@ -119,7 +125,7 @@ int main(int argc, char** argv) {
     const std::unique_ptr<Group> world = init();
     for (const Case& one : cases(argc > 1 ? argv[1] : "none")) {
       const std::unique_ptr<Group> own = world->duplicate(one.name());
-      run_case(one, *own);
+      run_case(one, argc > 2 ? argv[2][0] - '0' : 0, *own);
     }
     world->close();
     return 0;
