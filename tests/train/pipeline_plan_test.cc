@@ -109,7 +109,8 @@ TEST(PipelinePlanOf, EvaluationPassesOneMicroBatchForward) {
 
 TEST(PipelinePlanOf, SchedulesAreComparedOnTheSameModel) {
   TrainConfig config = config_of(4, "zb-h1");
-  config.parallel.pipeline.layers = {"1", "2", "2", "2"};
+  config.model.layers = 8;
+  config.parallel.pipeline.layers = {"1", "2", "2", "3"};
   const JobShape job{.ranks = 4};
   const std::vector<ScheduleOutlook> all = compare_schedules(config, job, 1, kTimes);
   ASSERT_EQ(all.size(), 6U);
@@ -120,6 +121,14 @@ TEST(PipelinePlanOf, SchedulesAreComparedOnTheSameModel) {
       EXPECT_EQ(one.step_us, plan.report.step_us);
       EXPECT_EQ(one.peak_bytes, estimate_memory(config, job).total());
     }
+    EXPECT_EQ(one.refused, "") << one.name << ", of 4 stages or of 8, which are cut by time";
+  }
+  TrainConfig gpipe = config;
+  gpipe.parallel.pipeline.schedule = "gpipe";
+  EXPECT_EQ(all[0].step_us, plan_pipeline(gpipe, 1, kTimes).report.step_us) << "the same blocks";
+  config.model.layers = 7;
+  config.parallel.pipeline.layers.clear();
+  for (const ScheduleOutlook& one : compare_schedules(config, job, 1, kTimes)) {
     const bool has_two = one.name == "interleaved" || one.name == "zbv" || one.name == "dualpipev";
     EXPECT_EQ(!one.refused.empty(), has_two) << one.name << ": " << one.refused;
   }
