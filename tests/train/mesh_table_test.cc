@@ -24,14 +24,16 @@ using testing::MeshCase;
 
 constexpr char kHead[] = R"(# Which meshes a run may have
 
-Made by a test (`MeshTable` in `tests/train/mesh_table_test.cc`), which asks the checks that `trireme train` makes before
-anything is opened. Docs of each axis: [parallelism.md](parallelism.md).
+Made by a test (`MeshTable` in `tests/train/mesh_table_test.cc`), which asks the checks that
+`trireme train` makes before anything is opened. Docs of each axis:
+[parallelism.md](parallelism.md).
 
 ## All meshes of up to 8 workers
 
-Axes of 1, 2, 4 and 8 workers, of a model of 8 blocks and 8 heads with 8 experts (ep 1: without as well) and 8 micro-batches
-a step. A cell has the stages of ZeRO that are legal; all of them are trained by tests: with a pipeline to the same bits as
-the mesh without it, and these, in f64, to the same model as on one worker.
+Axes of 1, 2, 4 and 8 workers, of a model of 8 blocks and 8 heads with 8 experts (ep 1: without as
+well) and 8 micro-batches a step. A cell has the stages of ZeRO that are legal; all of them are
+trained by tests: with a pipeline to the same bits as the mesh without it, and these to the same
+model as on one worker, but for rounding.
 
 )";
 
