@@ -87,8 +87,13 @@ inline TrainedModel train_model(const TrainConfig& config, Group& world, const s
   result.evaluation = state.evaluate(evaluator).loss;
   CheckpointState values;
   if (world.rank() != 0) {
-    state.save(nullptr, values);
+    for (int save = 0; save < 2; ++save) state.save(nullptr, values);
     return result;
+  }
+  // Twice: nothing of the first is left for the second.
+  {
+    CheckpointWriter first(folder, config.train.steps - 1);
+    state.save(&first, values);
   }
   CheckpointWriter writer(folder, config.train.steps);
   state.save(&writer, values);

@@ -95,6 +95,27 @@ TEST(PipelinePlanOf, SchedulesOfFilesMustFit) {
   expect_error(config, {"for 2 ranks", "parallel.pp is 3"});
 }
 
+TEST(PipelinePlanOf, RefusesFilesThatDoNotTrainThisRun) {
+  const testing::TemporaryFolder folder;
+  const std::string file = (folder.path() / "own.csv").string();
+  TrainConfig config = config_of(2, file);
+  config.batch.micro_batches = 1;
+  testing::write_text(file, "0F0\n1F0\n");
+  expect_error(config, {file, "no backward passes"});
+  testing::write_text(file, "0F0,0SEND_F0\n1RECV_F0,1F0\n");
+  expect_error(config, {file, "no backward passes"});
+  const std::string first = "0F0,0SEND_F0,0RECV_B0,0B0,", last = "1RECV_F0,1F0,1B0,1SEND_B0,";
+  testing::write_text(
+      file, first + "0SEND_T0,0REDUCE_GRAD,STEP\n" + last + "1RECV_T0,1REDUCE_GRAD,STEP\n");
+  EXPECT_EQ(plan_pipeline(config, 1, kTimes).schedule.name, "own");
+  config.parallel.shard = 3;
+  expect_error(config, {file, "no UNSHARD", "parallel.shard is 3"});
+  config.parallel.shard = 0;
+  config.model.tie_head = "no";
+  config.model.resolve(0);
+  expect_error(config, {file, "SEND_T", "matrix of its own"});
+}
+
 TEST(PipelinePlanOf, RefusesStagesWithoutBlocks) {
   expect_error(config_of(4, "interleaved"), {"8 stages", "model.layers is 7"});
   expect_error(config_of(2, "gpip"), {"gpip", "gpipe"});

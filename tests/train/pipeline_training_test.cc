@@ -78,6 +78,21 @@ TEST(PipelineTraining, WithEveryStageOfZeRO) {
   }
 }
 
+// Gradients of the shared matrix come late and are exchanged between replicas beside others.
+TEST(PipelineTraining, FourStagesOfATiedModelShareGradients) {
+  TrainConfig config = pipeline_config("llama", "yes");
+  config.train.steps = 3;
+  const TrainedModel expected = train_on(1, config);
+  for (const int stage : {2, 3}) {
+    for (const std::string schedule : {"1f1b", "gpipe", "zb-h1"}) {
+      TrainConfig sharded = with_pipeline(config, 4, schedule);
+      sharded.parallel.shard = stage;
+      expect_same_model(train_on(8, sharded), expected,
+                        schedule + ", stage " + std::to_string(stage));
+    }
+  }
+}
+
 TEST(PipelineTraining, WithEveryOptimizer) {
   for (const std::string name : {"sgd", "lion", "lamb", "muon", "adafactor"}) {
     TrainConfig config = pipeline_config("gpt2");
@@ -118,6 +133,22 @@ TEST(PipelineTraining, WithExperts) {
       EXPECT_NEAR(found.losses[i], expected.losses[i], 1e-6) << schedule;  // a sum in other order
     }
   }
+}
+
+// Of whose routers' biases the last stage has none.
+TEST(PipelineTraining, WithExpertsInTheFirstStageAlone) {
+  TrainConfig first = pipeline_config("experts", "no");
+  first.model.experts.first_dense = 0;
+  first.model.experts.every = 3;  // blocks 2 of 0 .. 3
+  first.model.resolve(0);
+  first.train.steps = 2;
+  first.parallel.pipeline.layers = {"3", "1"};
+  const TrainedModel whole = train_on(1, [&] {
+    TrainConfig alone = first;
+    alone.parallel.pipeline.layers.clear();
+    return alone;
+  }());
+  expect_same_model(train_on(2, with_pipeline(first, 2, "1f1b")), whole, "experts first");
 }
 
 // bf16: sums of the stream are rounded where stages meet, and chances of rounding are by place in

@@ -1,6 +1,8 @@
 // Copyright 2026 The Trireme authors
 // SPDX-License-Identifier: Apache-2.0
 
+#include <ATen/Parallel.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -47,7 +49,7 @@ PrepareReport encode(const EvalArguments& arguments, const SavedModel& saved,
   options.output = folder;
   options.tokenizer = saved.path + "/tokenizer.json";
   options.validation_fraction = 0;
-  options.threads = usable_cores();
+  options.threads = at::get_num_threads();  // this rank's share
   if (!reports) return prepare_tokens(options, [](const PrepareProgress&) {});
   const PrepareReport report = prepare_with_progress(options);
   report_preparation(options, report);

@@ -6,6 +6,7 @@
 #include <CLI/Formatter.hpp>
 #include <cstdio>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,9 +47,13 @@ int run_generate(const GenerateArguments& arguments, const std::vector<std::stri
   // The others compute the same text.
   const bool prints = world->rank() == 0;
   const auto print = [&](std::string_view text) {
-    if (!prints) return true;
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    return std::fflush(stdout) == 0;  // a closed pipe ends the text
+    std::int64_t goes_on = 1;
+    if (prints) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      goes_on = std::fflush(stdout) == 0 ? 1 : 0;  // a closed pipe ends the text, for all
+    }
+    world->broadcast(buffer_of(std::span(&goes_on, 1)), 0);
+    return goes_on == 1;
   };
   print(arguments.prompt);
   generator.run(arguments.prompt, arguments.tokens, print);

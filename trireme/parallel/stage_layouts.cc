@@ -84,6 +84,7 @@ at::Tensor StageLayouts::gather(const std::vector<at::Tensor>& own) const {
   const at::NoGradGuard no_grad;
   if (group_ != nullptr && group_->rank() != 0) {
     for (const at::Tensor& buffer : own) {
+      if (buffer.numel() == 0) continue;  // of which rank 0 knows no parameter
       group_->send(buffer_of_tensor(buffer.contiguous()), 0, kBufferTag);
     }
     return {};

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <span>
+#include <sstream>
 #include <utility>
 
 #include "trireme/base/config.h"
@@ -14,12 +15,30 @@
 #include "trireme/nn/router_bias.h"
 #include "trireme/ops/step_parts.h"
 #include "trireme/parallel/micro_batch_plan.h"
+#include "trireme/parallel/model_agreement.h"
 #include "trireme/parallel/tensor_buffer.h"
+#include "trireme/plan/schedule_file.h"
 #include "trireme/train/layer_times.h"
 #include "trireme/train/pipeline_timeline.h"
 #include "trireme/train/stage_states.h"
 
 namespace trireme {
+namespace {
+
+// Who does what: the same on all ranks, or none gets to the end of a step.
+std::vector<std::string> lines_of(const PipelinePlan& plan) {
+  std::vector<std::string> lines;
+  for (const nn::TransformerPart& part : plan.stages) {
+    lines.push_back(fmt::format("a stage of blocks {} to {}", part.begin, part.end));
+  }
+  std::ostringstream text;
+  plan::write_schedule(text, plan.schedule);
+  std::istringstream rows(text.str());
+  for (std::string row; std::getline(rows, row);) lines.push_back(row);
+  return lines;
+}
+
+}  // namespace
 
 ModelState::ModelState(const TrainConfig& config, Group& world, std::optional<std::uint64_t> seed)
     : groups_(config.parallel, world),
@@ -53,6 +72,7 @@ void ModelState::make_whole(const TrainConfig& config, std::optional<std::uint64
 void ModelState::make_stages(const TrainConfig& config, std::optional<std::uint64_t> seed) {
   plan_ = std::make_unique<PipelinePlan>(
       plan_pipeline(config, groups_.mesh().axis_size("dp"), layer_times_of_run(config, groups_)));
+  check_same_lines(groups_.world(), "pipelines", lines_of(*plan_));
   const std::string head = config.model.tied() ? "token_embedding.weight" : "head.weight";
   const auto is_head = [head](const std::string& name) { return name == head; };
   const auto is_other = [head](const std::string& name) { return name != head; };

@@ -46,7 +46,7 @@ class ModelState final : public RunState {
   // Weights, and with with_optimizer the state of the optimizer and the average of the weights;
   // without, the average begins at these weights. Collective; each rank reads the checkpoint.
   // Throws CheckpointError on another optimizer, another shape (which tensor, both shapes), a
-  // missing or a surplus tensor, a missing average.
+  // missing or, without a pipeline, a surplus tensor, a missing average.
   void load(const Checkpoint& checkpoint, bool with_optimizer);
   // The same of where a run begins. Throws CheckpointError also when ranks would begin at different
   // steps.

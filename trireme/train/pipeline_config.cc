@@ -34,6 +34,11 @@ void PipelineConfig::validate(std::int64_t pp) const {
         "none: leave it out, or set parallel.pp to 2 or more");
   }
   if (chunks < 0) throw_error<ConfigError>("parallel.pipeline.chunks is {}: at least 0", chunks);
+  if (chunks > 0 && is_file()) {
+    throw_error<ConfigError>(
+        "parallel.pipeline.chunks is {}, but {} says which stages a worker has: leave it out",
+        chunks, schedule);
+  }
   if (trace_step < 0) {
     throw_error<ConfigError>("parallel.pipeline.trace_step is {}: at least 0", trace_step);
   }

@@ -62,6 +62,34 @@ std::vector<std::int64_t> given_blocks(const TrainConfig& config, std::size_t st
       config.model.layers);
 }
 
+bool has(const plan::Schedule& schedule, plan::Action action) {
+  return std::ranges::any_of(schedule.of_rank, [&](const auto& of_rank) {
+    return std::ranges::find(of_rank, action, &plan::Instruction::action) != of_rank.end();
+  });
+}
+
+// What a schedule that says more than who computes what must have, or not, for this run.
+void check_trains(const plan::Schedule& schedule, const TrainConfig& config) {
+  const std::string& name = config.parallel.pipeline.schedule;
+  if (!plan::has_backward(schedule)) {
+    throw_error<ConfigError>(
+        "parallel.pipeline.schedule {} has no backward passes, so nothing would be trained", name);
+  }
+  if (plan::only_compute(schedule)) return;
+  if (config.parallel.shard == 3 && !has(schedule, plan::Action::kGather)) {
+    throw_error<ConfigError>(
+        "schedule {} has no UNSHARD, but parallel.shard is 3 and weights are away: leave all but "
+        "F, B, I and W out of it, and the rest is added",
+        name);
+  }
+  if (!config.model.tied() && has(schedule, plan::Action::kSendTied)) {
+    throw_error<ConfigError>(
+        "schedule {} has SEND_T, but the model's head has a matrix of its own: leave all but F, B, "
+        "I and W out of it, and the rest is added",
+        name);
+  }
+}
+
 double time_of(const plan::StageTimes& times) {
   return times.forward + times.backward_input + times.backward_weight;
 }
@@ -180,6 +208,7 @@ PipelinePlan plan_pipeline(const TrainConfig& config, int dp, const LayerTimes& 
     add_stage_bytes(config, job, part, result.costs.back());
   }
   if (!config.parallel.pipeline.is_file()) compute = plan::generate_schedule(request);
+  check_trains(compute, config);
   result.schedule = plan::only_compute(compute)
                         ? plan::with_communication(compute, {.tied = tied, .gather = gather})
                         : compute;

@@ -411,6 +411,13 @@ void TrainConfig::validate_model_parallel(const nn::ModelConfig& resolved) const
 void TrainConfig::validate_pipeline(const nn::ModelConfig& resolved) const {
   if (parallel.pp == 1) return;
   if (parallel.ps.servers > 0) return;  // said elsewhere
+  if (parallel.shard == 3 && parallel.gather_budget_bytes > 0) {
+    throw_error<ConfigError>(
+        "parallel.gather_budget_bytes is {}, but with parallel.pp {} a worker gathers all weights "
+        "of "
+        "its stages for a step: leave it out",
+        parallel.gather_budget_bytes, parallel.pp);
+  }
   if (resolved.layers < parallel.pp) {
     throw_error<ConfigError>(
         "parallel.pp is {}, but model.layers is {}: each rank of pp needs a block, so at most {} "

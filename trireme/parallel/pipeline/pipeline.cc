@@ -202,7 +202,8 @@ PipelineLosses Pipeline::Impl::run(const plan::Schedule& with, const Inputs& inp
 }
 
 const plan::Schedule& Pipeline::Impl::forward_of(int micro_batches) {
-  if (forward.micro_batches != micro_batches) forward = forward_schedule(schedule, micro_batches);
+  if (micro_batches < 1 || forward.micro_batches != micro_batches)
+    forward = forward_schedule(schedule, micro_batches);
   return forward;
 }
 

@@ -73,6 +73,7 @@ struct PipelineExecutor::Impl {
       : stages(std::move(stages_in)), messages(pp.duplicate("pipeline")) {}
 
   void begin(const plan::Schedule& schedule_in);
+  void check_tied(const plan::Schedule& schedule_in) const;
   void run();
   void execute(const Instruction& instruction, Clock::time_point begin, double& ready_us);
   void forward(int stage, int micro_batch, Clock::time_point begin, double& ready_us);
@@ -80,8 +81,7 @@ struct PipelineExecutor::Impl {
                 double& ready_us);
   void backward_weights(int stage, int micro_batch);
   void send_activation(const Instruction& instruction);
-  // Those that have come, in the order of micro-batches; or all.
-  void add_tied(bool all);
+  void receive_tied(const Instruction& i, Clock::time_point begin, double& ready_us);
   void hand_over_tied(int micro_batch);
 
   int rank() const { return messages.group().rank(); }
@@ -102,7 +102,6 @@ struct PipelineExecutor::Impl {
   std::map<Pass, PassState> passes;
   // Gradients of inputs until they are sent, by what computed them.
   std::map<Pass, std::vector<at::Tensor>> input_gradients;
-  std::deque<int> tied;  // micro-batches whose gradients of the shared matrix are on their way
   PipelineRun result;
 };
 
@@ -119,14 +118,27 @@ void PipelineExecutor::Impl::begin(const plan::Schedule& schedule_in) {
                              schedule_in.rank_of_stage[static_cast<std::size_t>(stage)], rank(),
                              here ? "no such stage" : "it, too");
   }
+  check_tied(schedule_in);
   schedule = &schedule_in;
   trains = plan::has_backward(schedule_in);
   passes.clear();
   input_gradients.clear();
-  tied.clear();
   result = {};
   result.losses.assign(static_cast<std::size_t>(schedule_in.micro_batches), 0.0);
   messages.begin(schedule_in.stages(), schedule_in.micro_batches);
+}
+
+void PipelineExecutor::Impl::check_tied(const plan::Schedule& schedule_in) const {
+  for (const Instruction& i : schedule_in.of_rank[static_cast<std::size_t>(rank())]) {
+    const bool sends = i.action == Action::kSendTied, receives = i.action == Action::kReceiveTied;
+    if ((sends && !stages.at(i.stage).take_tied) || (receives && !stages.at(i.stage).add_tied)) {
+      throw_error<ConfigError>(
+          "schedule {} has {}, but no matrix is shared by the first and the last stage: leave "
+          "SEND_T "
+          "and RECV_T out",
+          schedule_in.name, to_string(i));
+    }
+  }
 }
 
 void PipelineExecutor::Impl::execute(const Instruction& i, Clock::time_point begin,
@@ -158,19 +170,14 @@ void PipelineExecutor::Impl::execute(const Instruction& i, Clock::time_point beg
                                  stages.at(0).take_tied(i.micro_batch),
                                  rank_of(schedule->stages() - 1));
     case Action::kReceiveTied:
-      messages.start_receive({MessageKind::kTied, 0, i.micro_batch}, rank_of(0));
-      return tied.push_back(i.micro_batch);
+      return receive_tied(i, begin, ready_us);
     case Action::kGather:
     case Action::kRelease:
       if (stages.at(i.stage).hold_weights) {
         stages.at(i.stage).hold_weights(i.action == Action::kGather);
       }
       return;
-    case Action::kReduce:
-      if (is_last(i.stage)) add_tied(true);
-      ready_us = us_since(begin);
-      if (stages.at(i.stage).reduce) stages.at(i.stage).reduce();
-      return;
+    case Action::kReduce:  // the gradients are on their way with their last addition
     case Action::kStep:
       return;
   }
@@ -289,13 +296,14 @@ void PipelineExecutor::Impl::backward_weights(int stage, int micro_batch) {
   computes.run_pass ? computes.run_pass(micro_batch, StagePass::kWeights, compute) : compute();
 }
 
-void PipelineExecutor::Impl::add_tied(bool all) {
-  while (!tied.empty()) {
-    const MessageKey key{MessageKind::kTied, 0, tied.front()};
-    if (!all && !messages.has_come(key)) return;
-    stages.at(schedule->stages() - 1).add_tied(tied.front(), messages.receive(key));
-    tied.pop_front();
-  }
+// Here and nowhere else: replicas add, and with ZeRO exchange, gradients in one order.
+void PipelineExecutor::Impl::receive_tied(const Instruction& i, Clock::time_point begin,
+                                          double& ready_us) {
+  const MessageKey key{MessageKind::kTied, 0, i.micro_batch};
+  messages.start_receive(key, rank_of(0));
+  const std::vector<at::Tensor> gradients = messages.receive(key);
+  ready_us = us_since(begin);
+  stages.at(i.stage).add_tied(i.micro_batch, gradients);
 }
 
 void PipelineExecutor::Impl::hand_over_tied(int micro_batch) {
@@ -342,7 +350,6 @@ void PipelineExecutor::Impl::run() {
     span.ready_us = span.start_us;
     progress.guard([&] {
       messages.settle();
-      add_tied(false);
       execute(instruction, started, span.ready_us);
     });
     span.end_us = us_since(started);

@@ -34,6 +34,8 @@ std::optional<Instruction> sent_for(const plan::Schedule& schedule, const Instru
     case Action::kBackward:
     case Action::kBackwardInput:
       return from(Action::kSendGradient, i.stage + 1);
+    case Action::kReceiveTied:
+      return from(Action::kSendTied, 0);
     default:
       return std::nullopt;
   }

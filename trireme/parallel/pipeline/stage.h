@@ -52,9 +52,8 @@ struct Stage {
   std::function<std::vector<at::Tensor>(std::int64_t micro_batch)> take_tied = {};
   std::function<void(std::int64_t micro_batch, const std::vector<at::Tensor>& gradients)> add_tied =
       {};
-  // UNSHARD (true) and RESHARD (false), REDUCE_GRAD. Empty: nothing.
+  // UNSHARD (true) and RESHARD (false). Empty: nothing.
   std::function<void(bool held)> hold_weights = {};
-  std::function<void()> reduce = {};
 };
 
 }  // namespace trireme

@@ -281,16 +281,4 @@ void StageMessages::hand_over(const MessageKey& key, std::vector<at::Tensor> ten
   handed_over_.emplace(key, std::move(tensors));
 }
 
-bool StageMessages::has_come(const MessageKey& key) {
-  if (handed_over_.contains(key)) return true;
-  const auto found = arrivals_.find(key);
-  if (found == arrivals_.end()) return false;
-  const Line line{key.kind, key.stage};
-  if (!found->second.started) {
-    if (!header_works_.at(line).test()) return false;
-    start_waiting(line);
-  }
-  return std::ranges::all_of(found->second.works, [](const Work& work) { return work.test(); });
-}
-
 }  // namespace trireme

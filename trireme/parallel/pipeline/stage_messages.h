@@ -61,8 +61,6 @@ class StageMessages {
   std::vector<at::Tensor> receive(const MessageKey& key);
   // Between stages of this rank.
   void hand_over(const MessageKey& key, std::vector<at::Tensor> tensors);
-  // Whether receive() would return at once. Never blocks.
-  bool has_come(const MessageKey& key);
 
   // Lets go of what has left by now, and sends on.
   void settle();

@@ -40,6 +40,7 @@ struct RankState {
   std::size_t next = 0;  // position in its list
   double clock = 0;
   std::deque<Transfer*> window;  // its latest receives, max_receives of them
+  Transfer* tied = nullptr;      // that it waits for
 };
 
 using Transfers = std::vector<std::vector<Transfer>>;  // of each stage and micro-batch
@@ -126,6 +127,9 @@ class Simulation {
     RankState& state = states_[index(rank)];
     const std::vector<Instruction>& list = schedule_.of_rank[index(rank)];
     while (state.next < list.size()) {
+      // The rank waits where it receives tied gradients, so that it adds them at that place.
+      if (state.tied != nullptr && !has_arrived(rank, *state.tied)) return;
+      state.tied = nullptr;
       const Instruction& instruction = list[state.next];
       Span& span = report_.ranks[index(rank)].timeline[state.next];
       if (is_receive(instruction.action) ? !has_window(rank) : !has_needs(rank, instruction))
@@ -200,6 +204,7 @@ class Simulation {
     transfer->received = states_[index(rank)].clock;
     transfer->receive_span = span;
     states_[index(rank)].window.push_back(transfer);
+    if (message.action == Action::kReceiveTied) states_[index(rank)].tied = transfer;
     meet(*transfer, counterpart(message, schedule_.stages()).stage);
   }
 
