@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "tests/support/operations_of_training.h"
+#include "tests/support/post_hook.h"
 #include "trireme/ops/checkpoint.h"
 #include "trireme/ops/parameter_gradient.h"
 
@@ -215,15 +216,6 @@ TEST(DeferredGradients, TakeTheRulesOfTheRun) {
   EXPECT_EQ(bias.grad()[6].item<float>(), 9.0F);
 }
 
-struct PostHook final : torch::autograd::FunctionPostHook {
-  explicit PostHook(std::function<void()> run) : run_(std::move(run)) {}
-  Tensors operator()(const Tensors& outputs, const Tensors& /*inputs*/) override {
-    run_();
-    return outputs;
-  }
-  std::function<void()> run_;
-};
-
 TEST(DeferredGradients, HooksOfTheAccumulationRunOnceWithAllAdded) {
   const auto weight = leaf(torch::zeros({2, 3}), at::kFloat);
   const auto x = torch::ones({11, 3});
@@ -234,8 +226,8 @@ TEST(DeferredGradients, HooksOfTheAccumulationRunOnceWithAllAdded) {
     (ops::linear(x, weight, {}) + ops::linear(x, weight, {})).sum().backward();
   }
   const auto accumulator = torch::autograd::impl::grad_accumulator(weight);
-  accumulator->add_post_hook(
-      std::make_unique<PostHook>([&] { seen.push_back(weight.grad()[1][2].item<float>()); }));
+  accumulator->add_post_hook(std::make_unique<testing::PostHook>(
+      [&] { seen.push_back(weight.grad()[1][2].item<float>()); }));
   later.run();
   EXPECT_EQ(seen, std::vector<float>({22}));
 }

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "tests/support/operations_of_training.h"
+#include "tests/support/post_hook.h"
 #include "trireme/base/error.h"
 #include "trireme/ops/checkpoint.h"
 #include "trireme/ops/parameter_gradient.h"
@@ -368,15 +369,6 @@ TEST(SplitBackward, InputsNeedNotBeLeavesNorReached) {
   EXPECT_FALSE(other.grad().defined());
 }
 
-struct PostHook final : torch::autograd::FunctionPostHook {
-  explicit PostHook(std::function<void()> run) : run_(std::move(run)) {}
-  Tensors operator()(const Tensors& outputs, const Tensors& /*inputs*/) override {
-    run_();
-    return outputs;
-  }
-  std::function<void()> run_;
-};
-
 TEST(SplitBackward, HooksOfTheAccumulationRunOnceInTheSecondHalf) {
   for (const Landing landing : {Landing::kAccumulated, Landing::kDirect}) {
     const Scene scene = made(mixed_scene(), at::kFloat, landing);
@@ -386,7 +378,7 @@ TEST(SplitBackward, HooksOfTheAccumulationRunOnceInTheSecondHalf) {
     for (std::size_t i = 0; i < runs.size(); ++i) {
       const at::Tensor parameter = scene.parameters[i];
       accumulations.push_back(torch::autograd::impl::grad_accumulator(parameter));
-      accumulations.back()->add_post_hook(std::make_unique<PostHook>([&, i, parameter] {
+      accumulations.back()->add_post_hook(std::make_unique<testing::PostHook>([&, i, parameter] {
         ++runs[i];
         seen[i] = parameter.grad().clone();
       }));
