@@ -134,8 +134,7 @@ void PipelineExecutor::Impl::check_tied(const plan::Schedule& schedule_in) const
     if ((sends && !stages.at(i.stage).take_tied) || (receives && !stages.at(i.stage).add_tied)) {
       throw_error<ConfigError>(
           "schedule {} has {}, but no matrix is shared by the first and the last stage: leave "
-          "SEND_T "
-          "and RECV_T out",
+          "SEND_T and RECV_T out",
           schedule_in.name, to_string(i));
     }
   }

@@ -23,6 +23,7 @@
 #include "trireme/parallel/shard/shard_plan.h"
 #include "trireme/train/bench/known_models.h"
 #include "trireme/train/bench/timing.h"
+#include "trireme/train/compare_schedules.h"
 #include "trireme/train/memory_estimate.h"
 #include "trireme/train/model_state.h"
 #include "trireme/train/parallel_groups.h"
@@ -209,10 +210,7 @@ void run_steps(const TrainConfig& config, const TokenShards& shards, Group& grou
   report.seconds = spread_of(seconds);
   if (const PipelinePlan* plan = state.pipeline_plan()) {
     report.pipeline.bubble = spread_of(bubbles);
-    for (const plan::RankReport& rank : plan->report.ranks) {
-      report.pipeline.planned_bubble +=
-          rank.bubble / static_cast<double>(plan->report.ranks.size());
-    }
+    report.pipeline.planned_bubble = bubble_of(plan->report);
     for (const nn::TransformerPart& part : plan->stages) {
       report.pipeline.blocks.push_back(part.end - part.begin);
     }
