@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <span>
@@ -35,6 +36,7 @@ struct GenerateArguments {
 int run_generate(const GenerateArguments& arguments, const std::vector<std::string>& command) {
   arguments.sampling.validate();
   check_stages(arguments.checkpoint, arguments.workers);
+  std::signal(SIGPIPE, SIG_IGN);  // writing fails instead, and the workers end together
   if (const auto status = run_own_workers(arguments.workers, command)) return *status;
   install_caching_allocator();
   use_rank_threads(arguments.threads);
